@@ -1,0 +1,21 @@
+#![doc = include_str!("../FORMAT.md")]
+
+pub mod key;
+pub mod synset;
+pub mod vocab;
+pub mod labels;
+pub mod columns;
+pub mod manifest;
+pub mod cursor;
+pub mod checkpoint;
+pub mod version;
+pub mod error;
+
+pub use columns::ColumnSet;
+pub use cursor::Cursor;
+pub use error::SchemaError;
+pub use key::{PartName, SampleId};
+pub use labels::{LabelId, Labels};
+pub use manifest::{Counts, FileEntry, Manifest, Receipt, RowGroup, SourceEntry};
+pub use synset::{SynsetId, Synsets};
+pub use vocab::{Frequencies, Frequency, Vocab, VocabCut, VocabRow};

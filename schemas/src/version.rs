@@ -1,0 +1,25 @@
+//! The versions of what is written, in one place.
+
+use crate::error::SchemaError;
+
+/// Version of the data set's files: manifest, receipts, column sets. See `FORMAT.md`.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Version of the order of samples. A change of any draw, permutation or lane rule raises it.
+pub const ORDER_VERSION: u32 = 1;
+
+/// Version of a training checkpoint's files.
+pub const CHECKPOINT_VERSION: u32 = 1;
+
+/// Refuses a file of a version that is zero or newer than `newest`.
+///
+/// # Errors
+///
+/// [`SchemaError::Version`] with both numbers.
+pub fn check_version(what: &'static str, found: u32, newest: u32) -> Result<(), SchemaError> {
+    if (1..=newest).contains(&found) {
+        Ok(())
+    } else {
+        Err(SchemaError::Version { what, found, newest })
+    }
+}
