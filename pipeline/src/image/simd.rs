@@ -1,0 +1,1 @@
+//! Whether libjpeg was built with SIMD.
