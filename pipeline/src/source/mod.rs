@@ -9,6 +9,7 @@ pub mod map;
 pub mod bytes;
 pub mod tar;
 pub mod sample;
+pub mod captions;
 
 pub use list::{ShardList, ShardUrl, SourceError};
 pub use sample::{Sample, SampleReader};
