@@ -334,7 +334,10 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_type_or_range_is_refused() {
         assert!(load(&["image.quality=high"]).unwrap_err().contains("u8"));
-        assert_eq!(load(&["image.quality=0"]).unwrap_err(), "`image.quality` is 0, expected 1 to 100");
+        assert_eq!(
+            load(&["image.quality=0"]).unwrap_err(),
+            "`image.quality` is 0, expected 1 to 100"
+        );
         assert!(load(&["image.rows_per_group=1024"]).unwrap_err().contains("below 2 GiB"));
     }
 }

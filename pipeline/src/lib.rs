@@ -2,4 +2,8 @@
 
 pub mod source;
 pub mod image;
+pub mod caption;
+pub mod prep;
+pub mod metrics;
+pub mod config;
 pub mod error;

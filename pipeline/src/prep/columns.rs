@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray,
-    RecordBatch, StringArray, StructArray,
+    ArrayRef, BinaryArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray,
 };
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field};
@@ -19,7 +19,9 @@ use catlip_schemas::{ColumnSet, FileEntry, PartName, RowGroup, SampleId, Synsets
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
+};
 use sha2::{Digest, Sha256};
 
 use super::commit::TempFile;
@@ -81,7 +83,8 @@ pub struct RejectRow {
 /// One Parquet file that is being written.
 pub struct ColumnWriter {
     set: ColumnSet,
-    writer: ArrowWriter<TempFile>,
+    writer: ArrowWriter<File>,
+    temp: TempFile,
     path: std::path::PathBuf,
     file: String,
 }
@@ -102,9 +105,11 @@ impl ColumnWriter {
         let file = set.file(part, config_tag);
         let path = output.join(&file);
         let temp = TempFile::create(&path).map_err(|e| PrepError::io("create", &path, e))?;
-        let writer = ArrowWriter::try_new(temp, set.schema(), Some(properties(&set, rows_per_group)))
+        let handle = temp.handle().map_err(|e| PrepError::io("create", &path, e))?;
+        let properties = properties(&set, rows_per_group);
+        let writer = ArrowWriter::try_new(handle, set.schema(), Some(properties))
             .map_err(|e| PrepError::parquet("create", &path, &e))?;
-        Ok(Self { set, writer, path, file })
+        Ok(Self { set, writer, temp, path, file })
     }
 
     /// Appends a batch.
@@ -122,9 +127,8 @@ impl ColumnWriter {
     ///
     /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`].
     pub fn finish(self) -> Result<FileEntry, PrepError> {
-        let Self { set, mut writer, path, file } = self;
-        let metadata = writer.finish().map_err(|e| PrepError::parquet("write", &path, &e))?;
-        let temp = writer.into_inner().map_err(|e| PrepError::parquet("write", &path, &e))?;
+        let Self { set, writer, temp, path, file } = self;
+        let metadata = writer.close().map_err(|e| PrepError::parquet("write", &path, &e))?;
         let groups = groups_of(&metadata);
         let rows = groups.iter().map(|g| u64::from(g.rows)).sum();
         let entry = fingerprint(temp.temp_path(), groups)
@@ -142,29 +146,35 @@ impl ColumnWriter {
     }
 }
 
-fn properties(set: &ColumnSet, rows_per_group: u32) -> WriterProperties {
-    let builder = WriterProperties::builder()
+fn base_properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
         .set_created_by("catlip format 1".to_owned())
-        .set_writer_version(WriterVersion::PARQUET_1_0);
-    match set {
-        // Found by arithmetic, not by search: no dictionary, statistics or compression, and each
-        // column of a row group is one page.
-        ColumnSet::Images => builder
-            .set_max_row_group_row_count(Some(rows_per_group as usize))
-            .set_compression(Compression::UNCOMPRESSED)
-            .set_dictionary_enabled(false)
-            .set_encoding(Encoding::PLAIN)
-            .set_statistics_enabled(EnabledStatistics::None)
-            .set_offset_index_disabled(true)
-            .set_data_page_size_limit(PAGE_BYTES_MAX)
-            .set_data_page_row_count_limit(usize::MAX)
-            .set_write_batch_size(rows_per_group as usize)
-            .build(),
-        _ => builder
-            .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .build(),
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+}
+
+fn compressed_properties() -> WriterPropertiesBuilder {
+    base_properties()
+        .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+}
+
+fn properties(set: &ColumnSet, rows_per_group: u32) -> WriterProperties {
+    if *set != ColumnSet::Images {
+        return compressed_properties().build();
     }
+    // Found by arithmetic, not by search: no dictionary, statistics or compression, and each
+    // column of a row group is one page.
+    base_properties()
+        .set_max_row_group_row_count(Some(rows_per_group as usize))
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_dictionary_enabled(false)
+        .set_encoding(Encoding::PLAIN)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .set_data_page_size_limit(PAGE_BYTES_MAX)
+        .set_data_page_row_count_limit(usize::MAX)
+        .set_write_batch_size(rows_per_group as usize)
+        .build()
 }
 
 /// Where the row groups lie; the checksums come with the second reading.
@@ -225,6 +235,23 @@ pub fn fingerprint(
     read(bytes.saturating_sub(position), None)?;
     let digest = sha256.finalize().iter().map(|b| format!("{b:02x}")).collect();
     Ok((bytes, digest, groups))
+}
+
+/// Writes one batch as a small Parquet file that is not yet under its final name.
+///
+/// # Errors
+///
+/// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`].
+pub fn write_table(path: &Path, batch: &RecordBatch) -> Result<TempFile, PrepError> {
+    let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", path, &e);
+    let temp = TempFile::create(path).map_err(|e| PrepError::io("create", path, e))?;
+    let handle = temp.handle().map_err(|e| PrepError::io("create", path, e))?;
+    let properties = compressed_properties().build();
+    let mut writer =
+        ArrowWriter::try_new(handle, batch.schema(), Some(properties)).map_err(wrong)?;
+    writer.write(batch).map_err(wrong)?;
+    writer.close().map_err(wrong)?;
+    Ok(temp)
 }
 
 /// A batch of `set` from rows, or the library's own words why not.

@@ -41,6 +41,15 @@ impl TempFile {
         &self.temp
     }
 
+    /// A second handle on the file, for a writer that takes one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.as_ref().map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), File::try_clone)
+    }
+
     /// Makes the bytes durable, then the name: a second file of that name is replaced.
     ///
     /// # Errors

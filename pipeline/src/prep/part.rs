@@ -79,8 +79,8 @@ pub fn source_entry(shard: &ShardUrl, bytes: &[u8]) -> SourceEntry {
 ///
 /// [`PrepError`] when the job must stop; a bad sample is an entry of the ledger.
 pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
-    let bytes = MappedFile::open(&job.shard.path)
-        .map_err(|e| PrepError::io("read", &job.shard.path, e))?;
+    let bytes =
+        MappedFile::open(&job.shard.path).map_err(|e| PrepError::io("read", &job.shard.path, e))?;
     let tar = TarBytes::open(&bytes).map_err(|e| PrepError::io("read", &job.shard.path, e))?;
     let is_plain = Compression::of(&bytes) == Compression::Plain;
     let mut reader = SampleReader::new(tar, job.plan.config.source.allow_missing_end);
@@ -259,7 +259,8 @@ impl PartFiles {
             match outcome {
                 Ok(row) => {
                     self.counts.captions += row.captions.len() as u64;
-                    self.counts.synsets += row.synsets.iter().map(|s| s.0.len() as u64).sum::<u64>();
+                    self.counts.synsets +=
+                        row.synsets.iter().map(|s| s.0.len() as u64).sum::<u64>();
                     self.pending.push(row);
                 }
                 Err(reject) => {

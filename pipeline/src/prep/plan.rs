@@ -45,7 +45,12 @@ impl PrepPlan {
             "config": config_json,
         });
         Ok(Self {
-            caption_sources: config.caption.sources.iter().map(|s| CaptionSource::parse(s)).collect(),
+            caption_sources: config
+                .caption
+                .sources
+                .iter()
+                .map(|s| CaptionSource::parse(s))
+                .collect(),
             rule,
             chroma: match config.image.chroma {
                 ChromaConfig::Yuv420 => Chroma::Yuv420,

@@ -158,7 +158,8 @@ fn missing_parts<'s>(
         }
         let path = output.join(&file);
         let receipt = read_receipt(&path)?;
-        let bytes = MappedFile::open(&shard.path).map_err(|e| PrepError::io("read", &shard.path, e))?;
+        let bytes =
+            MappedFile::open(&shard.path).map_err(|e| PrepError::io("read", &shard.path, e))?;
         let now = source_entry(shard, &bytes);
         if now == receipt.source {
             continue;
@@ -189,7 +190,9 @@ fn read_receipt(path: &Path) -> Result<Receipt, PrepError> {
 
 fn read_receipts(output: &Path, plan: &PrepPlan, parts: u64) -> Result<Vec<Receipt>, PrepError> {
     (0..parts as usize)
-        .map(|number| read_receipt(&output.join(receipt_file(part_name(number), plan.config_tag()))))
+        .map(|number| {
+            read_receipt(&output.join(receipt_file(part_name(number), plan.config_tag())))
+        })
         .collect()
 }
 
@@ -225,7 +228,10 @@ impl PartWatch for Watch<'_> {
                     samples,
                     rate: 100.0 * rate,
                     budget: 100.0 * budget.failure_rate,
-                    last: format!("shard {}, key {}: {}", last.source_shard, last.key, last.message),
+                    last: format!(
+                        "shard {}, key {}: {}",
+                        last.source_shard, last.key, last.message
+                    ),
                 })
             }
             _ => Ok(()),
@@ -261,7 +267,9 @@ fn make_parts(
             let index = next.fetch_add(1, Ordering::Relaxed) as usize;
             let Some(&(part, shard)) = todo.get(index) else { return };
             let job = PartJob { plan, output, part, shard, metrics, watch: &watch };
-            let done = pool.install(|| make_part(&job)).and_then(|r| write_receipt(output, plan, part, &r));
+            let done = pool
+                .install(|| make_part(&job))
+                .and_then(|r| write_receipt(output, plan, part, &r));
             match done {
                 Ok(()) => metrics.parts.add(1),
                 Err(error) => {
@@ -327,3 +335,7 @@ fn check_damage(receipts: &[Receipt], plan: &PrepPlan) -> Result<Counts, PrepErr
     }
     Ok(totals)
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

@@ -21,12 +21,9 @@ use catlip_schemas::{
     ColumnSet, Counts, FileEntry, Manifest, PartName, Receipt, RowGroup, SampleId, SourceEntry,
     SynsetId, Synsets,
 };
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 
-use super::columns::fingerprint;
+use super::columns::{fingerprint, write_table};
 use super::commit::{TempFile, write_new, write_whole};
 use super::plan::PrepPlan;
 use crate::error::PrepError;
@@ -61,7 +58,8 @@ impl DataSet {
     /// [`PrepError::NoDataSet`] without a committed snapshot; [`PrepError::Damaged`] if the table
     /// of parts is not the one that the manifest names.
     pub fn open(folder: &Path) -> Result<Self, PrepError> {
-        let none = |message: &str| PrepError::NoDataSet { path: folder.into(), message: message.into() };
+        let none =
+            |message: &str| PrepError::NoDataSet { path: folder.into(), message: message.into() };
         let manifest = newest(folder)?.ok_or_else(|| none("it has no committed snapshot"))?;
         let path = folder.join(&manifest.parts.file);
         let (bytes, sha256, _) =
@@ -378,16 +376,7 @@ fn write_parts(path: &Path, receipts: &[Receipt]) -> Result<TempFile, PrepError>
     ];
     let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", path, &e);
     let batch = RecordBatch::try_new(parts_schema(), columns).map_err(|e| wrong(e.into()))?;
-    let properties = WriterProperties::builder()
-        .set_created_by("catlip format 1".to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build();
-    let temp = TempFile::create(path).map_err(|e| PrepError::io("create", path, e))?;
-    let mut writer =
-        ArrowWriter::try_new(temp, parts_schema(), Some(properties)).map_err(wrong)?;
-    writer.write(&batch).map_err(wrong)?;
-    writer.finish().map_err(wrong)?;
-    writer.into_inner().map_err(wrong)
+    write_table(path, &batch)
 }
 
 fn read_parts(path: &Path) -> Result<Vec<Part>, PrepError> {
@@ -408,7 +397,8 @@ fn read_parts(path: &Path) -> Result<Vec<Part>, PrepError> {
             });
         }
         for row in 0..batch.num_rows() {
-            let text = |column: usize| batch.column(column).as_string::<i32>().value(row).to_owned();
+            let text =
+                |column: usize| batch.column(column).as_string::<i32>().value(row).to_owned();
             let number =
                 |column: usize| batch.column(column).as_primitive::<Int64Type>().value(row) as u64;
             let name: PartName = text(1)

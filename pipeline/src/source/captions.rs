@@ -94,7 +94,10 @@ pub fn captions(
 /// # Errors
 ///
 /// [`SampleError::NotUtf8`] with the first wrong byte.
-pub fn text_of<'s>(sample: &'s Sample<'_>, extension: &str) -> Result<Option<&'s str>, SampleError> {
+pub fn text_of<'s>(
+    sample: &'s Sample<'_>,
+    extension: &str,
+) -> Result<Option<&'s str>, SampleError> {
     let Some(file) = sample.files.iter().find(|f| f.extension == extension) else {
         return Ok(None);
     };
@@ -115,9 +118,9 @@ fn field_texts(extension: &str, field: &str, text: &str) -> Result<Vec<String>, 
             .iter()
             .enumerate()
             .map(|(i, item)| {
-                item.as_str().map(str::to_owned).ok_or_else(|| {
-                    wrong(format!("`{field}[{i}]` is {item}, expected a string"))
-                })
+                item.as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| wrong(format!("`{field}[{i}]` is {item}, expected a string")))
             })
             .collect(),
         Some(other) => {
@@ -150,7 +153,8 @@ mod tests {
 
     #[test]
     fn the_first_source_that_is_there_wins() {
-        let files: [(&str, &[u8]); 2] = [("txt", b"a cat"), ("json", br#"{"captions":["a dog","b"]}"#)];
+        let files: [(&str, &[u8]); 2] =
+            [("txt", b"a cat"), ("json", br#"{"captions":["a dog","b"]}"#)];
         let sources = ["json:captions", "txt"];
         assert_eq!(found(&files, &sources).unwrap(), ["json.captions=a dog", "json.captions=b"]);
         assert_eq!(found(&files[..1], &sources).unwrap(), ["txt=a cat"]);
