@@ -3,20 +3,20 @@
 //! In: a caption as it stands in the shard. Out: its [`Synsets`], by a named and versioned rule.
 //! Never: needs a file or the network at run time, knows a vocabulary, or drops a repeat.
 //!
-//! The line of the `corenet` rule: clean (with repair) → sentences → tokens → lemmas → WordNet.
-//! Each module is a literal port of what the reference runs, to be read beside it; the words of
-//! the rules stand in the same order.
+//! The line of the rule `corenet`: clean (with repair and its entities) → sentences → tokens →
+//! lemmas → WordNet. Each module is a literal port of what the reference runs, in the order in
+//! which it runs it, to be read beside it; `characters` is what Python means by a space or a word.
 
 use catlip_schemas::Synsets;
 
-pub mod characters;
-pub mod entities;
-pub mod repair;
 pub mod clean;
+pub mod repair;
+pub mod entities;
+pub mod characters;
 pub mod sentences;
 pub mod tokens;
-pub mod wordnet;
 pub mod lemmas;
+pub mod wordnet;
 pub mod corenet;
 
 /// A way to read synsets from a caption.
@@ -52,4 +52,20 @@ pub struct UnknownRule {
     pub found: String,
     /// The names that exist.
     pub known: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_found_by_its_name_and_says_its_version() {
+        assert_eq!(rule("corenet").unwrap().id(), "corenet-1");
+    }
+
+    #[test]
+    fn an_unknown_rule_is_refused_with_the_known_names() {
+        let error = rule("nouns").err().unwrap();
+        assert_eq!(error.to_string(), "label rule `nouns` is unknown; known: corenet");
+    }
 }

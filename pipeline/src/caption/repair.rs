@@ -13,7 +13,7 @@ use super::{characters, entities};
 
 /// Rounds until nothing changes. ftfy has no limit; each round of a hostile text may uncover one
 /// more entity, so without one a megabyte of `&amp;amp;amp;…` costs 250,000 rounds of 1 MB.
-/// 32 rounds × 1 MB are below a tenth of a second for ASCII; no caption seen needs more than 3.
+/// 32 rounds × 1 MB are tenths of a second; no caption seen needs more than 3.
 const ROUNDS_MAX: usize = 32;
 
 /// Repairs `text` line by line, as ftfy does.

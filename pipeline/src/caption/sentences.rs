@@ -52,20 +52,16 @@ fn possible_ends(text: &[char]) -> impl Iterator<Item = PossibleEnd> {
             return Some(PossibleEnd { at, next_word: None, context_end: after + 1 });
         }
         let next_word = skip(after, is_space);
+        if next_word == after || next_word == text.len() {
+            return None;
+        }
         let context_end = skip(next_word, |c| !is_space(c));
-        (after < next_word && next_word < context_end).then_some(PossibleEnd {
-            at,
-            next_word: Some(next_word),
-            context_end,
-        })
+        Some(PossibleEnd { at, next_word: Some(next_word), context_end })
     })
 }
 
 /// Joins to each possible end the word before it, and drops those whose word the next end
-/// shares: of several `.?!` in one word only the last is asked.
-///
-/// NLTK's quirk is kept: a space directly at the previous end counts as none, so that in
-/// `foo.? bar` and `a . b` more is joined than one word.
+/// shares: of several `.?!` in one word only the last is asked, so `foo.? bar` keeps its dot.
 fn with_words_before(
     text: &[char],
     ends: impl Iterator<Item = PossibleEnd>,
@@ -75,6 +71,7 @@ fn with_words_before(
     for end in ends {
         let space = text[previous.end..end.at].iter().rposition(|&c| is_ascii_space(c));
         let start = match space {
+            // NLTK takes 0 for none: right for all but a text that begins with its only space.
             None | Some(0) => previous.start,
             Some(space) => previous.end + space + 1,
         };

@@ -16,19 +16,19 @@ pub fn tokens(text: &str) -> Vec<String> {
 }
 
 fn sentence_tokens(sentence: &[char]) -> Vec<String> {
-    let text = starting_quotes(sentence);
-    let text = punctuation(&text);
-    let text = pad(&text, |c| matches!(c, ']' | '[' | '(' | ')' | '{' | '}' | '<' | '>'));
-    let text = pad_pair(&text, ['-', '-']);
+    let text = starting_quotes(sentence.to_vec());
+    let text = punctuation(text);
+    let text = pad(text, &[']', '[', '(', ')', '{', '}', '<', '>']);
+    let text = pad_pair(text, ['-', '-']);
     let text = [&[' '], text.as_slice(), &[' ']].concat();
-    let text = ending_quotes(&text);
+    let text = ending_quotes(text);
     let text = contractions(text);
     text.split(|&c| is_space(c)).filter(|t| !t.is_empty()).map(|t| t.iter().collect()).collect()
 }
 
-fn starting_quotes(text: &[char]) -> Vec<char> {
+fn starting_quotes(text: Vec<char>) -> Vec<char> {
     // `([«“‘„]|[`]+)` → ` \1 `
-    let text = replace(text, |rest, _, out| {
+    let text = replace(text, &['«', '“', '‘', '„', '`'], |rest, _, out| {
         let backticks = rest.iter().take_while(|&&c| c == '`').count();
         let length = if matches!(rest[0], '«' | '“' | '‘' | '„') { 1 } else { backticks };
         write_padded(out, &rest[..length]);
@@ -39,9 +39,9 @@ fn starting_quotes(text: &[char]) -> Vec<char> {
         ['"', rest @ ..] => [&['`', '`'], rest].concat(),
         _ => text,
     };
-    let text = pad_pair(&text, ['`', '`']);
+    let text = pad_pair(text, ['`', '`']);
     // `([ \(\[{<])("|'{2})` → `\1 `` `
-    let text = replace(&text, |rest, _, out| {
+    let text = replace(text, &['"', '\''], |rest, _, out| {
         let length = match rest {
             [' ' | '(' | '[' | '{' | '<', '"', ..] => 2,
             [' ' | '(' | '[' | '{' | '<', '\'', '\'', ..] => 3,
@@ -52,7 +52,7 @@ fn starting_quotes(text: &[char]) -> Vec<char> {
     });
     // `(?i)(')(?!re|ve|ll|m|t|s|d|n)(\w)\b` → `\1 \2`: a quote before a word of one letter. For
     // Python `ſ` is an `s` of another case.
-    replace(&text, |rest, _, out| {
+    replace(text, &['\''], |rest, _, out| {
         let is_single = |c| is_word(c) && !matches!(c, 'm' | 't' | 's' | 'ſ' | 'd' | 'n');
         match rest {
             ['\'', c, ..] if is_single(*c) && !rest.get(2).is_some_and(|&c| is_word(c)) => {
@@ -64,13 +64,13 @@ fn starting_quotes(text: &[char]) -> Vec<char> {
     })
 }
 
-fn punctuation(text: &[char]) -> Vec<char> {
+fn punctuation(text: Vec<char>) -> Vec<char> {
     // `([^\.])(\.)([\]\)}>"\'»”’ ]*)\s*$` → `\1 \2 \3 `
     let closes = |c| matches!(c, ']' | ')' | '}' | '>' | '"' | '\'' | '»' | '”' | '’' | ' ');
     let text = split_final_period(text, closes, &[' ', '.', ' ']);
     // `([:,])([^\d])` → ` \1 \2`: the second character is consumed, so that of `,,x` the second
     // comma stays with the x.
-    let text = replace(&text, |rest, _, out| match rest {
+    let text = replace(text, &[':', ','], |rest, _, out| match rest {
         [mark @ (':' | ','), after, ..] if !is_digit(*after) => {
             out.extend([' ', *mark, ' ', *after]);
             2
@@ -84,7 +84,7 @@ fn punctuation(text: &[char]) -> Vec<char> {
         _ => text,
     };
     // `\.{2,}` → ` \g<0> `
-    let text = replace(&text, |rest, _, out| {
+    let text = replace(text, &['.'], |rest, _, out| {
         let length = rest.iter().take_while(|&&c| c == '.').count();
         if length < 2 {
             return 0;
@@ -92,40 +92,40 @@ fn punctuation(text: &[char]) -> Vec<char> {
         write_padded(out, &rest[..length]);
         length
     });
-    let text = pad(&text, |c| matches!(c, ';' | '@' | '#' | '$' | '%' | '&'));
+    let text = pad(text, &[';', '@', '#', '$', '%', '&']);
     // `([^\.])(\.)([\]\)}>"\']*)\s*$` → `\1 \2\3 `
     let closes = |c| matches!(c, ']' | ')' | '}' | '>' | '"' | '\'');
-    let text = split_final_period(&text, closes, &[' ', '.']);
-    let text = pad(&text, |c| matches!(c, '?' | '!'));
+    let text = split_final_period(text, closes, &[' ', '.']);
+    let text = pad(text, &['?', '!']);
     // `([^'])' ` → `\1 ' `
-    let text = replace(&text, |rest, _, out| match rest {
+    let text = replace(text, &['\''], |rest, _, out| match rest {
         [c, '\'', ' ', ..] if *c != '\'' => {
             out.extend([*c, ' ', '\'', ' ']);
             3
         }
         _ => 0,
     });
-    pad(&text, |c| c == '*')
+    pad(text, &['*'])
 }
 
 /// Splits off a dot that only closers and spaces follow; not one of an ellipsis.
-fn split_final_period(text: &[char], closes: impl Fn(char) -> bool, dot: &[char]) -> Vec<char> {
+fn split_final_period(text: Vec<char>, closes: impl Fn(char) -> bool, dot: &[char]) -> Vec<char> {
     // Neither closers nor spaces are dots, so only the last dot can match.
-    let Some(at) = text.iter().rposition(|&c| c == '.') else { return text.to_vec() };
+    let Some(at) = text.iter().rposition(|&c| c == '.') else { return text };
     let after = &text[at + 1..];
     let closers = after.iter().take_while(|&&c| closes(c)).count();
     let ends = after[closers..].iter().all(|&c| is_space(c));
     if !ends || at == 0 || text[at - 1] == '.' {
-        return text.to_vec();
+        return text;
     }
     [&text[..at], dot, &after[..closers], &[' ']].concat()
 }
 
-fn ending_quotes(text: &[char]) -> Vec<char> {
-    let text = pad(text, |c| matches!(c, '»' | '”' | '’'));
-    let text = pad_pair(&text, ['\'', '\'']);
+fn ending_quotes(text: Vec<char>) -> Vec<char> {
+    let text = pad(text, &['»', '”', '’']);
+    let text = pad_pair(text, ['\'', '\'']);
     // `"` → ` '' `
-    let text = replace(&text, |rest, _, out| {
+    let text = replace(text, &['"'], |rest, _, out| {
         if rest[0] != '"' {
             return 0;
         }
@@ -133,25 +133,26 @@ fn ending_quotes(text: &[char]) -> Vec<char> {
         1
     });
     // `([^' ])('[sS]|'[mM]|'[dD]|') ` → `\1 \2 `
-    let text = split_clitics(&text, &["'s", "'m", "'d", "'"]);
+    let text = split_clitics(text, &["'s", "'m", "'d", "'"]);
     // `([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ` → `\1 \2 `
-    split_clitics(&text, &["'ll", "'re", "'ve", "n't"])
+    split_clitics(text, &["'ll", "'re", "'ve", "n't"])
 }
 
 /// Splits a clitic off what stands before it, if a space follows.
-fn split_clitics(text: &[char], clitics: &[&str]) -> Vec<char> {
-    replace(text, |rest, _, out| {
-        if matches!(rest[0], '\'' | ' ') {
+fn split_clitics(text: Vec<char>, clitics: &[&str]) -> Vec<char> {
+    replace(text, &['\''], |rest, _, out| {
+        let [before, after @ ..] = rest else { return 0 };
+        if matches!(before, '\'' | ' ') {
             return 0;
         }
-        let Some(clitic) = clitics.iter().find(|clitic| {
-            let length = clitic.len();
-            starts_with(&rest[1..], clitic) && rest.get(1 + length) == Some(&' ')
-        }) else {
-            return 0;
+        let is_here = |clitic: &&&str| {
+            let mut after = after.iter();
+            clitic.chars().all(|c| after.next() == Some(&c)) && after.next() == Some(&' ')
         };
-        out.push(rest[0]);
-        write_padded(out, &clitic.chars().collect::<Vec<_>>());
+        let Some(clitic) = clitics.iter().find(is_here) else { return 0 };
+        out.extend([*before, ' ']);
+        out.extend(clitic.chars());
+        out.push(' ');
         1 + clitic.len() + 1
     })
 }
@@ -167,13 +168,13 @@ fn contractions(mut text: Vec<char>) -> Vec<char> {
         ("more", "'n"),
     ];
     for (left, right) in AT_WORD_BOUNDARIES {
-        text = split_contraction(&text, left, right, |after| !after.is_some_and(is_word));
+        text = split_contraction(text, left, right, |after| !after.is_some_and(is_word));
     }
     // `\b(wan)(na)(?=\s)`
-    text = split_contraction(&text, "wan", "na", |after| after.is_some_and(is_space));
+    text = split_contraction(text, "wan", "na", |after| after.is_some_and(is_space));
     // ` ('t)(is)\b`, ` ('t)(was)\b`
     for right in ["is", "was"] {
-        text = split_contraction(&text, " 't", right, |after| !after.is_some_and(is_word));
+        text = split_contraction(text, " 't", right, |after| !after.is_some_and(is_word));
     }
     text
 }
@@ -181,31 +182,39 @@ fn contractions(mut text: Vec<char>) -> Vec<char> {
 /// `\b(left)(right)` → ` \1 \2 ` where `may_follow` accepts the next character. A left part that
 /// begins with a space has its boundary there.
 fn split_contraction(
-    text: &[char],
+    text: Vec<char>,
     left: &str,
     right: &str,
     may_follow: impl Fn(Option<char>) -> bool,
 ) -> Vec<char> {
-    replace(text, |rest, before, out| {
+    let whole: Vec<char> = left.chars().chain(right.chars()).collect();
+    if !text.windows(whole.len()).any(|window| window == whole) {
+        return text;
+    }
+    let parts = format!(" {} {right} ", left.trim_start());
+    replace(text, &whole, |rest, before, out| {
         let is_inside_word = !left.starts_with(' ') && before.is_some_and(is_word);
-        let is_here = starts_with(rest, left) && starts_with(&rest[left.len()..], right);
-        let length = left.len() + right.len();
-        if is_inside_word || !is_here || !may_follow(rest.get(length).copied()) {
+        let after = rest.get(whole.len()).copied();
+        if !rest.starts_with(&whole) || is_inside_word || !may_follow(after) {
             return 0;
         }
-        out.push(' ');
-        out.extend(left.trim_start().chars());
-        write_padded(out, &right.chars().collect::<Vec<_>>());
-        length
+        out.extend(parts.chars());
+        whole.len()
     })
 }
 
 /// Python's `re.sub`: at each place `rule` sees the rest of the text and the character before it,
 /// writes the replacement and returns how many characters it stands for; 0 is no match.
+///
+/// A rule matches only where one of `marks` is near; most captions have few of them.
 fn replace(
-    text: &[char],
+    text: Vec<char>,
+    marks: &[char],
     rule: impl Fn(&[char], Option<char>, &mut Vec<char>) -> usize,
 ) -> Vec<char> {
+    if !text.iter().any(|c| marks.contains(c)) {
+        return text;
+    }
     let mut out = Vec::with_capacity(text.len() + 16);
     let mut at = 0;
     while at < text.len() {
@@ -221,10 +230,10 @@ fn replace(
     out
 }
 
-/// Puts a space on both sides of each character that `is` accepts.
-fn pad(text: &[char], is: impl Fn(char) -> bool) -> Vec<char> {
-    replace(text, |rest, _, out| {
-        if !is(rest[0]) {
+/// Puts a space on both sides of each of `marks`.
+fn pad(text: Vec<char>, marks: &[char]) -> Vec<char> {
+    replace(text, marks, |rest, _, out| {
+        if !marks.contains(&rest[0]) {
             return 0;
         }
         write_padded(out, &rest[..1]);
@@ -233,8 +242,8 @@ fn pad(text: &[char], is: impl Fn(char) -> bool) -> Vec<char> {
 }
 
 /// Puts a space on both sides of each `pair`.
-fn pad_pair(text: &[char], pair: [char; 2]) -> Vec<char> {
-    replace(text, |rest, _, out| {
+fn pad_pair(text: Vec<char>, pair: [char; 2]) -> Vec<char> {
+    replace(text, &pair, |rest, _, out| {
         if !rest.starts_with(&pair) {
             return 0;
         }
@@ -250,11 +259,6 @@ fn write_padded(out: &mut Vec<char>, mark: &[char]) {
         out.extend(mark);
         out.push(' ');
     }
-}
-
-/// Whether `text` begins with an ASCII `prefix`.
-fn starts_with(text: &[char], prefix: &str) -> bool {
-    text.len() >= prefix.len() && prefix.chars().zip(text).all(|(expected, &c)| c == expected)
 }
 
 #[cfg(test)]

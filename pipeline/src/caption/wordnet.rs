@@ -363,15 +363,19 @@ impl<'a> Sections<'a> {
         if ranges.len() != len {
             return Err(wrong(ranges.len(), "not as many lines as the header says"));
         }
-        Ok(Lines { text, ranges })
+        let row_of = ranges.iter().enumerate();
+        let row_of = row_of.map(|(row, range)| (Box::from(&text[range.clone()]), row)).collect();
+        Ok(Lines { text, ranges, row_of })
     }
 }
 
-/// Sorted texts, one after the other in one allocation.
+/// Texts by row, one after the other in one allocation, and rows by text.
 #[derive(Debug)]
 struct Lines {
     text: String,
     ranges: Vec<Range<usize>>,
+    /// 10 MB for all lemmas. A binary search of `ranges` would do and took most of the time.
+    row_of: HashMap<Box<str>, usize>,
 }
 
 impl Lines {
@@ -384,7 +388,7 @@ impl Lines {
     }
 
     fn find(&self, line: &str) -> Option<usize> {
-        self.ranges.binary_search_by(|range| self.text[range.clone()].cmp(line)).ok()
+        self.row_of.get(line).copied()
     }
 }
 
