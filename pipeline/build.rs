@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 const MESSAGE: &[&str] = &[
     "the JPEG library was built without SIMD, because nasm was not on PATH; images would be \
-     decoded and encoded about three times slower",
+     decoded and encoded several times slower",
     "hint: run `make setup && . .deps/env && cargo clean -p mozjpeg-sys --release` and build \
      again, or set CATLIP_NO_SIMD=1 to do without",
 ];

@@ -5,7 +5,8 @@
 # nasm). Out: `.deps/libtorch` (what the build links against), `.deps/bin`, `.deps/env`, and one
 # line for each thing found or done. Never: needs root, writes outside the checkout, asks.
 # Run it as often as you like: what is there is kept.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "error: the set-up stopped in line $LINENO of scripts/setup.sh" >&2' ERR
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly TORCH=2.11                    # What tch 0.24.0 is written for.
@@ -60,7 +61,8 @@ check_python() {
     local have
     local install='`apt-get install python3 python3-pip`'
     has python3 || missing "no python3" "finding or installing libtorch" "$install"
-    have=$(python3 -c 'import platform; print(platform.python_version())')
+    have=$(python3 -c 'import platform; print(platform.python_version())') ||
+        missing "python3 does not run" "finding or installing libtorch" "$install"
     at_least "$have" 3.10 || missing "python3 is $have, expected 3.10 or newer" \
         "finding or installing libtorch" "$install"
     say python "$have"
@@ -84,7 +86,7 @@ find_nasm() {
 
 fetch_nasm() {
     local hint='`apt-get install nasm` (`dnf install nasm`), or set CATLIP_NO_SIMD=1'
-    local why="JPEG with SIMD, three times as fast as without" folder log
+    local why="JPEG with SIMD, several times as fast as without" folder log
     has apt-get && has dpkg || missing "no nasm" "$why" "$hint"
     # Outside the checkout, because apt-get fetches as user _apt, who may not enter a home.
     folder=$(mktemp -d)

@@ -14,7 +14,7 @@ unsafe extern "C" {
     fn jsimd_can_rgb_ycc() -> c_int;
 }
 
-/// Whether JPEGs are decoded and encoded with SIMD, about three times as fast as without.
+/// Whether JPEGs are decoded and encoded with SIMD, several times as fast as without.
 pub fn jpeg_simd() -> bool {
     // SAFETY: takes nothing, and keeps what it found of the processor in a variable of the thread.
     unsafe { jsimd_can_rgb_ycc() != 0 }
