@@ -152,13 +152,13 @@ for folder in (spec.submodule_search_locations or []) if spec else []:
 
 # install_torch: pip installs libtorch into .deps/python, whole or not at all.
 install_torch() {
-    local new=$DEPS/python.new want what pip
+    local new=$DEPS/tmp/python want what pip
     if has_gpu; then
         want=("$TORCH_WHEEL") what="3 GB with CUDA"
     else
         want=(--no-deps "$TORCH_WHEEL" "${TORCH_SMALL[@]}") what="0.5 GB without CUDA"
     fi
-    rm -rf "$new" "$DEPS/tmp"
+    rm -rf "$DEPS/tmp"
     mkdir -p "$DEPS/tmp"
     if python3 -m pip --version >/dev/null 2>&1; then
         pip=(python3 -m pip)
@@ -175,7 +175,7 @@ install_torch() {
         --root-user-action=ignore --target "$new" "${want[@]}" ||
         missing "pip could not install $TORCH_WHEEL" "the trainer" \
             "see pip's message above; or set LIBTORCH to a libtorch $TORCH"
-    rm -rf "$DEPS/python" "$DEPS/tmp"
+    rm -rf "$DEPS/python"
     mv "$new" "$DEPS/python"
 }
 
@@ -276,6 +276,7 @@ if has flock; then
     exec 9>"$DEPS/lock"
     flock 9
 fi
+trap 'rm -rf "$DEPS/tmp"' EXIT
 check_machine
 check_rust
 check_compiler

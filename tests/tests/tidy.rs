@@ -94,13 +94,12 @@ impl Source {
         };
         let in_tests = path.contains("/tests/") || path.ends_with("/tests.rs");
         let mut is_test = vec![in_tests; lines.len()];
-        for start in 1..code.len() {
-            let is_module = ["mod ", "pub mod ", "pub(crate) mod "]
-                .iter()
-                .any(|head| code[start].trim_start().starts_with(head));
-            if is_module && code[start - 1].trim() == "#[cfg(test)]" {
-                let end = end_of_braces(&code, start).unwrap_or(start);
-                is_test[start - 1..=end].fill(true);
+        for start in 0..code.len() {
+            let attribute = code[start].trim();
+            let is_cfg = attribute.starts_with("#[cfg(") && !attribute.contains("not(test");
+            if is_cfg && has_word(attribute, "test") {
+                let end = end_of_braces(&code, start + 1).unwrap_or(start);
+                is_test[start..=end].fill(true);
             }
         }
         Self { path: path.to_string(), lines, code, is_test }
@@ -546,6 +545,16 @@ fn a_panic_on_data_is_found_outside_of_tests() {
         #[cfg(test)]\nmod tests {\n    fn a() { b.unwrap(); }\n}\nd.unwrap();\n";
     assert_eq!(lines_found(check_panics, "schemas/src/a.rs", text), [1, 2, 9]);
     assert_eq!(lines_found(check_panics, "tests/tests/a.rs", text), []);
+}
+
+#[test]
+fn what_is_compiled_for_tests_only_is_a_test_and_what_is_not_is_none() {
+    let text = "#[cfg(all(test, not(loom)))]\n#[expect(dead_code)]\nmod tests {\n}\na.unwrap();\n\
+        #[cfg(not(test))]\nfn b() { c.unwrap(); }\n#[cfg(test)]\nmod tests;\nd.unwrap();\n";
+    let source = Source::new("trainer/src/a.rs", text);
+    let is_test = [true, true, true, true, false, false, false, true, false, false];
+    assert_eq!(source.is_test, is_test);
+    assert_eq!(lines_found(check_panics, "trainer/src/a.rs", text), [5, 7, 10]);
 }
 
 #[test]
