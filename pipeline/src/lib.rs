@@ -4,6 +4,7 @@ pub mod source;
 pub mod image;
 pub mod caption;
 pub mod prep;
+pub mod feed;
 pub mod metrics;
 pub mod config;
 pub mod error;

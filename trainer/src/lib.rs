@@ -1,1 +1,3 @@
-//! x
+//! Record batches to a trained checkpoint.
+
+pub mod device;
