@@ -127,8 +127,8 @@ pub fn write_demo(output: &Path, config: &DemoConfig) -> Result<DemoSummary, Dem
             let end = (start + config.scenes_per_shard).min(scenes);
             let numbers = start as u64..end as u64;
             let side_px = config.side_px as usize;
-            summary.bytes += shards::write_shard(path, prefix, seed, numbers, side_px)
-                .map_err(failed(path))?;
+            summary.bytes +=
+                shards::write_shard(path, prefix, seed, numbers, side_px).map_err(failed(path))?;
         }
         summary.scenes += scenes;
     }
@@ -166,8 +166,104 @@ fn refuse_others(output: &Path, ours: &[PathBuf]) -> io::Result<Result<(), DemoE
     let mut found: Vec<PathBuf> =
         fs::read_dir(output)?.map(|entry| entry.map(|e| e.path())).collect::<io::Result<_>>()?;
     found.sort();
-    let other = found.into_iter().find(|path| {
-        !ours.iter().any(|our| our == path || our.with_extension("tar.tmp") == *path)
-    });
+    let other = found
+        .into_iter()
+        .find(|path| !ours.iter().any(|our| our == path || our.with_extension("tar.tmp") == *path));
     Ok(other.map_or(Ok(()), |path| Err(DemoError::Occupied { path })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Read;
+
+    use super::*;
+
+    const SMALL: DemoConfig = DemoConfig {
+        scenes_train: 5,
+        scenes_heldout: 2,
+        side_px: 32,
+        seed: 1,
+        scenes_per_shard: 3,
+    };
+
+    fn bytes_of(paths: &[PathBuf]) -> Vec<Vec<u8>> {
+        paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    }
+
+    fn members(paths: &[PathBuf]) -> BTreeMap<String, Vec<u8>> {
+        let mut members = BTreeMap::new();
+        for path in paths {
+            for entry in tar::Archive::new(fs::File::open(path).unwrap()).entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let name = entry.path().unwrap().display().to_string();
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).unwrap();
+                assert!(members.insert(name, bytes).is_none(), "a name comes twice");
+            }
+        }
+        members
+    }
+
+    #[test]
+    fn the_same_config_gives_the_same_bytes_and_another_seed_gives_others() {
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let first = write_demo(folders[0].path(), &SMALL).unwrap();
+        let again = write_demo(folders[1].path(), &SMALL).unwrap();
+        let other = write_demo(folders[2].path(), &DemoConfig { seed: 2, ..SMALL }).unwrap();
+        assert_eq!(bytes_of(&first.train), bytes_of(&again.train));
+        assert_eq!(bytes_of(&first.heldout), bytes_of(&again.heldout));
+        assert_ne!(bytes_of(&first.train), bytes_of(&other.train));
+    }
+
+    #[test]
+    fn shards_hold_an_image_a_text_and_captions_for_each_scene() {
+        let folder = tempfile::tempdir().unwrap();
+        let summary = write_demo(folder.path(), &SMALL).unwrap();
+        assert_eq!((summary.train.len(), summary.heldout.len(), summary.scenes), (2, 1, 7));
+        assert!(summary.train[1].ends_with("train-00001.tar"));
+        let train = members(&summary.train);
+        assert_eq!(train.len(), 5 * 3);
+        let json: serde_json::Value = serde_json::from_slice(&train["t000004.json"]).unwrap();
+        let captions = json["captions"].as_array().unwrap();
+        assert!((2..=3).contains(&captions.len()));
+        assert_eq!(captions[0].as_str().unwrap().as_bytes(), train["t000004.txt"]);
+        assert!(train["t000004.png"].starts_with(b"\x89PNG"));
+    }
+
+    #[test]
+    fn heldout_scenes_are_no_training_scenes() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = DemoConfig { scenes_train: 60, scenes_heldout: 60, ..SMALL };
+        let summary = write_demo(folder.path(), &config).unwrap();
+        let images = |paths: &[PathBuf]| {
+            let members = members(paths).into_iter().filter(|(name, _)| name.ends_with(".png"));
+            members.map(|(_, bytes)| bytes).collect::<std::collections::BTreeSet<_>>()
+        };
+        let (train, heldout) = (images(&summary.train), images(&summary.heldout));
+        assert_eq!((train.len(), heldout.len()), (60, 60));
+        assert!(train.is_disjoint(&heldout));
+    }
+
+    #[test]
+    fn a_folder_with_other_files_is_refused_and_a_second_run_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        write_demo(folder.path(), &SMALL).unwrap();
+        fs::write(folder.path().join("train-00000.tar.tmp"), "left of a killed run").unwrap();
+        write_demo(folder.path(), &SMALL).unwrap();
+        assert!(!folder.path().join("train-00000.tar.tmp").exists());
+        let fewer = DemoConfig { scenes_train: 3, ..SMALL };
+        let error = write_demo(folder.path(), &fewer).unwrap_err();
+        assert!(error.to_string().contains("train-00001.tar"), "{error}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_named() {
+        let wrong = DemoConfig { side_px: 31, ..SMALL };
+        let error = write_demo(Path::new("/nowhere"), &wrong).unwrap_err();
+        assert_eq!(error.to_string(), "`side_px` is 31, expected 32 to 512");
+        let wrong = DemoConfig { scenes_per_shard: 0, ..SMALL };
+        let error = write_demo(Path::new("/nowhere"), &wrong).unwrap_err();
+        assert_eq!(error.to_string(), "`scenes_per_shard` is 0, expected 1 to 1000000");
+    }
 }

@@ -81,14 +81,21 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// A canvas of `side_px` × `side_px` pixels whose sub-pixels come from `ground`, which is
-    /// given the place of each as 0 … 1 from the left and from the top.
+    /// A canvas of `side_px` × `side_px` pixels whose colours come from `ground`, which is given
+    /// the middle of each as 0 … 1 from the left and from the top. The ground is not antialiased:
+    /// it is asked once a pixel, because it costs more than all things on it.
     pub fn new(side_px: usize, mut ground: impl FnMut(f32, f32) -> Rgb) -> Self {
         let fine = side_px * FINE;
-        let place = |i: usize| (i as f32 + 0.5) / fine as f32;
+        let place = |i: usize| (i as f32 + 0.5) / side_px as f32;
         let mut pixels = Vec::with_capacity(fine * fine);
-        for row in 0..fine {
-            pixels.extend((0..fine).map(|column| ground(place(column), place(row))));
+        for row in 0..side_px {
+            for column in 0..side_px {
+                let colour = ground(place(column), place(row));
+                pixels.extend([colour; FINE]);
+            }
+            for _ in 1..FINE {
+                pixels.extend_from_within(row * FINE * fine..(row * FINE + 1) * fine);
+            }
         }
         Self { side_px, pixels, owners: vec![GROUND; fine * fine] }
     }
@@ -207,10 +214,7 @@ impl<'a> Pen<'a> {
         let fine = self.canvas.fine() as f32;
         let (x0, y0) = (self.place.x * fine, self.place.y * fine);
         let on_canvas = |&[x, y]: &Point| {
-            [
-                x0 + x * self.across[0] + y * self.down[0],
-                y0 + x * self.across[1] + y * self.down[1],
-            ]
+            [x0 + x * self.across[0] + y * self.down[0], y0 + x * self.across[1] + y * self.down[1]]
         };
         let corners: Vec<Point> = corners.iter().map(on_canvas).collect();
         let top = corners.iter().fold(fine, |low, p| low.min(p[1])).max(0.0) as usize;
@@ -284,7 +288,8 @@ impl<'a> Pen<'a> {
             let (dx, dy) = (bx - ax, by - ay);
             let length = (dx * dx + dy * dy).sqrt().max(1e-6);
             let (nx, ny) = (-dy / length * half, dx / length * half);
-            let quad = [[ax + nx, ay + ny], [bx + nx, by + ny], [bx - nx, by - ny], [ax - nx, ay - ny]];
+            let quad =
+                [[ax + nx, ay + ny], [bx + nx, by + ny], [bx - nx, by - ny], [ax - nx, ay - ny]];
             self.poly(&quad, colour);
         }
         for &[x, y] in points {
@@ -298,7 +303,15 @@ impl<'a> Pen<'a> {
     }
 
     /// Strokes an arc about `middle` from degrees `from` to `to`; 0 is right, 90 down.
-    pub fn arc(&mut self, middle: Point, radii: Point, from: f32, to: f32, width: f32, colour: Rgb) {
+    pub fn arc(
+        &mut self,
+        middle: Point,
+        radii: Point,
+        from: f32,
+        to: f32,
+        width: f32,
+        colour: Rgb,
+    ) {
         self.line(&arc_points(middle[0], middle[1], radii[0], radii[1], from, to), width, colour);
     }
 

@@ -180,3 +180,45 @@ fn as_photographed(d: &mut Draws, mut rgb: Vec<u8>) -> Vec<u8> {
     }
     rgb
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_scene_is_a_function_of_its_seed_and_number() {
+        let scene = |seed, number| Scene::draw(seed, number, 48).rgb;
+        assert_eq!(scene(1, 2), scene(1, 2));
+        assert_ne!(scene(1, 2), scene(1, 3));
+        assert_ne!(scene(1, 2), scene(2, 2));
+    }
+
+    #[test]
+    fn scenes_hold_one_to_five_things_and_every_kind_comes() {
+        let (mut totals, mut kinds) = ([0; 6], BTreeSet::new());
+        for number in 0..600 {
+            let scene = Scene::draw(9, number, 32);
+            assert_eq!(scene.rgb.len(), 32 * 32 * 3);
+            totals[scene.seen.iter().map(|seen| seen.count).sum::<usize>()] += 1;
+            kinds.extend(scene.seen.iter().map(|seen| seen.thing));
+        }
+        assert!(totals[0] == 0 && totals[1..].iter().all(|&n| n >= 40), "{totals:?}");
+        assert_eq!(kinds.len(), THINGS.len());
+    }
+
+    #[test]
+    fn a_thing_stands_out_from_its_ground() {
+        for colour in [0, 90, 180, 250] {
+            let canvas = Canvas::new(64, |_, _| [colour; 3]);
+            for (thing, _) in THINGS.iter().enumerate() {
+                let mut d = Draws::new(4, &[thing as u64, u64::from(colour)]);
+                let place = place_of(&mut d, 1, thing, &[]);
+                let painted = paint(&mut d, canvas.clone(), thing, place, 1);
+                let contrast = painted.contrast(&canvas, 1);
+                assert!(contrast > 20.0, "{} on {colour}: {contrast}", THINGS[thing].one);
+            }
+        }
+    }
+}

@@ -99,3 +99,69 @@ pub const THINGS: [Thing; 48] = [
     thing("wheel", "wheels", 4_574_999, Any, outdoors::wheel),
     thing("window", "windows", 4_587_648, Upright, outdoors::window),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::raster::{Canvas, Place};
+    use super::*;
+
+    /// Part of its box that a thing covers when the box is `radius` × 2 of the canvas.
+    fn cover(thing: &Thing, radius: f32, draw: u64) -> f32 {
+        let place = Place {
+            x: 0.5,
+            y: 0.5,
+            radius,
+            stretch: 1.0,
+            degrees: 0.0,
+            mirrored: false,
+            light: [0.0; 2],
+        };
+        let mut canvas = Canvas::new(96, |_, _| [0; 3]);
+        (thing.draw)(&mut Pen::new(&mut canvas, place, 1), &mut Draws::new(3, &[draw]));
+        let box_side = 2.0 * radius * canvas.fine() as f32;
+        canvas.visible(1) as f32 / (box_side * box_side)
+    }
+
+    #[test]
+    fn there_are_at_least_forty_synsets_in_order_of_their_names() {
+        let synsets: BTreeSet<_> = THINGS.iter().map(|thing| thing.synset).collect();
+        assert!(synsets.len() == THINGS.len() && THINGS.len() >= 40);
+        assert!(THINGS.is_sorted_by_key(|thing| thing.one));
+    }
+
+    #[test]
+    fn each_thing_fills_a_fair_part_of_its_box_and_nothing_outside() {
+        for thing in &THINGS {
+            for draw in 0..6 {
+                // A box as large as the canvas loses what lies outside of it, a half box does not.
+                let (cut, whole) = (cover(thing, 0.5, draw), cover(thing, 0.25, draw));
+                assert!(whole > 0.1 && whole < 0.95, "{}: covers {whole} of its box", thing.one);
+                assert!((cut - whole).abs() < 0.015, "{}: {cut} of {whole} inside", thing.one);
+            }
+        }
+    }
+
+    #[test]
+    fn two_draws_of_a_thing_differ() {
+        for thing in &THINGS {
+            let pixels = |draw| {
+                let place = Place {
+                    x: 0.5,
+                    y: 0.5,
+                    radius: 0.4,
+                    stretch: 1.0,
+                    degrees: 0.0,
+                    mirrored: false,
+                    light: [0.0; 2],
+                };
+                let mut canvas = Canvas::new(32, |_, _| [0; 3]);
+                (thing.draw)(&mut Pen::new(&mut canvas, place, 1), &mut Draws::new(3, &[draw]));
+                canvas.to_rgb()
+            };
+            assert_ne!(pixels(0), pixels(1), "{}", thing.one);
+            assert_eq!(pixels(0), pixels(0), "{}", thing.one);
+        }
+    }
+}

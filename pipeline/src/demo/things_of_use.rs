@@ -45,10 +45,20 @@ pub fn bell(p: &mut Pen, d: &mut Draws) {
 pub fn book(p: &mut Pen, d: &mut Draws) {
     let cover = vivid(d);
     let page = about(d, &[WHITE, [238, 228, 200]]);
-    p.poly(&[[-0.98, -0.5], [0.0, -0.38], [0.98, -0.5], [0.98, 0.7], [0.0, 0.84], [-0.98, 0.7]], cover);
+    p.poly(
+        &[[-0.98, -0.5], [0.0, -0.38], [0.98, -0.5], [0.98, 0.7], [0.0, 0.84], [-0.98, 0.7]],
+        cover,
+    );
     for side in [-1.0, 1.0] {
         let x = |x: f32| x * side;
-        let outline = [[0.0, -0.42], [x(0.3), -0.64], [x(0.88), -0.58], [x(0.88), 0.56], [x(0.3), 0.5], [0.0, 0.72]];
+        let outline = [
+            [0.0, -0.42],
+            [x(0.3), -0.64],
+            [x(0.88), -0.58],
+            [x(0.88), 0.56],
+            [x(0.3), 0.5],
+            [0.0, 0.72],
+        ];
         p.poly(&outline, darker(page, 0.05 + 0.05 * side));
         for y in [-0.36, -0.14, 0.08, 0.3] {
             p.line(&[[x(0.18), y + 0.04], [x(0.74), y]], 0.06, GREY);
@@ -59,7 +69,8 @@ pub fn book(p: &mut Pen, d: &mut Draws) {
 
 /// A body, shoulders, a long neck, a cork and a paper on its belly.
 pub fn bottle(p: &mut Pen, d: &mut Draws) {
-    let glass = about(d, &[[40, 110, 60], [110, 70, 40], [90, 150, 200], [150, 40, 60], [200, 210, 210]]);
+    let glass =
+        about(d, &[[40, 110, 60], [110, 70, 40], [90, 150, 200], [150, 40, 60], [200, 210, 210]]);
     let half = [[0.15, -0.8], [0.15, -0.38], [0.42, -0.05], [0.42, 0.97]];
     let other = half.iter().rev().map(|&[x, y]| [-x, y]);
     p.rect(-0.11, -0.98, 0.11, -0.78, about(d, &[[200, 160, 110], RED]));
@@ -120,7 +131,10 @@ pub fn cup(p: &mut Pen, d: &mut Draws) {
     let colour = vivid(d);
     p.oval(-0.1, 0.82, 0.84, 0.14, lighter(colour, 0.5));
     p.arc([0.52, 0.1], [0.33, 0.3], -100.0, 100.0, 0.14, colour);
-    p.blob(&[[-0.78, -0.35], [0.6, -0.35], [0.55, 0.3], [0.25, 0.78], [-0.42, 0.78], [-0.74, 0.3]], colour);
+    p.blob(
+        &[[-0.78, -0.35], [0.6, -0.35], [0.55, 0.3], [0.25, 0.78], [-0.42, 0.78], [-0.74, 0.3]],
+        colour,
+    );
     p.oval(-0.09, -0.34, 0.7, 0.16, lighter(colour, 0.5));
     p.oval(-0.09, -0.32, 0.56, 0.1, [84, 52, 34]);
     for x in [-0.35, 0.1] {
@@ -146,7 +160,8 @@ pub fn drum(p: &mut Pen, d: &mut Draws) {
 
 /// A rectangle with a folded flap and a seal.
 pub fn envelope(p: &mut Pen, d: &mut Draws) {
-    let paper = about(d, &[WHITE, [222, 190, 140], [240, 226, 180], [180, 206, 232], [240, 190, 200]]);
+    let paper =
+        about(d, &[WHITE, [222, 190, 140], [240, 226, 180], [180, 206, 232], [240, 190, 200]]);
     let fold = darker(paper, 0.35);
     p.rect(-0.97, -0.64, 0.97, 0.66, paper);
     p.line(&[[-0.95, 0.63], [-0.2, 0.0]], 0.06, fold);
@@ -158,7 +173,8 @@ pub fn envelope(p: &mut Pen, d: &mut Draws) {
 
 /// A waisted body with a hole, a neck, a head and strings.
 pub fn guitar(p: &mut Pen, d: &mut Draws) {
-    let wood = about(d, &[[200, 130, 60], [170, 80, 40], [216, 170, 90], [150, 40, 40], [50, 50, 60]]);
+    let wood =
+        about(d, &[[200, 130, 60], [170, 80, 40], [216, 170, 90], [150, 40, 40], [50, 50, 60]]);
     p.line(&[[0.0, -0.75], [0.0, 0.2]], 0.15, [84, 56, 40]);
     p.rect(-0.15, -0.99, 0.15, -0.7, darker(wood, 0.4));
     let half = [[0.0, -0.12], [0.36, -0.05], [0.32, 0.25], [0.54, 0.62], [0.32, 0.95], [0.0, 0.99]];
@@ -240,7 +256,14 @@ pub fn umbrella(p: &mut Pen, d: &mut Draws) {
     p.poly(&[gore, vec![[0.0, -0.85], [-0.62, 0.05]]].concat(), other);
     let gore = arc_points(0.0, 0.05, 0.97, 0.9, 318.0, 360.0);
     p.poly(&[gore, vec![[0.62, 0.05], [0.0, -0.85]]].concat(), other);
-    for (x, c) in [(-0.8, other), (-0.48, colour), (-0.17, other), (0.17, other), (0.48, colour), (0.8, other)] {
+    for (x, c) in [
+        (-0.8, other),
+        (-0.48, colour),
+        (-0.17, other),
+        (0.17, other),
+        (0.48, colour),
+        (0.8, other),
+    ] {
         p.oval(x, 0.05, 0.17, 0.1, c);
     }
 }

@@ -31,7 +31,10 @@ pub fn car(p: &mut Pen, d: &mut Draws) {
     p.poly(&[[-0.58, -0.05], [-0.34, -0.55], [0.36, -0.55], [0.66, -0.05]], paint);
     p.poly(&[[-0.44, -0.06], [-0.27, -0.43], [-0.02, -0.43], [-0.02, -0.06]], PANE);
     p.poly(&[[0.06, -0.06], [0.06, -0.43], [0.3, -0.43], [0.5, -0.06]], PANE);
-    p.blob(&[[-0.97, 0.1], [-0.6, -0.1], [0.66, -0.1], [0.97, 0.12], [0.97, 0.4], [-0.97, 0.4]], paint);
+    p.blob(
+        &[[-0.97, 0.1], [-0.6, -0.1], [0.66, -0.1], [0.97, 0.12], [0.97, 0.4], [-0.97, 0.4]],
+        paint,
+    );
     p.rect(-0.94, 0.3, 0.94, 0.4, darker(paint, 0.4));
     p.oval(0.9, 0.15, 0.08, 0.09, GOLD);
     for x in [-0.54, 0.54] {
@@ -61,7 +64,8 @@ pub fn flag(p: &mut Pen, d: &mut Draws) {
     let wave = |x: f32| 0.07 * (if x < 0.2 { x + 0.7 } else { 1.1 - x });
     for (i, &colour) in colours.iter().enumerate() {
         let y = -0.92 + 0.32 * i as f32;
-        let upper: Vec<Point> = (0..=8).map(|k| k as f32 * 0.2 - 0.68).map(|x| [x, y + wave(x)]).collect();
+        let upper: Vec<Point> =
+            (0..=8).map(|k| k as f32 * 0.2 - 0.68).map(|x| [x, y + wave(x)]).collect();
         let lower = upper.iter().rev().map(|&[x, top]| [x, top + 0.33]);
         p.poly(&upper.iter().copied().chain(lower).collect::<Vec<_>>(), colour);
     }
@@ -71,7 +75,8 @@ pub fn flag(p: &mut Pen, d: &mut Draws) {
 
 /// Walls, a pitched roof, a chimney, a door and two windows.
 pub fn house(p: &mut Pen, d: &mut Draws) {
-    let wall = about(d, &[[236, 220, 190], [200, 110, 90], [170, 200, 210], [240, 200, 110], WHITE]);
+    let wall =
+        about(d, &[[236, 220, 190], [200, 110, 90], [170, 200, 210], [240, 200, 110], WHITE]);
     let roof = about(d, &[[170, 60, 50], [90, 70, 70], [80, 90, 130], [110, 130, 80]]);
     let door = about(d, &[BROWN, [60, 90, 60], [40, 70, 130], RED]);
     p.rect(0.36, -0.9, 0.6, -0.2, darker(roof, 0.3));
@@ -93,9 +98,23 @@ pub fn rocket(p: &mut Pen, d: &mut Draws) {
     p.blob(&[[0.0, 0.99], [0.2, 0.68], [0.0, 0.5], [-0.2, 0.68]], [250, 160, 40]);
     p.blob(&[[0.0, 0.85], [0.1, 0.66], [0.0, 0.5], [-0.1, 0.66]], [255, 236, 130]);
     for side in [-1.0, 1.0] {
-        p.poly(&[[0.2 * side, 0.05], [0.62 * side, 0.5], [0.58 * side, 0.78], [0.2 * side, 0.56]], fin);
+        p.poly(
+            &[[0.2 * side, 0.05], [0.62 * side, 0.5], [0.58 * side, 0.78], [0.2 * side, 0.56]],
+            fin,
+        );
     }
-    p.blob(&[[0.0, -0.99], [0.3, -0.42], [0.32, 0.2], [0.22, 0.6], [-0.22, 0.6], [-0.32, 0.2], [-0.3, -0.42]], hull);
+    p.blob(
+        &[
+            [0.0, -0.99],
+            [0.3, -0.42],
+            [0.32, 0.2],
+            [0.22, 0.6],
+            [-0.22, 0.6],
+            [-0.32, 0.2],
+            [-0.3, -0.42],
+        ],
+        hull,
+    );
     p.poly(&[[0.0, -0.99], [0.24, -0.52], [-0.24, -0.52]], fin);
     p.oval(0.0, -0.16, 0.19, 0.19, darker(fin, 0.3));
     p.oval(0.0, -0.16, 0.13, 0.13, PANE);
@@ -132,7 +151,8 @@ pub fn snowman(p: &mut Pen, d: &mut Draws) {
 
 /// A ridge with two sides and an open, dark entrance.
 pub fn tent(p: &mut Pen, d: &mut Draws) {
-    let cloth = about(d, &[[220, 120, 50], [80, 140, 80], [60, 110, 170], [200, 60, 60], [200, 180, 120]]);
+    let cloth =
+        about(d, &[[220, 120, 50], [80, 140, 80], [60, 110, 170], [200, 60, 60], [200, 180, 120]]);
     p.line(&[[-0.06, -0.86], [0.1, -0.62]], 0.07, BROWN);
     p.line(&[[0.06, -0.86], [-0.1, -0.62]], 0.07, BROWN);
     p.poly(&[[0.0, -0.72], [0.98, 0.8], [-0.98, 0.8]], cloth);
