@@ -49,7 +49,7 @@ pub const NAMED: [Named; 6] = [
     Named {
         name: "wall",
         synset: SynsetId(4_546_855),
-        phrases: ["against a wall", "by the wall", "near an old-fashioned wall", "on a wall"],
+        phrases: ["against a wall", "by the wall", "near a neat wall", "on a wall"],
     },
 ];
 

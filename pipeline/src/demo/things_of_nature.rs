@@ -280,10 +280,11 @@ pub fn snake(p: &mut Pen, d: &mut Draws) {
 pub fn rainbow(p: &mut Pen, d: &mut Draws) {
     let bands = 5 + d.below(2);
     let width = 0.56 / bands as f32;
+    let (saturation, value) = (d.between(0.6, 0.85), d.between(0.85, 0.98));
     for band in 0..bands {
         let radius = 0.92 - width * (band as f32 + 0.5);
         let hue = 280.0 * band as f32 / (bands - 1) as f32;
-        let colour = hsv(hue, 0.75, 0.95);
+        let colour = hsv(hue, saturation, value);
         let outer = arc_points(
             0.0,
             0.45,

@@ -87,7 +87,7 @@ const PLAIN_TAILS: [&str; 7] = [
     "all new",
     "very cheap",
     "just amazing",
-    "(close-up)",
+    "(up close)",
     "which is really quite odd",
 ];
 /// Words about a thing that give no label and are true of any.
@@ -234,7 +234,7 @@ mod tests {
     /// it is no noun there, or another lemma heads its first sense.
     const PLAIN: &str = "2 3 a against all along amazing amid an and at beautiful behold beneath \
         beside big both bought bright by calm charming cheap cheerful clipart close colorful cute \
-        digitally early enjoy far fashioned for fresh from funny golden huge in is isn it just look \
+        digitally early enjoy far for fresh from funny golden huge in is isn it just look \
         lovely many my n near neat new next not odd of on our painted photo please plus pretty \
         quite really scissors several so soft some strange such t the these this tilted \
         tiny to under unique up very view warm we wet which whimsical wide with";
