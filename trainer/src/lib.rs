@@ -1,1 +1,10 @@
-//! x
+//! Device batches to checkpoints.
+
+pub mod batch;
+pub mod model;
+pub mod loss;
+pub mod optim;
+pub mod schedule;
+pub mod ema;
+pub mod state;
+pub mod step;
