@@ -39,4 +39,9 @@ impl Ema {
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
+
+    /// The averaged weights, to be read from a checkpoint.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
 }

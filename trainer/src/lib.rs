@@ -1,5 +1,6 @@
 //! Device batches to checkpoints.
 
+pub mod config;
 pub mod batch;
 pub mod model;
 pub mod loss;
@@ -8,3 +9,6 @@ pub mod schedule;
 pub mod ema;
 pub mod state;
 pub mod step;
+pub mod checkpoint;
+pub mod tensor_file;
+pub mod metrics;

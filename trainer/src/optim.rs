@@ -207,7 +207,10 @@ mod tests {
             _ = adamw.step(&weights, &gradient, 0.01).unwrap();
             let found = Vec::<f32>::try_from(both(weights.flat())).unwrap();
             for (found, expected) in found.iter().zip(row) {
-                assert!((f64::from(*found) - expected).abs() < 2e-7, "step {at}: {found} {expected}");
+                assert!(
+                    (f64::from(*found) - expected).abs() < 2e-7,
+                    "step {at}: {found} {expected}"
+                );
             }
         }
     }

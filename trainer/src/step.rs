@@ -27,11 +27,7 @@ pub struct StepMetrics {
 /// # Errors
 ///
 /// What libtorch says, such as out of memory.
-pub fn step(
-    state: &mut TrainState,
-    batch: &DeviceBatch,
-    lr: f64,
-) -> Result<StepMetrics, TchError> {
+pub fn step(state: &mut TrainState, batch: &DeviceBatch, lr: f64) -> Result<StepMetrics, TchError> {
     let weights_sum = batch.targets.weights_b.f_sum(tch::Kind::Float)?;
     let divisor = weights_sum.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
 
@@ -42,8 +38,7 @@ pub fn step(
     loss.f_backward()?;
 
     // --- update ---------------------------------------------------------------------------------
-    let gradient_norm =
-        tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))?;
+    let gradient_norm = tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))?;
     state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
     if let Some(ema) = &mut state.ema {
         tch::no_grad(|| ema.update(&state.weights))?;

@@ -81,6 +81,7 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Layout {
     entries: Vec<Entry>,
+    counters: Vec<String>,
     decayed_floats: i64,
     trained_floats: i64,
     floats: i64,
@@ -97,6 +98,11 @@ impl Layout {
     /// Declares a running statistic.
     pub fn buffer(&mut self, name: String, shape: &[i64], init: Init) -> EntryId {
         self.push(name, shape, init, Role::Buffer)
+    }
+
+    /// Declares a counter of training batches: one whole number in the state dict.
+    pub fn counter(&mut self, name: String) {
+        self.counters.push(name);
     }
 
     fn push(&mut self, name: String, shape: &[i64], init: Init, role: Role) -> EntryId {
@@ -125,6 +131,11 @@ impl Layout {
     /// The entries in the order of the state dict.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Names of the counters of training batches; all hold the same number.
+    pub fn counters(&self) -> &[String] {
+        &self.counters
     }
 
     /// Number of trained parameters, padding not counted.
@@ -333,7 +344,10 @@ mod tests {
         let (layout, ..) = small();
         let offsets: Vec<_> = layout.entries().iter().map(|e| e.offset).collect();
         assert_eq!(offsets, [16, 0, 32]);
-        assert_eq!((layout.decayed_floats(), layout.trained_floats(), layout.floats()), (16, 32, 48));
+        assert_eq!(
+            (layout.decayed_floats(), layout.trained_floats(), layout.floats()),
+            (16, 32, 48)
+        );
         assert_eq!(layout.num_params(), 13);
     }
 

@@ -58,7 +58,12 @@ impl Stem {
     }
 
     /// `images_bchw` → tokens `[b, n, d]`.
-    pub fn forward(&self, w: &Weights, images_bchw: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    pub fn forward(
+        &self,
+        w: &Weights,
+        images_bchw: &Tensor,
+        mode: Mode,
+    ) -> Result<Tensor, TchError> {
         let x = self.first.forward(w, images_bchw, mode)?;
         let x = self.second.forward(w, &x, mode)?;
         let bias = Some(w.get(self.last_bias));
@@ -71,6 +76,7 @@ impl ConvNorm {
     fn declare(layout: &mut Layout, at: usize, shape: [i64; 4], stride: i64, padding: i64) -> Self {
         let channels = [shape[0]];
         let name = format!("patch_emb.{at}.block");
+        layout.counter(format!("{name}.norm.num_batches_tracked"));
         Self {
             stride,
             padding,

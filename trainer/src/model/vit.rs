@@ -119,7 +119,12 @@ impl Vit {
     /// # Errors
     ///
     /// What libtorch says, such as out of memory.
-    pub fn forward(&self, w: &Weights, images_bchw: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+    pub fn forward(
+        &self,
+        w: &Weights,
+        images_bchw: &Tensor,
+        mode: Mode,
+    ) -> Result<Tensor, TchError> {
         self.head(w, &self.trunk(w, images_bchw, mode)?)
     }
 }
@@ -138,8 +143,14 @@ mod tests {
     use std::collections::BTreeMap;
     use tch::Kind;
 
-    const SMALL: VitPlan =
-        VitPlan { width: 64, depth: 2, num_heads: 2, patch_px: 16, num_positions: 4, num_labels: 10 };
+    const SMALL: VitPlan = VitPlan {
+        width: 64,
+        depth: 2,
+        num_heads: 2,
+        patch_px: 16,
+        num_positions: 4,
+        num_labels: 10,
+    };
 
     /// What PyTorch gives for the model `SMALL`; made by `golden/make_torch.py`.
     fn golden() -> Value {
@@ -227,7 +238,8 @@ mod tests {
         // The step clipped the gradient to norm 1.
         let factor = metrics.gradient_norm.double_value(&[]).max(1.0);
         for (entry, leaf) in state.weights.entries().filter(|(e, _)| norms.contains_key(&e.name)) {
-            let (found, expected) = (leaf.grad().norm().double_value(&[]) * factor, norms[&entry.name]);
+            let (found, expected) =
+                (leaf.grad().norm().double_value(&[]) * factor, norms[&entry.name]);
             let off = (found - expected).abs();
             assert!(off < 1e-4 * expected + 1e-7, "{}: {found}, expected {expected}", entry.name);
         }
@@ -293,9 +305,14 @@ mod tests {
 
     #[test]
     fn base_has_the_shapes_of_the_state_dict_table() {
-        let vit = Vit::new(VitPlan { width: 768, depth: 12, num_heads: 12, num_labels: 24_320, ..SMALL });
-        let shapes: BTreeMap<_, _> =
-            vit.layout().entries().iter().map(|e: &Entry| (e.name.as_str(), &e.shape[..])).collect();
+        let vit =
+            Vit::new(VitPlan { width: 768, depth: 12, num_heads: 12, num_labels: 24_320, ..SMALL });
+        let shapes: BTreeMap<_, _> = vit
+            .layout()
+            .entries()
+            .iter()
+            .map(|e: &Entry| (e.name.as_str(), &e.shape[..]))
+            .collect();
         assert_eq!(shapes["patch_emb.0.block.conv.weight"], [192, 3, 4, 4]);
         assert_eq!(shapes["patch_emb.1.block.norm.running_mean"], [192]);
         assert_eq!(shapes["patch_emb.2.block.conv.weight"], [768, 192, 2, 2]);
@@ -309,9 +326,8 @@ mod tests {
         let (coarse, fine) = (Vit::new(SMALL), Vit::new(VitPlan { patch_px: 8, ..SMALL }));
         assert_eq!(coarse.layout(), fine.layout());
         let weights = sine_weights(&coarse);
-        let tokens = |vit: &Vit| {
-            vit.trunk(&weights, &sine_images(32, 32), Mode::Eval).unwrap().size()
-        };
+        let tokens =
+            |vit: &Vit| vit.trunk(&weights, &sine_images(32, 32), Mode::Eval).unwrap().size();
         assert_eq!(tokens(&coarse), [2, 1 + 4, 64]);
         assert_eq!(tokens(&fine), [2, 1 + 16, 64]);
     }
