@@ -1,1 +1,343 @@
-//! To come.
+//! What the user said: `prep.default.toml`, overlaid by a file and by `--set`.
+//!
+//! In: TOML. Out: a [`PrepConfig`]; what it means for a job is [`crate::prep::plan`]. Never: a key
+//! that is silently ignored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::{Filter, PIXELS_MAX_DEFAULT};
+
+/// The commented default file: the manual of every key.
+pub const DEFAULT_TOML: &str = include_str!("../prep.default.toml");
+
+/// What is wrong with a config.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Text that is no TOML, or a key or value that is not known.
+    #[error("{origin}: {message}")]
+    Parse {
+        /// The file or `--set` text.
+        origin: String,
+        /// What is wrong, with line or nearest key.
+        message: String,
+    },
+    /// A value outside its range.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Range {
+        /// Section and key.
+        key: &'static str,
+        /// The value.
+        found: String,
+        /// The range.
+        expected: String,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read the config {path}")]
+    Unreadable {
+        /// Its path.
+        path: std::path::PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Section `source`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct SourceConfig {
+    pub root: String,
+    pub allow_missing_end: bool,
+}
+
+/// Section `image`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct ImageConfig {
+    pub short_side_px: u32,
+    pub filter: Filter,
+    pub quality: u8,
+    pub chroma: ChromaConfig,
+    pub keep_small_jpeg: bool,
+    pub pixels_max: u64,
+    pub bytes_max: u64,
+    pub rows_per_group: u32,
+}
+
+/// `image.chroma`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub enum ChromaConfig {
+    #[serde(rename = "420")]
+    Yuv420,
+    #[serde(rename = "444")]
+    Yuv444,
+}
+
+/// Section `caption`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct CaptionConfig {
+    pub sources: Vec<String>,
+    pub rule: String,
+    pub bytes_max: usize,
+}
+
+/// Section `budget`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct BudgetConfig {
+    pub failure_rate: f64,
+    pub probation: u64,
+    pub damaged_shards: u64,
+}
+
+/// Section `runtime`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct RuntimeConfig {
+    pub threads: usize,
+    pub redo_changed: bool,
+}
+
+/// All settings of `catlip-prep run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct PrepConfig {
+    pub source: SourceConfig,
+    pub image: ImageConfig,
+    pub caption: CaptionConfig,
+    pub budget: BudgetConfig,
+    pub runtime: RuntimeConfig,
+}
+
+impl Default for PrepConfig {
+    fn default() -> Self {
+        Self {
+            source: SourceConfig { root: String::new(), allow_missing_end: false },
+            image: ImageConfig {
+                short_side_px: 320,
+                filter: Filter::Lanczos3,
+                quality: 90,
+                chroma: ChromaConfig::Yuv420,
+                keep_small_jpeg: true,
+                pixels_max: PIXELS_MAX_DEFAULT,
+                bytes_max: 8_000_000,
+                rows_per_group: 256,
+            },
+            caption: CaptionConfig {
+                sources: ["json:captions", "json:caption", "txt"].map(str::to_owned).to_vec(),
+                rule: "corenet".to_owned(),
+                bytes_max: 1 << 20,
+            },
+            budget: BudgetConfig { failure_rate: 0.05, probation: 1000, damaged_shards: 0 },
+            runtime: RuntimeConfig { threads: 0, redo_changed: false },
+        }
+    }
+}
+
+impl PrepConfig {
+    /// The defaults, overlaid by the text of a file and by `section.key=value` settings.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the key, its range, or the nearest key that is known.
+    pub fn load(file: Option<&std::path::Path>, settings: &[String]) -> Result<Self, ConfigError> {
+        let config: Self = overlay(DEFAULT_TOML, file, settings)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let image = &self.image;
+        range("image.short_side_px", u64::from(image.short_side_px), 16, 8192)?;
+        range("image.quality", u64::from(image.quality), 1, 100)?;
+        range("image.rows_per_group", u64::from(image.rows_per_group), 1, 65_536)?;
+        range("image.pixels_max", image.pixels_max, 1, 1 << 32)?;
+        range("caption.bytes_max", self.caption.bytes_max as u64, 1, 1 << 30)?;
+        range("runtime.threads", self.runtime.threads as u64, 0, 4096)?;
+        // A row group is read at once and its offsets are 32-bit.
+        let group_bytes = u128::from(image.rows_per_group) * u128::from(image.bytes_max);
+        if group_bytes >= 1 << 31 {
+            return Err(ConfigError::Range {
+                key: "image.bytes_max",
+                found: image.bytes_max.to_string(),
+                expected: format!(
+                    "below {} with image.rows_per_group = {} (their product below 2 GiB)",
+                    (1u64 << 31) / u64::from(image.rows_per_group),
+                    image.rows_per_group
+                ),
+            });
+        }
+        if !(0.0..=1.0).contains(&self.budget.failure_rate) {
+            return Err(ConfigError::Range {
+                key: "budget.failure_rate",
+                found: self.budget.failure_rate.to_string(),
+                expected: "0.0 to 1.0".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn range(key: &'static str, found: u64, from: u64, to: u64) -> Result<(), ConfigError> {
+    if (from..=to).contains(&found) {
+        return Ok(());
+    }
+    Err(ConfigError::Range { key, found: found.to_string(), expected: format!("{from} to {to}") })
+}
+
+/// Lays a file and `section.key=value` settings over a default TOML and reads the result.
+///
+/// A key that the default does not have is refused with the nearest one that it has.
+///
+/// # Errors
+///
+/// [`ConfigError::Unreadable`], [`ConfigError::Parse`].
+pub fn overlay<T: serde::de::DeserializeOwned>(
+    default: &str,
+    file: Option<&std::path::Path>,
+    settings: &[String],
+) -> Result<T, ConfigError> {
+    let mut table = parse("the default config", default)?;
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        let origin = path.display().to_string();
+        merge(&origin, "", &mut table, parse(&origin, &text)?)?;
+    }
+    for setting in settings {
+        let origin = format!("--set {setting}");
+        let wrong = |message: &str| ConfigError::Parse {
+            origin: origin.clone(),
+            message: message.to_owned(),
+        };
+        let (path, value) =
+            setting.split_once('=').ok_or_else(|| wrong("expected section.key=value"))?;
+        let (section, key) =
+            path.split_once('.').ok_or_else(|| wrong("expected section.key=value"))?;
+        // A bare word is a string, so that --set caption.rule=corenet needs no quotes.
+        let value = format!("v = {value}")
+            .parse::<toml::Table>()
+            .ok()
+            .and_then(|mut t| t.remove("v"))
+            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+        let one = toml::Table::from_iter([(key.to_owned(), value)]);
+        let over = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(one))]);
+        merge(&origin, "", &mut table, over)?;
+    }
+    toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| ConfigError::Parse {
+        origin: file.map_or_else(|| "the settings".to_owned(), |p| p.display().to_string()),
+        message: e.message().to_owned(),
+    })
+}
+
+fn parse(origin: &str, text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse().map_err(|e: toml::de::Error| ConfigError::Parse {
+        origin: origin.to_owned(),
+        message: e.to_string().trim_end().to_owned(),
+    })
+}
+
+fn merge(
+    origin: &str,
+    prefix: &str,
+    base: &mut toml::Table,
+    over: toml::Table,
+) -> Result<(), ConfigError> {
+    for (key, value) in over {
+        let name = format!("{prefix}{key}");
+        let known: Vec<String> = base.keys().map(|k| format!("{prefix}{k}")).collect();
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(over)) => {
+                merge(origin, &format!("{name}."), inner, over)?;
+            }
+            (Some(slot), value) => *slot = value,
+            (None, _) => {
+                let near = nearest(&name, &known)
+                    .map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
+                return Err(ConfigError::Parse {
+                    origin: origin.to_owned(),
+                    message: format!("no setting is called `{name}`{near}"),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The known name with the smallest edit distance, if at most half of it differs.
+pub fn nearest<'n>(name: &str, known: &'n [String]) -> Option<&'n str> {
+    known
+        .iter()
+        .map(|candidate| (edit_distance(name, candidate), candidate.as_str()))
+        .min()
+        .filter(|&(distance, candidate)| distance * 2 <= candidate.len())
+        .map(|(_, candidate)| candidate)
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(ca != *cb)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(settings: &[&str]) -> Result<PrepConfig, String> {
+        let settings: Vec<_> = settings.iter().map(|s| s.to_string()).collect();
+        PrepConfig::load(None, &settings).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_default_file_is_the_default() {
+        assert_eq!(load(&[]).unwrap(), PrepConfig::default());
+    }
+
+    #[test]
+    fn a_setting_wins_over_the_default() {
+        let config = load(&["image.quality=75", "caption.sources=[\"txt\"]", "source.root=a/b"]);
+        let config = config.unwrap();
+        assert_eq!((config.image.quality, config.source.root.as_str()), (75, "a/b"));
+        assert_eq!(config.caption.sources, ["txt"]);
+    }
+
+    #[test]
+    fn a_misspelt_key_names_the_nearest() {
+        assert_eq!(
+            load(&["image.qualty=75"]).unwrap_err(),
+            "--set image.qualty=75: no setting is called `image.qualty`; did you mean \
+             `image.quality`?"
+        );
+        assert_eq!(
+            load(&["imag.quality=75"]).unwrap_err(),
+            "--set imag.quality=75: no setting is called `imag`; did you mean `image`?"
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_or_range_is_refused() {
+        assert!(load(&["image.quality=high"]).unwrap_err().contains("u8"));
+        assert_eq!(
+            load(&["image.quality=0"]).unwrap_err(),
+            "`image.quality` is 0, expected 1 to 100"
+        );
+        assert!(load(&["image.rows_per_group=1024"]).unwrap_err().contains("below 2 GiB"));
+    }
+}

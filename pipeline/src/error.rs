@@ -3,6 +3,14 @@
 //! Facts stand in the errors of the stages ([`SampleError`]); outcomes, hints and exit codes of a
 //! whole run stand in [`PrepError`] and [`exit`].
 
+use std::path::{Path, PathBuf};
+
+use catlip_schemas::SchemaError;
+
+use crate::caption::UnknownRule;
+use crate::config::ConfigError;
+use crate::source::SourceError;
+
 /// Exit codes of `catlip-prep` and `catlip-train`.
 pub mod exit {
     /// Everything was done.
@@ -194,6 +202,213 @@ impl SampleError {
             Self::MemberRepeats { .. } => "member-repeats",
             Self::ShardCut { .. } => "shard-cut",
             Self::ShardDamaged { .. } => "shard-damaged",
+        }
+    }
+}
+
+/// A job stops: what happened, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepError {
+    /// The config is wrong.
+    #[error("the config is wrong")]
+    Config(#[from] ConfigError),
+    /// The input as a whole is wrong.
+    #[error("the input cannot be read")]
+    Source(#[from] SourceError),
+    /// No rule of that name.
+    #[error("{0}")]
+    Rule(#[from] UnknownRule),
+    /// A file of the data set does not follow the format.
+    #[error("{path} is damaged")]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: SchemaError,
+    },
+    /// A file that cannot be read or written.
+    #[error("cannot {verb} {path}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The disk of the output is full.
+    #[error("no space is left on the disk of {path}")]
+    DiskFull {
+        /// The file that was written.
+        path: PathBuf,
+    },
+    /// A Parquet file that cannot be read or written.
+    #[error("cannot {verb} {path}: {message}")]
+    Parquet {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the library says.
+        message: String,
+    },
+    /// A file whose bytes are not what its receipt or manifest says.
+    #[error("{path}: {what} is {found}, expected {expected}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// As found.
+        found: String,
+        /// As promised.
+        expected: String,
+    },
+    /// The output folder is not this job's.
+    #[error("{path} {message}")]
+    OutputTaken {
+        /// The folder.
+        path: PathBuf,
+        /// What it holds.
+        message: String,
+    },
+    /// A source shard is not what it was when its part was made.
+    #[error("shard {shard} has changed since part {part} was made: {found}, was {expected}")]
+    SourceChanged {
+        /// The shard.
+        shard: String,
+        /// Its part.
+        part: String,
+        /// Bytes and ETag now.
+        found: String,
+        /// Bytes and ETag then.
+        expected: String,
+    },
+    /// The path is no data set, or has no committed snapshot.
+    #[error("{path} is no whole data set: {message}")]
+    NoDataSet {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        message: String,
+    },
+    /// More samples failed than the budget allows.
+    #[error(
+        "too many bad samples: {failed} of {samples} ({rate:.1} %), the budget is {budget:.1} % \
+         (last: {last})"
+    )]
+    FailureRate {
+        /// Bad samples.
+        failed: u64,
+        /// Samples so far.
+        samples: u64,
+        /// In percent.
+        rate: f64,
+        /// `budget.failure_rate` in percent.
+        budget: f64,
+        /// Shard, key and error of the last one.
+        last: String,
+    },
+    /// More shards are damaged than the budget allows.
+    #[error("{} of the source shards cannot be read whole, the budget is {budget}:{}",
+        .shards.len(), list_of(.shards))]
+    DamagedShards {
+        /// Their names, with what is wrong.
+        shards: Vec<String>,
+        /// `budget.damaged_shards`.
+        budget: u64,
+    },
+    /// A signal asked to stop.
+    #[error("stopped by a signal after {done} of {parts} parts")]
+    Interrupted {
+        /// Parts that are whole.
+        done: u64,
+        /// All parts.
+        parts: u64,
+    },
+}
+
+fn list_of(lines: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text: String = lines.iter().take(SHOWN).map(|line| format!("\n    {line}")).collect();
+    if lines.len() > SHOWN {
+        text.push_str(&format!("\n    and {} more", lines.len() - SHOWN));
+    }
+    text
+}
+
+impl PrepError {
+    /// An input or output error at `path`; a full disk is told apart.
+    pub fn io(verb: &'static str, path: &Path, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::StorageFull {
+            return Self::DiskFull { path: path.into() };
+        }
+        Self::Io { verb, path: path.into(), source }
+    }
+
+    /// A Parquet error at `path`; a full disk below it is told apart.
+    pub fn parquet(verb: &'static str, path: &Path, error: &parquet::errors::ParquetError) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(inner) = cause {
+            let io = inner.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull) {
+                return Self::DiskFull { path: path.into() };
+            }
+            cause = inner.source();
+        }
+        Self::Parquet { verb, path: path.into(), message: error.to_string() }
+    }
+
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Rule(_) => exit::CONFIG,
+            Self::Source(_) | Self::SourceChanged { .. } => exit::INPUT,
+            Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
+            Self::Io { .. } | Self::Parquet { .. } => exit::FAILED,
+            Self::DiskFull { .. } => exit::DISK_FULL,
+            Self::OutputTaken { .. } => exit::CONFLICT,
+            Self::FailureRate { .. } | Self::DamagedShards { .. } => exit::BUDGET,
+            Self::Interrupted { .. } => exit::INTERRUPTED,
+        }
+    }
+
+    /// What the user can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Source(SourceError::NoMatch { .. }) => {
+                Some("check the path; quote globs and braces so that the shell leaves them alone")
+            }
+            Self::Source(SourceError::Twice { .. }) => {
+                Some("name each shard once, or set `source.root` to a folder above both")
+            }
+            Self::Source(SourceError::Scheme { .. }) => {
+                Some("copy the shards to a local disk or mount the store")
+            }
+            Self::DiskFull { .. } => {
+                Some("free space and start the same command again: whole parts are kept")
+            }
+            Self::OutputTaken { .. } => Some("choose another --output, or remove this one"),
+            Self::SourceChanged { .. } => {
+                Some("restore the shard, or say --set runtime.redo_changed=true")
+            }
+            Self::NoDataSet { .. } => {
+                Some("run `catlip-prep run` to its end; the same command goes on where it stopped")
+            }
+            Self::FailureRate { .. } => Some(
+                "look into rejects/; raise `budget.failure_rate` if such losses are acceptable",
+            ),
+            Self::DamagedShards { .. } => Some(
+                "replace the shards, or accept what could be read with --set \
+                 budget.damaged_shards=N; start the same command again: nothing is done twice",
+            ),
+            Self::Damaged { .. } | Self::Schema { .. } => {
+                Some("the file was changed or lost bytes after it was written; make it again")
+            }
+            Self::Interrupted { .. } => Some("start the same command again to go on"),
+            _ => None,
         }
     }
 }

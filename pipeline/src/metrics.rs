@@ -1,1 +1,86 @@
-//! To come.
+//! Counters that a job raises and a terminal shows.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Time and items of one stage, summed over threads.
+#[derive(Debug, Default)]
+pub struct StageMeter {
+    busy_nanos: AtomicU64,
+    items: AtomicU64,
+}
+
+impl StageMeter {
+    /// Runs `work` on one item and counts it with its time.
+    pub fn measure<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.items.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Busy time, summed over threads.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Items so far.
+    pub fn items(&self) -> u64 {
+        self.items.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a prep job has done so far.
+#[derive(Debug, Default)]
+pub struct PrepMetrics {
+    /// Samples found.
+    pub samples: Counter,
+    /// Rows made.
+    pub rows: Counter,
+    /// Ledger entries.
+    pub rejects: Counter,
+    /// Parts that are whole, those of earlier runs too.
+    pub parts: Counter,
+    /// Bytes of samples read.
+    pub bytes_in: Counter,
+    /// Bytes of images to store.
+    pub bytes_out: Counter,
+    /// Decoding images.
+    pub decode: StageMeter,
+    /// Resizing and encoding images.
+    pub encode: StageMeter,
+    /// Captions to synsets.
+    pub label: StageMeter,
+    /// Writing Parquet, fsync and hashes.
+    pub write: StageMeter,
+}
+
+impl PrepMetrics {
+    /// The stages by name, in the order of the line.
+    pub fn stages(&self) -> [(&'static str, &StageMeter); 4] {
+        [
+            ("decode", &self.decode),
+            ("resize and encode", &self.encode),
+            ("captions to synsets", &self.label),
+            ("write", &self.write),
+        ]
+    }
+}

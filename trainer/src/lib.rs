@@ -1,6 +1,7 @@
-//! Device batches to checkpoints.
+//! Record batches to a trained checkpoint.
 
 pub mod config;
+pub mod device;
 pub mod batch;
 pub mod model;
 pub mod loss;

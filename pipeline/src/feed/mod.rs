@@ -1,1 +1,28 @@
-//! To come.
+//! The feed: a prepared data set to device-ready batches, in an order that can be resumed anywhere.
+//!
+//! In: a [`crate::prep::DataSet`], a vocabulary, a [`plan::FeedPlan`]. Out: [`HostBatch`]es in the
+//! order of `schemas/FORMAT.md` §2, whatever the number of threads or ranks. Never: fills the slot
+//! of a bad row with another row; draws from a generator that a thread or rank owns.
+//!
+//! ```text
+//! order ─► planner ─► tasks (queue) ─► decode threads ─► slots of a batch ─► batches (queue) ─►
+//!              └─► groups (queue) ─► reader threads (one ranged read a row group)
+//! ```
+
+pub mod draw;
+pub mod order;
+pub mod selection;
+pub mod group;
+pub mod labels;
+pub mod view;
+pub mod slot;
+pub mod batch;
+pub mod queue;
+pub mod plan;
+pub mod run;
+
+pub use batch::{HostBatch, Targets};
+pub use plan::{FeedPlan, LastBatch, Viewing};
+pub use run::{Feed, FeedError, FeedStats};
+pub use selection::Selection;
+pub use view::View;

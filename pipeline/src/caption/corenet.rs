@@ -1,0 +1,181 @@
+//! The rule of CatLIP's released models: corenet's `wordnet_tagged_classification.py`.
+//!
+//! In: a caption. Out: its synsets in token order, repeats kept.
+//! Never: asks for the part of speech; `are` is a unit of area, as it is in CatLIP's vocabulary.
+
+use catlip_schemas::{SynsetId, Synsets};
+
+use super::LabelRule;
+use super::clean::clean;
+use super::lemmas::lemmatize;
+use super::tokens::tokens;
+use super::wordnet::WordNet;
+
+/// The reference's rule: first sense, kept only if the lemma heads its synset.
+#[derive(Debug)]
+pub struct Corenet;
+
+impl LabelRule for Corenet {
+    fn id(&self) -> &'static str {
+        "corenet-1"
+    }
+
+    fn synsets(&self, caption: &str) -> Synsets {
+        let wordnet = WordNet::embedded();
+        let tokens = tokens(&clean(caption));
+        Synsets(tokens.iter().filter_map(|token| synset(wordnet, token)).collect())
+    }
+}
+
+/// The synset of one token, if its lemma names it.
+///
+/// The name check drops most function words (`a` is angstrom, `in` is inch) and also `photo`,
+/// whose synset is named photograph.
+fn synset(wordnet: &WordNet, token: &str) -> Option<SynsetId> {
+    let lemma = lemmatize(wordnet, token);
+    let synset = wordnet.first_sense(&lemma)?;
+    (wordnet.head_lemma(synset) == Some(&*lemma)).then_some(synset)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The head lemmas of a caption's synsets, which name them one to one here.
+    fn labels(caption: &str) -> String {
+        let heads = Corenet.synsets(caption).0.into_iter().map(|synset| {
+            let head = WordNet::embedded().head_lemma(synset).unwrap();
+            assert_eq!(WordNet::embedded().first_sense(head), Some(synset), "{head}");
+            head
+        });
+        heads.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_references_unit_test_holds() {
+        assert_eq!(labels("An image of black dog."), "image black dog");
+    }
+
+    #[test]
+    fn plurals_give_their_singular_and_numerals_are_labels() {
+        let caption = "Two dogs and a bicycle in front of cars";
+        assert_eq!(labels(caption), "two dog bicycle front car");
+    }
+
+    #[test]
+    fn a_word_whose_synset_has_another_name_is_dropped() {
+        assert_eq!(labels("Photo of men riding bikes"), "riding");
+        assert_eq!(labels("photo automobile phone bike tv kid kids usa t-shirt men"), "");
+    }
+
+    #[test]
+    fn an_adjective_with_a_noun_sense_is_a_label() {
+        let caption = "A photograph of people with mobile phones";
+        assert_eq!(labels(caption), "photograph people mobile");
+    }
+
+    #[test]
+    fn verbs_and_adjectives_are_labels_where_wordnet_has_them_as_nouns() {
+        let caption = "The women are best free vintage t-shirt design";
+        assert_eq!(labels(caption), "woman are best free vintage design");
+        assert_eq!(
+            labels("are best free black white red one two can no may top small high idea"),
+            "are best free black white red one two can no may top small high idea"
+        );
+    }
+
+    #[test]
+    fn words_that_stand_apart_are_not_joined_and_an_underscore_joins() {
+        assert_eq!(labels("hot dog on a cell phone"), "dog cell");
+        assert_eq!(labels("a swimming_pool"), "swimming_pool");
+    }
+
+    #[test]
+    fn the_shortest_lemma_may_be_another_word() {
+        assert_eq!(labels("glasses and scissors"), "glass scissors");
+        assert_eq!(labels("Boss wore us: was as has"), "bos");
+        assert_eq!(labels("jeans pants"), "jean pant");
+    }
+
+    #[test]
+    fn most_function_words_are_dropped_by_the_name_check() {
+        assert_eq!(labels("a an in at be as he it i us was has 2 10"), "");
+    }
+
+    #[test]
+    fn numbers_and_marks_give_nothing() {
+        assert_eq!(labels("iPhone 12 case, $19.99"), "case");
+        assert_eq!(labels(""), "");
+        assert_eq!(labels("!!!"), "");
+    }
+
+    #[test]
+    fn a_word_at_the_end_of_a_sentence_inside_the_caption_counts() {
+        assert_eq!(labels("a dog. a cat"), "dog cat");
+        assert_eq!(labels("a dog.? a cat"), "cat");
+    }
+
+    #[test]
+    fn repeats_are_kept_in_order() {
+        assert_eq!(labels("dog cat dogs"), "dog cat dog");
+    }
+
+    #[test]
+    fn wrongly_decoded_text_is_not_guessed_at() {
+        // ftfy reads `dog's` here and gives the label; the module `repair` says why we do not.
+        assert_eq!(labels("a dogâ€™s tail"), "tail");
+    }
+
+    #[test]
+    fn a_long_caption_takes_time_in_proportion() {
+        // 256 KB each. A loop that looks back over all it has read needs minutes, not seconds.
+        const BYTES: usize = 1 << 18;
+        let start = std::time::Instant::now();
+        for unit in [
+            "&amp;", "<", "<a", "&", "%41", "+", " ", "\n", ".", ". ", ".) ", "!? ", "-", "'",
+            "\"", "`", ",", "a.", "a,", "ses", "men", "s", "\x1B[1", "é", "e\u{301}", "…",
+            "can't ", "(",
+        ] {
+            Corenet.synsets(&unit.repeat(BYTES / unit.len()));
+        }
+        let nested = format!("&{}", "amp;".repeat(BYTES / 4));
+        Corenet.synsets(&nested);
+        let elapsed = start.elapsed();
+        assert!(elapsed.as_secs() < 30, "29 captions of 256 KB took {elapsed:?}");
+    }
+
+    /// Characters that some rule looks for, and any other.
+    fn hostile_caption() -> impl Strategy<Value = String> {
+        let known = "[ -~]|[\u{80}-\u{FF}]|[“”‘’„«»ʼ…–—½²٣ﬁ＆ｄ　\r\n\t\x1B\u{301}\u{2028}]";
+        let word = "dog|cats|can|not|'tis|gonna|&amp;|&#39;|<b>|%C3|%A9|e\\.g\\.|\\. |--|``|''";
+        let part = prop_oneof![any::<char>().prop_map(String::from), known, word];
+        proptest::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_caption_panics_and_every_synset_has_its_name(caption in hostile_caption()) {
+            for synset in Corenet.synsets(&caption).0 {
+                let head = WordNet::embedded().head_lemma(synset).unwrap();
+                prop_assert_eq!(WordNet::embedded().first_sense(head), Some(synset));
+            }
+        }
+
+        #[test]
+        fn spaces_around_a_caption_change_nothing(
+            caption in hostile_caption(),
+            before in "[ \t]{0,3}",
+            after in "[ \t]{0,3}",
+        ) {
+            let alone = Corenet.synsets(&caption);
+            prop_assert_eq!(Corenet.synsets(&format!("{before}{caption}{after}")), alone);
+        }
+
+        #[test]
+        fn the_same_caption_gives_the_same_synsets(caption in ".{0,60}") {
+            prop_assert_eq!(Corenet.synsets(&caption), Corenet.synsets(&caption));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Brings a token to its noun lemma: NLTK 3.8.1's `WordNetLemmatizer`.
+//!
+//! In: a lower-case token. Out: the shortest noun lemma that it may be a form of, or itself.
+//! Never: looks at the meaning; `glasses` are `glass` and `us` is `u`.
+
+use std::borrow::Cow;
+
+use super::wordnet::WordNet;
+
+/// Endings of noun forms and what stands there in the lemma, in the order of trial.
+const ENDINGS: [(&str, &str); 9] = [
+    ("s", ""),
+    ("ses", "s"),
+    ("ves", "f"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+    ("ies", "y"),
+];
+
+/// The shortest lemma of `token`, of several the first; without any the token itself.
+pub fn lemmatize<'a>(wordnet: &'a WordNet, token: &'a str) -> Cow<'a, str> {
+    lemmas(wordnet, token).into_iter().min_by_key(|l| l.len()).unwrap_or(Cow::Borrowed(token))
+}
+
+/// The noun lemmas that `form` may be a form of: NLTK's `_morphy`.
+fn lemmas<'a>(wordnet: &'a WordNet, form: &'a str) -> Vec<Cow<'a, str>> {
+    let known = |forms: &[Cow<'a, str>]| -> Vec<Cow<'a, str>> {
+        forms.iter().filter(|f| wordnet.is_noun_lemma(f)).cloned().collect()
+    };
+    let itself = [Cow::Borrowed(form)];
+    // An exception forbids the endings, even if nothing that it lists is a lemma.
+    if let Some(exceptions) = wordnet.exceptions(form) {
+        let listed = exceptions.iter().map(|lemma| Cow::Borrowed(lemma.as_str()));
+        return known(&itself.into_iter().chain(listed).collect::<Vec<_>>());
+    }
+    let mut forms = without_endings(&itself);
+    let mut found = known(&[itself.as_slice(), &forms].concat());
+    // Only NLTK up to 3.8 goes on: `womens`, and `possess` by way of `posses`.
+    while found.is_empty() && !forms.is_empty() {
+        forms = without_endings(&forms);
+        found = known(&forms);
+    }
+    found
+}
+
+/// Every form with every ending replaced that it has.
+fn without_endings<'a>(forms: &[Cow<'a, str>]) -> Vec<Cow<'a, str>> {
+    let mut out = Vec::new();
+    for form in forms {
+        for (ending, lemma_ending) in ENDINGS {
+            if let Some(stem) = form.strip_suffix(ending) {
+                out.push(replace_ending(form, stem.len(), ending, lemma_ending));
+            }
+        }
+    }
+    out
+}
+
+/// The stem of a form with the lemma's ending; borrowed where that is a part of the form, so that
+/// a megabyte of `s` is not copied once for each letter.
+fn replace_ending<'a>(
+    form: &Cow<'a, str>,
+    stem_bytes: usize,
+    ending: &str,
+    lemma_ending: &str,
+) -> Cow<'a, str> {
+    match form {
+        Cow::Borrowed(form) if ending.starts_with(lemma_ending) => {
+            Cow::Borrowed(&form[..stem_bytes + lemma_ending.len()])
+        }
+        _ => Cow::Owned(format!("{}{lemma_ending}", &form[..stem_bytes])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lemma(token: &str) -> String {
+        lemmatize(WordNet::embedded(), token).into_owned()
+    }
+
+    #[test]
+    fn a_regular_plural_loses_its_ending() {
+        assert_eq!(lemma("dogs"), "dog");
+        assert_eq!(lemma("churches"), "church");
+        assert_eq!(lemma("boxes"), "box");
+        assert_eq!(lemma("aardwolves"), "aardwolf");
+        assert_eq!(lemma("ladies"), "lady");
+        assert_eq!(lemma("firemen"), "fireman");
+    }
+
+    #[test]
+    fn an_irregular_plural_is_an_exception() {
+        assert_eq!(lemma("mice"), "mouse");
+        assert_eq!(lemma("women"), "woman");
+        assert_eq!(lemma("children"), "child");
+    }
+
+    #[test]
+    fn an_exception_forbids_the_endings() {
+        // `lens` stands in noun.exc for itself: `len` is not tried.
+        assert_eq!(lemma("lens"), "lens");
+    }
+
+    #[test]
+    fn the_shortest_lemma_wins_and_the_first_of_equals() {
+        assert_eq!(lemma("glasses"), "glass");
+        assert_eq!(lemma("boss"), "bos");
+        assert_eq!(lemma("us"), "u");
+        assert_eq!(lemma("was"), "wa");
+        assert_eq!(lemma("men"), "men");
+    }
+
+    #[test]
+    fn endings_are_taken_off_again_and_again() {
+        assert_eq!(lemma("womens"), "woman");
+        assert_eq!(lemma("possess"), "posse");
+    }
+
+    #[test]
+    fn an_unknown_word_stays_itself() {
+        assert_eq!(lemma("hardrock"), "hardrock");
+        assert_eq!(lemma("zzzs"), "zzzs");
+        assert_eq!(lemma("été"), "été");
+        assert_eq!(lemma("s"), "s");
+    }
+
+    #[test]
+    fn a_long_tail_of_endings_takes_linear_time() {
+        assert_eq!(lemma(&format!("dog{}", "s".repeat(1 << 20))), "dog");
+        let unknown = format!("qq{}", "es".repeat(1 << 19));
+        assert!(lemma(&unknown) == unknown);
+    }
+}

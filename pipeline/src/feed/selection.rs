@@ -1,0 +1,88 @@
+//! Which rows of a data set are on offer.
+//!
+//! In: a data set and a test on sample ids. Out: for each row group the rows that pass. A hold-out
+//! is such a test; so is a list of rows to leave out.
+
+use catlip_schemas::SampleId;
+use rayon::prelude::*;
+
+use super::order::GroupRows;
+use crate::error::PrepError;
+use crate::prep::DataSet;
+
+/// Rows on offer, by row group in the order of parts.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    groups: Vec<GroupRows>,
+    /// For each group the numbers of its rows on offer in the part; `None` if all are.
+    rows: Vec<Option<Vec<u32>>>,
+    /// For each group the number in the part of its first row.
+    first_rows: Vec<u32>,
+}
+
+impl Selection {
+    /// All rows.
+    pub fn all(data: &DataSet) -> Self {
+        let mut selection = Self { groups: Vec::new(), rows: Vec::new(), first_rows: Vec::new() };
+        for (part, entry) in data.parts.iter().enumerate() {
+            let groups = entry.files.get("images").map_or(&[][..], |f| &f.groups);
+            let mut first = 0;
+            for (number, group) in groups.iter().enumerate() {
+                let (part, number) = (part as u32, number as u32);
+                selection.groups.push(GroupRows { part, group: number, rows: group.rows });
+                selection.rows.push(None);
+                selection.first_rows.push(first);
+                first += group.rows;
+            }
+        }
+        selection
+    }
+
+    /// The rows whose sample id passes `keep`.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError`] when the ids of a part cannot be read.
+    pub fn by_id(
+        data: &DataSet,
+        keep: impl Fn(&SampleId) -> bool + Sync,
+    ) -> Result<Self, PrepError> {
+        let mut selection = Self::all(data);
+        let ids = data.parts.par_iter().map(|part| data.read_sample_ids(part));
+        let kept: Vec<Vec<bool>> = ids
+            .map(|ids| Ok(ids?.iter().map(&keep).collect()))
+            .collect::<Result<_, PrepError>>()?;
+        for (index, group) in selection.groups.iter_mut().enumerate() {
+            let first = selection.first_rows[index];
+            let rows: Vec<u32> = (first..first + group.rows)
+                .filter(|&row| kept[group.part as usize].get(row as usize) == Some(&true))
+                .collect();
+            group.rows = rows.len() as u32;
+            selection.rows[index] = Some(rows);
+        }
+        Ok(selection)
+    }
+
+    /// The groups with their rows on offer: what an order is made from.
+    pub fn groups(&self) -> &[GroupRows] {
+        &self.groups
+    }
+
+    /// Rows on offer.
+    pub fn num_rows(&self) -> u64 {
+        self.groups.iter().map(|g| u64::from(g.rows)).sum()
+    }
+
+    /// The row of the part, and of the group, that is the `nth` on offer in group `index`.
+    pub fn row(&self, index: usize, nth: u32) -> (u32, u32) {
+        let first = self.first_rows[index];
+        let row = self.rows[index].as_ref().map_or(first + nth, |rows| rows[nth as usize]);
+        (row, row - first)
+    }
+}
+
+/// Whether a sample belongs to the hold-out of `percent` per cent: by its id alone, so it stays
+/// there when a data set grows or is prepared anew.
+pub fn is_held_out(id: &SampleId, percent: f64) -> bool {
+    (id.prefix() % 10_000) as f64 < percent * 100.0
+}

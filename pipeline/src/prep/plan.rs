@@ -1,0 +1,105 @@
+//! What the config means for a job.
+
+use catlip_schemas::ColumnSet;
+use catlip_schemas::version::FORMAT_VERSION;
+
+use crate::caption::{self, LabelRule};
+use crate::config::{ChromaConfig, PrepConfig};
+use crate::error::PrepError;
+use crate::image::jpeg::Chroma;
+use crate::source::captions::CaptionSource;
+
+/// A config, checked and resolved; what decides the bytes of the output stands in its hash.
+pub struct PrepPlan {
+    /// The config.
+    pub config: PrepConfig,
+    /// `caption.sources`, read.
+    pub caption_sources: Vec<CaptionSource>,
+    /// `caption.rule`, found.
+    pub rule: &'static dyn LabelRule,
+    /// `image.chroma`.
+    pub chroma: Chroma,
+    /// BLAKE3 of what decides the bytes of the output, 64 hex digits.
+    pub config_hash: String,
+    /// The config as the manifest keeps it: without `budget` and `runtime`.
+    pub config_json: serde_json::Value,
+}
+
+impl PrepPlan {
+    /// Resolves `config`.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::Rule`] for a rule that is not known.
+    pub fn new(config: PrepConfig) -> Result<Self, PrepError> {
+        let rule = caption::rule(&config.caption.rule)?;
+        // serde_json keeps keys sorted, so the text is canonical.
+        let config_json = serde_json::json!({
+            "source": config.source,
+            "image": config.image,
+            "caption": config.caption,
+        });
+        let identity = serde_json::json!({
+            "format_version": FORMAT_VERSION,
+            "rule": rule.id(),
+            "config": config_json,
+        });
+        Ok(Self {
+            caption_sources: config
+                .caption
+                .sources
+                .iter()
+                .map(|s| CaptionSource::parse(s))
+                .collect(),
+            rule,
+            chroma: match config.image.chroma {
+                ChromaConfig::Yuv420 => Chroma::Yuv420,
+                ChromaConfig::Yuv444 => Chroma::Yuv444,
+            },
+            config_hash: blake3::hash(identity.to_string().as_bytes()).to_hex().to_string(),
+            config_json,
+            config,
+        })
+    }
+
+    /// The eight digits that file names carry.
+    pub fn config_tag(&self) -> &str {
+        &self.config_hash[..8]
+    }
+
+    /// The column sets that a part gets, in the order in which they are written.
+    pub fn column_sets(&self) -> [ColumnSet; 5] {
+        [
+            ColumnSet::Images,
+            ColumnSet::Meta,
+            ColumnSet::Captions,
+            ColumnSet::Synsets(self.rule.id().to_owned()),
+            ColumnSet::Rejects,
+        ]
+    }
+
+    /// Threads of the job.
+    pub fn threads(&self) -> usize {
+        match self.config.runtime.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(settings: &[&str]) -> String {
+        let settings: Vec<_> = settings.iter().map(|s| s.to_string()).collect();
+        PrepPlan::new(PrepConfig::load(None, &settings).unwrap()).unwrap().config_hash
+    }
+
+    #[test]
+    fn only_what_decides_the_bytes_is_in_the_hash() {
+        assert_eq!(hash(&[]), hash(&["runtime.threads=3", "budget.damaged_shards=9"]));
+        assert_ne!(hash(&[]), hash(&["image.quality=91"]));
+        assert_ne!(hash(&[]), hash(&["caption.sources=[\"txt\"]"]));
+    }
+}

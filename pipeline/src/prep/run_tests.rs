@@ -1,0 +1,201 @@
+//! The whole job on small shards that the tests draw themselves.
+
+use super::*;
+use crate::config::PrepConfig;
+use crate::image::Image;
+use crate::image::jpeg::{Chroma, encode};
+use crate::prep::snapshot::DataSet;
+use crate::prep::verify::verify;
+
+fn picture(seed: u8, width_px: u32, height_px: u32) -> Vec<u8> {
+    let pixel = |x: u32, y: u32| [x as u8, y as u8, seed];
+    let pixels =
+        (0..height_px).flat_map(|y| (0..width_px).flat_map(move |x| pixel(x, y))).collect();
+    encode(&Image { width_px, height_px, pixels }, 90, Chroma::Yuv420).unwrap()
+}
+
+fn shard(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, data) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, name, &data[..]).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn samples(first: u8, count: u8) -> Vec<(String, Vec<u8>)> {
+    (first..first + count)
+        .flat_map(|i| {
+            [
+                (format!("{i:04}.jpg"), picture(i, 40, 30)),
+                (format!("{i:04}.txt"), b"a dog and two bicycles".to_vec()),
+            ]
+        })
+        .collect()
+}
+
+struct Job {
+    dir: tempfile::TempDir,
+    shards: ShardList,
+}
+
+impl Job {
+    fn new(shards: &[Vec<u8>]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (i, bytes) in shards.iter().enumerate() {
+            std::fs::write(dir.path().join(format!("s-{i}.tar")), bytes).unwrap();
+        }
+        let pattern = dir.path().join("s-*.tar").to_str().unwrap().to_owned();
+        Self { shards: ShardList::expand(&[pattern], None).unwrap(), dir }
+    }
+
+    fn output(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, name: &str, settings: &[&str]) -> Result<PrepSummary, PrepError> {
+        let mut all = vec!["image.rows_per_group=4".to_owned()];
+        all.extend(settings.iter().map(|s| s.to_string()));
+        let plan = PrepPlan::new(PrepConfig::load(None, &all).unwrap()).unwrap();
+        let stop = AtomicBool::new(false);
+        run(&self.shards, &self.output(name), &plan, &PrepMetrics::default(), &stop)
+    }
+}
+
+fn files_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(at) = folders.pop() {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                files.insert(name, std::fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn shards_become_parts_of_exact_row_groups() {
+    let job = Job::new(&[shard(&samples(0, 10)), shard(&samples(10, 3))]);
+    let summary = job.run("out", &["image.short_side_px=16"]).unwrap();
+    assert_eq!((summary.parts, summary.totals.rows, summary.totals.captions), (2, 13, 13));
+    let data = DataSet::open(&job.output("out")).unwrap();
+    let groups = |part: &snapshot::Part| -> Vec<u32> {
+        part.files["images"].groups.iter().map(|g| g.rows).collect()
+    };
+    assert_eq!(groups(&data.parts[0]), [4, 4, 2]);
+    assert_eq!(groups(&data.parts[1]), [3]);
+    let synsets = data.read_synsets(&data.parts[0]).unwrap();
+    let keys: Vec<_> = synsets[9][0].0.iter().map(|s| s.corenet_key()).collect();
+    assert_eq!(keys[0], "n2084071");
+    assert_eq!(data.read_captions(&data.parts[1]).unwrap()[2], ["a dog and two bicycles"]);
+    let ids = data.read_sample_ids(&data.parts[1]).unwrap();
+    assert_eq!(ids[0], catlip_schemas::SampleId::new("s-1.tar", b"0010"));
+    let checked = verify(&job.output("out"), false).unwrap();
+    assert_eq!((checked.rows, checked.files, checked.rubbish.len()), (13, 10, 0));
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_with_any_number_of_threads() {
+    let job = Job::new(&[shard(&samples(0, 9)), shard(&samples(9, 9)), shard(&samples(18, 2))]);
+    job.run("one", &["runtime.threads=1"]).unwrap();
+    job.run("four", &["runtime.threads=4"]).unwrap();
+    assert!(files_of(&job.output("one")) == files_of(&job.output("four")));
+}
+
+#[test]
+fn a_finished_job_does_nothing_and_a_half_one_goes_on() {
+    let job = Job::new(&[shard(&samples(0, 5)), shard(&samples(5, 5))]);
+    job.run("whole", &[]).unwrap();
+    let expected = files_of(&job.output("whole"));
+    assert_eq!(job.run("whole", &[]).unwrap().parts_made, 0);
+    // Loses the second part and the commit, as a kill between them would.
+    for (name, _) in expected.iter().filter(|(n, _)| n.contains("000001") || n.contains("README")) {
+        std::fs::remove_file(job.output("whole").join(name)).unwrap();
+    }
+    let _ = std::fs::remove_file(job.output("whole").join("manifest/00000001.json"));
+    assert_eq!(job.run("whole", &[]).unwrap().parts_made, 1);
+    assert!(files_of(&job.output("whole")) == expected);
+}
+
+#[test]
+fn an_output_of_another_run_is_refused() {
+    let job = Job::new(&[shard(&samples(0, 2))]);
+    job.run("out", &[]).unwrap();
+    let error = job.run("out", &["image.quality=50"]).unwrap_err();
+    assert!(matches!(error, PrepError::OutputTaken { .. }), "{error}");
+    std::fs::create_dir(job.output("home")).unwrap();
+    std::fs::write(job.output("home").join("thesis.tex"), b"").unwrap();
+    let error = job.run("home", &[]).unwrap_err().to_string();
+    assert!(error.contains("holds `thesis.tex`"), "{error}");
+}
+
+#[test]
+fn bad_samples_go_to_the_ledger_and_the_rest_becomes_rows() {
+    let mut files = samples(0, 4);
+    files[0].1.clear();
+    files[3].1 = b"caf\xe9".to_vec();
+    files.push(("0009.txt".to_owned(), b"no image".to_vec()));
+    let job = Job::new(&[shard(&files)]);
+    let summary = job.run("out", &[]).unwrap();
+    assert_eq!((summary.totals.samples, summary.totals.rows), (5, 2));
+    let reasons: Vec<_> = summary.totals.rejects.into_iter().collect();
+    let expected = [("caption-not-utf8", 1), ("image-empty", 1), ("image-missing", 1)];
+    assert_eq!(reasons, expected.map(|(r, n)| (r.to_owned(), n)));
+}
+
+#[test]
+fn a_damaged_shard_is_not_committed_until_it_is_accepted() {
+    let whole = shard(&samples(0, 6));
+    let job = Job::new(&[shard(&samples(6, 2)), whole[..whole.len() / 2].to_vec()]);
+    let error = job.run("out", &[]).unwrap_err();
+    assert!(matches!(&error, PrepError::DamagedShards { shards, .. } if shards.len() == 1));
+    assert_eq!(error.exit_code(), crate::error::exit::BUDGET);
+    assert!(DataSet::open(&job.output("out")).is_err());
+    let summary = job.run("out", &["budget.damaged_shards=1"]).unwrap();
+    assert_eq!(summary.parts_made, 0);
+    assert!(summary.totals.rows >= 4);
+}
+
+#[test]
+fn too_many_bad_samples_stop_the_job() {
+    let mut files = samples(0, 8);
+    files.iter_mut().filter(|(n, _)| n.ends_with("jpg")).for_each(|(_, d)| d.truncate(30));
+    let job = Job::new(&[shard(&files)]);
+    let error = job.run("out", &["budget.probation=5"]).unwrap_err();
+    assert!(matches!(error, PrepError::FailureRate { failed: 8, samples: 8, .. }), "{error}");
+}
+
+#[test]
+fn a_shard_that_changed_is_noticed() {
+    let job = Job::new(&[shard(&samples(0, 3))]);
+    job.run("out", &[]).unwrap();
+    std::fs::write(&job.shards.0[0].path, shard(&samples(3, 3))).unwrap();
+    let error = job.run("out", &[]).unwrap_err();
+    assert!(matches!(error, PrepError::SourceChanged { .. }), "{error}");
+}
+
+#[test]
+fn a_flipped_byte_is_found() {
+    let job = Job::new(&[shard(&samples(0, 6))]);
+    job.run("out", &[]).unwrap();
+    for (name, bytes) in files_of(&job.output("out")) {
+        if !name.ends_with(".parquet") {
+            continue;
+        }
+        let path = job.output("out").join(&name);
+        let mut broken = bytes.clone();
+        broken[bytes.len() / 2] ^= 1;
+        std::fs::write(&path, &broken).unwrap();
+        let error = verify(&job.output("out"), false).unwrap_err();
+        assert_eq!(error.exit_code(), crate::error::exit::DAMAGED, "{name}: {error}");
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    verify(&job.output("out"), false).unwrap();
+}

@@ -1,0 +1,254 @@
+//! Tests of the tar reader: the `tar` crate writes, bytes are then broken by hand.
+
+use super::*;
+
+type Files = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn read(shard: &[u8]) -> (Files, Option<TarError>) {
+    let mut files = Vec::new();
+    for member in TarReader::new(TarBytes::open(shard).unwrap()) {
+        match member {
+            Ok(m) => files.push((m.name, m.data.into_owned())),
+            Err(e) => return (files, Some(e)),
+        }
+    }
+    (files, None)
+}
+
+fn written(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, data) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// A header block written by hand: name, size field, kind, magic.
+fn header(name: &[u8], size: &[u8; 12], kind: u8, magic: &[u8; 8]) -> [u8; 512] {
+    let mut block = [0; 512];
+    block[..name.len()].copy_from_slice(name);
+    block[100..108].copy_from_slice(b"0000644\0");
+    block[124..136].copy_from_slice(size);
+    block[156] = kind;
+    block[257..265].copy_from_slice(magic);
+    seal(&mut block);
+    block
+}
+
+fn seal(block: &mut [u8; 512]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|&b| u32::from(b)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+const USTAR: &[u8; 8] = b"ustar\x0000";
+const GNU: &[u8; 8] = b"ustar  \0";
+
+fn octal(size: u64) -> [u8; 12] {
+    let mut field = [0; 12];
+    field[..11].copy_from_slice(format!("{size:011o}").as_bytes());
+    field
+}
+
+fn padded(data: &[u8]) -> Vec<u8> {
+    let mut bytes = data.to_vec();
+    bytes.resize(data.len().next_multiple_of(512), 0);
+    bytes
+}
+
+const END: [u8; 1024] = [0; 1024];
+
+#[test]
+fn files_come_in_order_with_their_bytes() {
+    let long = "d/".repeat(80) + "long.jpg";
+    let shard = written(&[("a.jpg", b"AAA"), (&long, &[7; 513]), ("a.txt", b"")]);
+    let (files, error) = read(&shard);
+    assert!(error.is_none());
+    assert_eq!(files[0], (b"a.jpg".to_vec(), b"AAA".to_vec()));
+    assert_eq!(files[1], (long.into_bytes(), vec![7; 513]));
+    assert_eq!(files[2], (b"a.txt".to_vec(), vec![]));
+}
+
+#[test]
+fn gzip_and_zstd_shards_read_the_same() {
+    let plain = written(&[("a.jpg", &[1; 5000]), ("a.txt", b"dog")]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &plain).unwrap();
+    let zstd = zstd::encode_all(&plain[..], 1).unwrap();
+    assert_eq!(read(&gzip.finish().unwrap()).0, read(&plain).0);
+    assert_eq!(read(&zstd).0, read(&plain).0);
+}
+
+#[test]
+fn a_cut_inside_a_member_says_where_and_how_much() {
+    let shard = written(&[("a.jpg", &[1; 600]), ("b.jpg", &[2; 600])]);
+    let (files, error) = read(&shard[..1536 + 512 + 100]);
+    assert_eq!(files.len(), 1);
+    assert_eq!(
+        error.unwrap().to_string(),
+        "it ends inside `b.jpg` at byte 2048: expected 600 bytes, found 100"
+    );
+}
+
+#[test]
+fn a_cut_at_a_border_is_no_end() {
+    let shard = written(&[("a.jpg", &[1; 600]), ("b.jpg", &[2; 600])]);
+    let (files, error) = read(&shard[..1536]);
+    assert_eq!(files.len(), 1);
+    assert!(matches!(error.unwrap(), TarError::NoEnd { offset: 1536 }));
+}
+
+#[test]
+fn a_cut_gzip_stream_is_cut() {
+    let plain = written(&[("a.jpg", &[1; 600]), ("b.bin", &(0..=255).collect::<Vec<u8>>())]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &plain).unwrap();
+    let whole = gzip.finish().unwrap();
+    let (_, error) = read(&whole[..whole.len() - 40]);
+    assert!(error.unwrap().is_cut());
+}
+
+#[test]
+fn text_is_no_tar() {
+    let (files, error) = read(&b"hello, this is a caption and no tar file. ".repeat(30));
+    assert!(files.is_empty());
+    let error = error.unwrap();
+    assert!(!error.is_cut() && error.to_string().contains("this is no tar"), "{error}");
+}
+
+#[test]
+fn a_pax_size_wins_over_the_header() {
+    let mut shard = Vec::new();
+    let pax = b"12 size=700\n17 path=real.jpg\n";
+    shard.extend(header(b"pax", &octal(pax.len() as u64), b'x', USTAR));
+    shard.extend(padded(pax));
+    shard.extend(header(b"short.jpg", &octal(3), b'0', USTAR));
+    shard.extend(padded(&[9; 700]));
+    shard.extend(END);
+    let (files, error) = read(&shard);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(files, [(b"real.jpg".to_vec(), vec![9; 700])]);
+}
+
+#[test]
+fn a_malformed_pax_field_ends_the_shard_with_an_error() {
+    for pax in [&b"3 x=1\n"[..], b"99 path=a\n", b"nospace", b"x path=a\n", b"8 path\nxx"] {
+        let mut shard = written(&[("first.jpg", b"1")]);
+        shard.truncate(1024);
+        shard.extend(header(b"pax", &octal(pax.len() as u64), b'x', USTAR));
+        shard.extend(padded(pax));
+        shard.extend(header(b"b.jpg", &octal(0), b'0', USTAR));
+        shard.extend(END);
+        let (files, error) = read(&shard);
+        assert_eq!(files.len(), 1);
+        assert!(matches!(error, Some(TarError::Header { offset: 1024, .. })), "{pax:?}: {error:?}");
+    }
+}
+
+#[test]
+fn a_base_256_size_above_8_gib_is_understood() {
+    let mut field = [0; 12];
+    field[0] = 0x80;
+    field[4..].copy_from_slice(&(9u64 << 30).to_be_bytes());
+    let mut shard = header(b"big.bin", &field, b'0', GNU).to_vec();
+    shard.extend(END);
+    let (_, error) = read(&shard);
+    assert!(matches!(error, Some(TarError::Cut { expected, .. }) if expected == 9 << 30));
+}
+
+#[test]
+fn names_that_are_not_utf8_are_bytes() {
+    let mut shard = header(b"caf\xe9.jpg", &octal(2), b'0', GNU).to_vec();
+    shard.extend(padded(b"ok"));
+    shard.extend(END);
+    assert_eq!(read(&shard).0, [(b"caf\xe9.jpg".to_vec(), b"ok".to_vec())]);
+}
+
+#[test]
+fn times_of_a_gnu_header_are_no_prefix() {
+    let mut block = header(b"g0.txt", &octal(0), b'0', GNU);
+    block[345..356].copy_from_slice(b"14524770400");
+    seal(&mut block);
+    let mut shard = block.to_vec();
+    shard.extend(END);
+    assert_eq!(read(&shard).0[0].0, b"g0.txt");
+}
+
+#[test]
+fn a_ustar_prefix_is_part_of_the_name() {
+    let mut block = header(b"name.txt", &octal(0), b'0', USTAR);
+    block[345..348].copy_from_slice(b"dir");
+    seal(&mut block);
+    let mut shard = block.to_vec();
+    shard.extend(END);
+    assert_eq!(read(&shard).0[0].0, b"dir/name.txt");
+}
+
+#[test]
+fn folders_links_and_sparse_files_are_passed_over_and_counted() {
+    let mut shard = header(b"dir/", &octal(0), b'5', USTAR).to_vec();
+    shard.extend(header(b"link.jpg", &octal(77), b'2', USTAR));
+    let mut sparse = header(b"sparse", &octal(512), b'S', GNU);
+    sparse[482] = 1;
+    seal(&mut sparse);
+    shard.extend(sparse);
+    shard.extend([0; 512]);
+    shard.extend([5; 512]);
+    shard.extend(header(b"a.txt", &octal(1), b'0', USTAR));
+    shard.extend(padded(b"x"));
+    shard.extend(END);
+    let mut reader = TarReader::new(TarBytes::open(&shard).unwrap());
+    assert_eq!(reader.next().unwrap().unwrap().name, b"a.txt");
+    assert!(reader.next().is_none());
+    assert_eq!(reader.passed_over(), 3);
+}
+
+mod against_the_tar_crate {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn files() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+        let name = "[a-z]{1,8}(/[a-z]{1,40}){0,5}\\.[a-z]{1,4}";
+        prop::collection::vec((name, prop::collection::vec(any::<u8>(), 0..2000)), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_writes_is_read(files in files()) {
+            let refs: Vec<_> = files.iter().map(|(n, d)| (n.as_str(), &d[..])).collect();
+            let (found, error) = read(&written(&refs));
+            prop_assert!(error.is_none());
+            let expected: Files =
+                files.iter().map(|(n, d)| (n.clone().into_bytes(), d.clone())).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn whatever_is_cut_is_an_error_and_never_another_file(files in files(), at in 0.0..1.0f64) {
+            let refs: Vec<_> = files.iter().map(|(n, d)| (n.as_str(), &d[..])).collect();
+            let shard = written(&refs);
+            let data_bytes = shard.len() - 1024;
+            let (found, error) = read(&shard[..(data_bytes as f64 * at) as usize]);
+            prop_assert!(error.unwrap().is_cut());
+            for (got, (name, data)) in found.iter().zip(&files) {
+                prop_assert_eq!(&got.0, name.as_bytes());
+                prop_assert_eq!(&got.1, data);
+            }
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic(mut shard in prop::collection::vec(any::<u8>(), 0..3000),
+                                     good in any::<bool>()) {
+            if good && shard.len() >= 512 {
+                let mut block: [u8; 512] = shard[..512].try_into().unwrap();
+                seal(&mut block);
+                shard[..512].copy_from_slice(&block);
+            }
+            let _ = read(&shard);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+#!/usr/bin/env bash
+# Makes a clone ready to build: checks the tools, fetches nasm and libtorch into `.deps`.
+#
+# In: the machine's tools; `LIBTORCH` (a libtorch 2.11 to use), `CATLIP_NO_SIMD=1` (do without
+# nasm). Out: `.deps/libtorch` (what the build links against), `.deps/bin`, `.deps/env`, and one
+# line for each thing found or done. Never: needs root, writes outside the checkout, asks.
+# Run it as often as you like: what is there is kept.
+set -Eeuo pipefail
+trap 'echo "error: the set-up stopped in line $LINENO of scripts/setup.sh" >&2' ERR
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly TORCH=2.11                    # What tch 0.24.0 is written for.
+readonly TORCH_WHEEL=torch==2.11.0
+# All that libtorch_cpu.so itself needs of CUDA: 13 MB, where the whole is 3 GB.
+readonly TORCH_SMALL=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+readonly DEPS=$PWD/.deps
+readonly LINKS=$DEPS/libtorch
+
+say() { printf 'setup: %-9s %s\n' "$1" "$2"; }
+
+# missing WHAT WHY COMMAND: the one message of a prerequisite that is not there.
+missing() {
+    printf 'error: %s\n  needed for: %s\nhint: %s\n' "$1" "$2" "$3" >&2
+    exit 1
+}
+
+# at_least HAVE WANT: whether version HAVE is WANT or newer.
+at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+check_machine() {
+    local machine
+    machine=$(uname -sm)
+    [ "$machine" = "Linux x86_64" ] || missing "this machine is $machine, not Linux x86_64" \
+        "the libtorch that the trainer links against" "build on Linux on x86-64"
+}
+
+check_rust() {
+    local want have
+    local install='`apt-get install rustup && rustup default stable`, or see https://rustup.rs'
+    want=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    has cargo && has rustc || missing "no Rust toolchain (cargo, rustc)" "everything" "$install"
+    have=$(rustc --version | cut -d ' ' -f 2)
+    at_least "$have" "$want" || missing "rustc is $have, expected $want or newer" "everything" \
+        '`rustup update stable`; without rustup: '"$install"
+    say rust "$have"
+}
+
+check_compiler() {
+    local cxx=${CXX:-c++} cc=${CC:-cc}
+    has "${cxx%% *}" || missing "no C++ compiler (\`$cxx\`)" "the binding to libtorch" \
+        '`apt-get install g++`'
+    has "${cc%% *}" || missing "no C compiler (\`$cc\`)" "the JPEG and Zstandard libraries" \
+        '`apt-get install gcc`'
+    has make || missing "no make" "the commands of the README" '`apt-get install make`'
+    say compiler "$($cxx --version | head -n 1)"
+}
+
+check_python() {
+    local have
+    local install='`apt-get install python3 python3-pip`'
+    has python3 || missing "no python3" "finding or installing libtorch" "$install"
+    have=$(python3 -c 'import platform; print(platform.python_version())') ||
+        missing "python3 does not run" "finding or installing libtorch" "$install"
+    at_least "$have" 3.10 || missing "python3 is $have, expected 3.10 or newer" \
+        "finding or installing libtorch" "$install"
+    say python "$have"
+}
+
+# nasm assembles the SIMD half of the JPEG library, which is else left out without a word.
+find_nasm() {
+    if [ "${CATLIP_NO_SIMD:-}" = 1 ]; then
+        say nasm "not wanted (CATLIP_NO_SIMD=1): JPEG runs without SIMD"
+        return
+    fi
+    if [ -x "$DEPS/bin/nasm" ]; then
+        say nasm ".deps/bin/nasm"
+    elif has nasm; then
+        say nasm "$(command -v nasm)"
+    else
+        fetch_nasm
+        say nasm ".deps/bin/nasm, unpacked from the system's package"
+    fi
+}
+
+fetch_nasm() {
+    local hint='`apt-get install nasm` (`dnf install nasm`), or set CATLIP_NO_SIMD=1'
+    local why="JPEG with SIMD, several times as fast as without" folder log
+    has apt-get && has dpkg || missing "no nasm" "$why" "$hint"
+    # Outside the checkout, because apt-get fetches as user _apt, who may not enter a home.
+    folder=$(mktemp -d)
+    log=$folder/log
+    chmod 755 "$folder"
+    if ! (cd "$folder" && apt-get download nasm) >"$log" 2>&1; then
+        # The lists of packages may be empty or old; only root can renew them.
+        if [ "$(id -u)" != 0 ] || ! apt-get update >>"$log" 2>&1 ||
+            ! (cd "$folder" && apt-get download nasm) >>"$log" 2>&1; then
+            tail -n 5 "$log" >&2
+            rm -rf "$folder"
+            missing "no nasm, and \`apt-get download nasm\` failed" "$why" \
+                "\`apt-get update\` and run this again; else $hint"
+        fi
+    fi
+    rm -rf "$DEPS/nasm"
+    dpkg -x "$folder"/nasm_*.deb "$DEPS/nasm"
+    rm -rf "$folder"
+    mkdir -p "$DEPS/bin"
+    ln -sfn ../nasm/usr/bin/nasm "$DEPS/bin/nasm"
+}
+
+# A JPEG library that was built before nasm came is not built again by cargo of itself.
+drop_stale_jpeg() {
+    local target=${CARGO_TARGET_DIR:-target} config stale=
+    [ "${CATLIP_NO_SIMD:-}" = 1 ] && return
+    for config in "$target"/release/build/mozjpeg-sys-*/out/include/jconfig.h; do
+        [ -e "$config" ] && ! grep -q WITH_SIMD "$config" && stale=1
+    done
+    if [ -n "$stale" ]; then
+        cargo clean --quiet --release -p mozjpeg-sys
+        say jpeg "was built without SIMD: will be built again"
+    fi
+}
+
+has_gpu() { [ -e /dev/nvidia0 ] || has nvidia-smi; }
+
+# version_of DIR: the version of the libtorch in DIR, or nothing.
+version_of() {
+    local header=$1/include/torch/headeronly/version.h
+    [ -e "$header" ] || header=$1/include/torch/csrc/api/include/torch/version.h
+    if [ -e "$1/build-version" ]; then
+        head -n 1 "$1/build-version"
+    elif [ -e "$1/version.py" ]; then
+        sed -n "s/^__version__ = '\(.*\)'\$/\1/p" "$1/version.py"
+    elif [ -e "$header" ]; then
+        sed -n 's/^.*"\([0-9][0-9.]*\)".*$/\1/p' "$header" | head -n 1
+    fi
+}
+
+is_wanted() { [[ "$1" == "$TORCH" || "$1" == "$TORCH".* ]]; }
+
+# python_torch: the folder of the installed Python torch, which is not imported (that takes 2 s).
+python_torch() {
+    python3 -c '
+import importlib.util
+spec = importlib.util.find_spec("torch")
+for folder in (spec.submodule_search_locations or []) if spec else []:
+    print(folder)
+    break
+'
+}
+
+# install_torch: pip installs libtorch into .deps/python, whole or not at all.
+install_torch() {
+    local new=$DEPS/tmp/python want what pip
+    if has_gpu; then
+        want=("$TORCH_WHEEL") what="3 GB with CUDA"
+    else
+        want=(--no-deps "$TORCH_WHEEL" "${TORCH_SMALL[@]}") what="0.5 GB without CUDA"
+    fi
+    rm -rf "$DEPS/tmp"
+    mkdir -p "$DEPS/tmp"
+    if python3 -m pip --version >/dev/null 2>&1; then
+        pip=(python3 -m pip)
+    elif python3 -m venv "$DEPS/tmp/venv" >/dev/null 2>&1; then
+        pip=("$DEPS/tmp/venv/bin/python" -m pip)
+    else
+        missing "python3 has no pip" "installing libtorch" \
+            "\`apt-get install python3-pip\`, or set LIBTORCH to a libtorch $TORCH"
+    fi
+    say libtorch "pip installs $TORCH_WHEEL into .deps/python ($what)"
+    # --target: Debian guards its own Python against pip, and a folder of ours is not its own.
+    # TMPDIR: 1.3 GB are unpacked there first, too much for a /tmp in memory.
+    TMPDIR=$DEPS/tmp "${pip[@]}" install --quiet --disable-pip-version-check --no-compile \
+        --root-user-action=ignore --target "$new" "${want[@]}" ||
+        missing "pip could not install $TORCH_WHEEL" "the trainer" \
+            "see pip's message above; or set LIBTORCH to a libtorch $TORCH"
+    rm -rf "$DEPS/python"
+    mv "$new" "$DEPS/python"
+}
+
+# link_libtorch DIR FROM: makes .deps/libtorch out of the libtorch in DIR.
+#
+# It holds what torch-sys looks for: without libtorch_cuda.so in sight and with an empty
+# libtorch.so it links torch_cpu and c10 only, so that one binary runs with and without CUDA
+# (see trainer/src/device.rs).
+link_libtorch() {
+    local dir=$1 new=$DEPS/libtorch.new lib need found absent
+    lib=$(dirname "$(readlink -f "$dir/lib/libtorch_cpu.so")")
+    rm -rf "$new"
+    mkdir -p "$new/lib"
+    ln -s "$(readlink -f "$dir/include")" "$new/include"
+    ln -s "$lib/libtorch_cpu.so" "$lib/libc10.so" "$new/lib/"
+    # The small libraries of its own, by the names that it asks for.
+    for need in $(needs "$lib/libtorch_cpu.so"); do
+        for found in "$lib/$need" "$lib"/../../nvidia/*/lib/"$need" "$dir/lib/$need"; do
+            if [ -e "$found" ] && [ ! -e "$new/lib/$need" ]; then
+                ln -s "$(readlink -f "$found")" "$new/lib/$need"
+            fi
+        done
+    done
+    "${CC:-cc}" -shared -Wl,-soname,libtorch.so -o "$new/lib/libtorch.so" -x c /dev/null
+    absent=$(LD_LIBRARY_PATH=$new/lib ldd "$new/lib/libtorch_cpu.so" |
+        sed -n 's/^\s*\(\S*\) => not found$/\1/p' | sort -u | tr '\n' ' ')
+    [ -z "$absent" ] || missing "$lib/libtorch_cpu.so does not load: not found: $absent" \
+        "the trainer" "\`python3 -m pip install ${TORCH_SMALL[*]}\` beside that torch"
+    version_of "$dir" >"$new/build-version"
+    printf '%s\n' "$2" >"$new/origin"
+    rm -rf "$LINKS"
+    mv "$new" "$LINKS"
+}
+
+# needs FILE: the shared libraries that FILE asks for, except the system's own.
+needs() {
+    objdump -p "$1" | sed -n 's/^ *NEEDED *//p' | grep -E '^lib(gomp|cud|cup|nv|cu)' || true
+}
+
+# is_ready FROM: whether .deps/libtorch was made from FROM and is whole.
+is_ready() {
+    [ -e "$LINKS/lib/libtorch_cpu.so" ] && [ -e "$LINKS/lib/libtorch.so" ] &&
+        [ -e "$LINKS/include/torch" ] && [ "$(cat "$LINKS/origin")" = "$1" ]
+}
+
+find_libtorch() {
+    local dir version
+    if [ -n "${LIBTORCH:-}" ] && [ "$(readlink -f "$LIBTORCH")" != "$LINKS" ]; then
+        dir=$(readlink -f "$LIBTORCH")
+        [ -e "$dir/lib/libtorch_cpu.so" ] && [ -d "$dir/include" ] || missing \
+            "LIBTORCH is $LIBTORCH, which has no lib/libtorch_cpu.so and include" \
+            "the trainer" "set it to a libtorch $TORCH, or unset it and one is installed"
+        version=$(version_of "$dir")
+        is_wanted "$version" || missing \
+            "LIBTORCH is $LIBTORCH with libtorch ${version:-of unknown version}, expected $TORCH" \
+            "tch 0.24.0" "set it to a libtorch $TORCH, or unset it and one is installed"
+        use_libtorch "$dir" "$dir (LIBTORCH)"
+        return
+    fi
+    dir=$(cat "$LINKS/origin" 2>/dev/null || true)
+    if [ -n "$dir" ] && is_ready "$dir" && ! lacks_cuda "$dir"; then
+        say libtorch "$(cat "$LINKS/build-version"), from $dir"
+        return
+    fi
+    dir=$(python_torch)
+    version=
+    [ -z "$dir" ] || version=$(version_of "$dir")
+    if is_wanted "$version" && [ -e "$dir/lib/libtorch_cpu.so" ]; then
+        use_libtorch "$dir" "$dir (python3)"
+        return
+    fi
+    [ -z "$version" ] || say libtorch "python3 has torch $version, not $TORCH: not used"
+    if [ ! -e "$DEPS/python/torch/lib/libtorch_cpu.so" ] || lacks_cuda "$DEPS/python/torch"; then
+        install_torch
+    fi
+    use_libtorch "$DEPS/python/torch" "$DEPS/python/torch"
+}
+
+# lacks_cuda DIR: whether DIR is what we installed without CUDA, and a GPU came since.
+lacks_cuda() {
+    has_gpu && [ "$1" = "$DEPS/python/torch" ] && [ ! -e "$DEPS/python/nvidia/cudnn" ]
+}
+
+use_libtorch() {
+    is_ready "$2" || link_libtorch "$1" "$2"
+    say libtorch "$(cat "$LINKS/build-version"), from $2"
+}
+
+write_env() {
+    local text="# For those who call cargo by hand: \`. .deps/env\`.
+case \":\$PATH:\" in *\":$DEPS/bin:\"*) ;; *) export PATH=\"$DEPS/bin:\$PATH\" ;; esac"
+    [ "$(cat "$DEPS/env" 2>/dev/null || true)" = "$text" ] || printf '%s\n' "$text" >"$DEPS/env"
+}
+
+mkdir -p "$DEPS"
+# Two at once wait for each other.
+if has flock; then
+    exec 9>"$DEPS/lock"
+    flock 9
+fi
+trap 'rm -rf "$DEPS/tmp"' EXIT
+check_machine
+check_rust
+check_compiler
+check_python
+find_nasm
+drop_stale_jpeg
+find_libtorch
+write_env

@@ -1,0 +1,46 @@
+//! Tells the linker where the binaries find libtorch when they run.
+//!
+//! In: `LIBTORCH`, set by `.cargo/config.toml` to the folder that `make setup` fills. Out: two run
+//! paths for our own binaries and tests, and the same two as `DEP_CATLIP_TRAINER_RUN_PATH` for the
+//! build scripts of crates whose executables link us. Never: links anything, that is torch-sys.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run_path() {
+        Ok(folders) => {
+            let folders: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+            let run_path = folders.join(":");
+            // New tags: a RUNPATH stands behind LD_LIBRARY_PATH, the old RPATH before it.
+            println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{run_path}");
+            println!("cargo::metadata=RUN_PATH={run_path}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            println!("cargo::error={message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder that really holds libtorch, beside whose files the CUDA half is found; then our
+/// folder of links, which also has the small CUDA libraries that libtorch_cpu.so needs.
+fn run_path() -> Result<Vec<PathBuf>, String> {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    let hint = "run `make setup`, which finds or installs libtorch 2.11";
+    let Some(folder) = env::var_os("LIBTORCH") else {
+        return Err(format!("LIBTORCH is not set, so .cargo/config.toml was not read; {hint}"));
+    };
+    // Rewritten by the set-up whenever the links change.
+    println!("cargo::rerun-if-changed={}", Path::new(&folder).join("origin").display());
+    let links = Path::new(&folder).join("lib");
+    let library = links.join("libtorch_cpu.so");
+    let library = library
+        .canonicalize()
+        .map_err(|error| format!("no libtorch at {}: {error}; {hint}", library.display()))?;
+    let real = library.parent().unwrap_or(&links).to_path_buf();
+    Ok(if real == links { vec![links] } else { vec![real, links] })
+}

@@ -1,0 +1,3 @@
+//! The binary `catlip-train`.
+
+fn main() {}
