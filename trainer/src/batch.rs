@@ -5,6 +5,7 @@
 //!
 //! b rows, h w pixels, c 3, k positives of all rows together.
 
+use catlip_pipeline::feed::{HostBatch, Targets};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::loss::SparseTargets;
@@ -14,6 +15,8 @@ use crate::loss::SparseTargets;
 pub struct DeviceBatch {
     /// Pixels, float in 0…1, `[b, c, h, w]`; in memory the channels lie innermost.
     pub images_bchw: Tensor,
+    /// Images among them: rows of a weight other than zero.
+    pub num_images: u64,
     /// Labels and weights of the rows.
     pub targets: SparseTargets,
 }
@@ -36,6 +39,26 @@ pub struct HostRows<'h> {
 }
 
 impl DeviceBatch {
+    /// Copies a batch of the feed to `device`.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn from_host(host: &mut HostBatch, device: Device) -> Result<Self, TchError> {
+        let (weights, targets) = (host.weights.clone(), host.targets.clone());
+        let Targets::LabelsCsr { offsets, ids } = &targets;
+        let (height_px, width_px) = (host.height_px, host.width_px);
+        let rows = HostRows {
+            images_bhwc: host.images_bhwc(),
+            height_px,
+            width_px,
+            offsets,
+            label_ids: ids,
+            weights: &weights,
+        };
+        Self::from_rows(&rows, device)
+    }
+
     /// Copies `rows` to `device` and makes floats of the pixels there.
     ///
     /// # Errors
@@ -48,6 +71,7 @@ impl DeviceBatch {
         let rows_k = to_device(Tensor::f_from_slice(&row_of_each_label(rows.offsets)))?;
         Ok(Self {
             images_bchw: images_bchw(rows, device)?,
+            num_images: rows.weights.iter().filter(|&&weight| weight != 0.0).count() as u64,
             targets: SparseTargets { rows_k, labels_k, weights_b },
         })
     }
@@ -92,6 +116,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(batch.images_bchw.size(), [2, 3, 2, 3]);
+        assert_eq!(batch.num_images, 1);
         // Row 1, channel 2, y 1, x 0 lies at ((1 × 2 + 1) × 3 + 0) × 3 + 2 = 29.
         let expected = f32::from(images_bhwc[29]) / 255.0;
         assert_eq!(batch.images_bchw.double_value(&[1, 2, 1, 0]), f64::from(expected));

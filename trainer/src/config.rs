@@ -145,7 +145,7 @@ pub struct AugmentConfig {
 pub struct FeedConfig {
     pub threads: usize,
     pub queue_batches: usize,
-    pub lanes: u64,
+    pub lanes: u32,
     pub window_bytes: u64,
 }
 

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod device;
+pub mod plan;
 pub mod batch;
 pub mod model;
 pub mod loss;
@@ -12,4 +13,13 @@ pub mod state;
 pub mod step;
 pub mod checkpoint;
 pub mod tensor_file;
+pub mod run_folder;
 pub mod metrics;
+pub mod eval;
+pub mod train;
+pub mod report;
+pub mod trained;
+pub mod predict;
+pub mod bench;
+pub mod error;
+pub mod cli;

@@ -47,20 +47,19 @@ pub struct LabelPriors {
 }
 
 impl LabelPriors {
-    /// Counts the labels of rows; each row's labels are unique.
+    /// No row yet.
+    pub fn none(num_labels: usize) -> Self {
+        Self { rows: 0, positives: vec![0; num_labels] }
+    }
+
+    /// Counts the labels of one row, which are unique.
     ///
     /// # Panics
     ///
-    /// If a label is not below `num_labels`.
-    pub fn count<'l>(num_labels: usize, rows: impl IntoIterator<Item = &'l [u32]>) -> Self {
-        let mut priors = Self { rows: 0, positives: vec![0; num_labels] };
-        for labels in rows {
-            priors.rows += 1;
-            for &label in labels {
-                priors.positives[label as usize] += 1;
-            }
-        }
-        priors
+    /// If a label is not below the number of labels.
+    pub fn add(&mut self, labels: &[u32]) {
+        self.rows += 1;
+        labels.iter().for_each(|&label| self.positives[label as usize] += 1);
     }
 
     /// `ln(p ÷ (1 − p))` of each label. A label of no row, or of every row, counts for half a row,
@@ -158,8 +157,9 @@ mod tests {
 
     #[test]
     fn priors_have_the_logits_of_their_frequencies() {
+        let mut priors = LabelPriors::none(3);
         let rows: [&[u32]; 4] = [&[0, 1], &[0], &[0], &[0]];
-        let priors = LabelPriors::count(3, rows);
+        rows.iter().for_each(|labels| priors.add(labels));
         assert_eq!(priors, LabelPriors { rows: 4, positives: vec![4, 1, 0] });
         let [all, quarter, none] = priors.logits()[..] else { unreachable!() };
         assert!((quarter - (1.0_f64 / 3.0).ln()).abs() < 1e-12);

@@ -45,6 +45,6 @@ pub fn step(state: &mut TrainState, batch: &DeviceBatch, lr: f64) -> Result<Step
     }
 
     state.step += 1;
-    state.images_seen += batch.images_bchw.size()[0] as u64;
+    state.images_seen += batch.num_images;
     Ok(StepMetrics { loss: loss.f_detach()?, gradient_norm })
 }

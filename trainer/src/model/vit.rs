@@ -182,6 +182,7 @@ mod tests {
     fn sine_batch() -> DeviceBatch {
         DeviceBatch {
             images_bchw: sine_images(32, 32),
+            num_images: 2,
             targets: SparseTargets {
                 rows_k: Tensor::from_slice(&[0_i64, 0, 0]),
                 labels_k: Tensor::from_slice(&[0_i64, 3, 9]),
