@@ -9,6 +9,7 @@ use catlip_schemas::SchemaError;
 
 use crate::caption::UnknownRule;
 use crate::config::ConfigError;
+use crate::demo::DemoError;
 use crate::source::SourceError;
 
 /// Exit codes of `catlip-prep` and `catlip-train`.
@@ -320,6 +321,19 @@ pub enum PrepError {
         /// `budget.damaged_shards`.
         budget: u64,
     },
+    /// A line of a text file that is no caption.
+    #[error("line {number} of {path} cannot be labelled: {message}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Its number, from 1.
+        number: u64,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The demo cannot be drawn.
+    #[error("the demo cannot be drawn")]
+    Demo(#[from] DemoError),
     /// A signal asked to stop.
     #[error("stopped by a signal after {done} of {parts} parts")]
     Interrupted {
@@ -365,9 +379,9 @@ impl PrepError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Rule(_) => exit::CONFIG,
-            Self::Source(_) | Self::SourceChanged { .. } => exit::INPUT,
+            Self::Source(_) | Self::SourceChanged { .. } | Self::Line { .. } => exit::INPUT,
             Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
-            Self::Io { .. } | Self::Parquet { .. } => exit::FAILED,
+            Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
             Self::OutputTaken { .. } => exit::CONFLICT,
             Self::FailureRate { .. } | Self::DamagedShards { .. } => exit::BUDGET,

@@ -1,1 +1,111 @@
 //! What the tests share. The tests themselves stand in `tests/tests/`, one file per subject.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use catlip_pipeline::image::Image;
+use catlip_pipeline::image::jpeg::{Chroma, encode};
+
+/// The program `name` that stands beside the tests, where `cargo build --bins` puts it.
+///
+/// # Panics
+///
+/// If it is not there.
+pub fn program(name: &str) -> Command {
+    let folder = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));
+    let path = folder.unwrap_or_default().join(name);
+    assert!(path.is_file(), "{} is not built: cargo build --bins", path.display());
+    Command::new(path)
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+///
+/// If it cannot be started.
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    match program(name).args(arguments).output() {
+        Ok(output) => output,
+        Err(error) => panic!("{name} does not start: {error}"),
+    }
+}
+
+/// Exit code, standard output and standard error of a program that ran.
+pub fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// A JPEG of a gradient that depends on `seed`.
+///
+/// # Panics
+///
+/// Never for sizes that libjpeg knows.
+pub fn picture(seed: u8, width_px: u32, height_px: u32) -> Vec<u8> {
+    let pixel = |x: u32, y: u32| [x as u8 ^ seed, y as u8, seed];
+    let pixels = (0..height_px).flat_map(|y| (0..width_px).flat_map(move |x| pixel(x, y))).collect();
+    match encode(&Image { width_px, height_px, pixels }, 90, Chroma::Yuv420) {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The bytes of a tar of these files.
+///
+/// # Panics
+///
+/// If the tar crate cannot write to memory.
+pub fn shard(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let written = files.iter().try_for_each(|(name, data)| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, &data[..])
+    });
+    match written.and_then(|()| builder.into_inner()) {
+        Ok(bytes) => bytes,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Samples `first`, `first + 1`, … with a picture and a caption each.
+pub fn samples(first: usize, count: usize, side_px: u32) -> Vec<(String, Vec<u8>)> {
+    const CAPTIONS: [&str; 4] = ["a dog on a beach", "two cars", "a tree and a house", "the dog"];
+    (first..first + count)
+        .flat_map(|i| {
+            [
+                (format!("{i:05}.jpg"), picture(i as u8, side_px, side_px)),
+                (format!("{i:05}.txt"), CAPTIONS[i % 4].as_bytes().to_vec()),
+            ]
+        })
+        .collect()
+}
+
+/// Every file below `folder` with its bytes, sorted by name.
+///
+/// # Panics
+///
+/// If the folder cannot be read.
+pub fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(at) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&at) else { panic!("{} is not there", at.display()) };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+                files.push((name, bytes));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The folder of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

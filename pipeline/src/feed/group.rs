@@ -103,7 +103,8 @@ impl GroupImages {
         let mut images = Vec::with_capacity(rows as usize);
         let mut at = page.start;
         for row in 0..rows {
-            let length = bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+            let length =
+                bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
             let length = length.ok_or_else(|| format!("no length of image {row}"))? as usize;
             at += 4;
             if length > page.end - at {
@@ -139,7 +140,10 @@ fn plain_page(bytes: &[u8], at: usize, rows: u32) -> Result<Range<usize>, String
     let page = header.page_header()?;
     let start = at + header.at;
     if page.kind != 0 || page.encoding != 0 {
-        return Err(format!("page type {} of encoding {}, expected 0, 0", page.kind, page.encoding));
+        return Err(format!(
+            "page type {} of encoding {}, expected 0, 0",
+            page.kind, page.encoding
+        ));
     }
     if page.values != i64::from(rows) {
         return Err(format!("a page of {} values, expected {rows}", page.values));

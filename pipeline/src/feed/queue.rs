@@ -170,7 +170,9 @@ mod tests {
         let producers: Vec<_> = (0..4u64)
             .map(|p| {
                 let queue = queue.clone();
-                std::thread::spawn(move || (0..1000).for_each(|i| queue.push(p * 1000 + i).unwrap()))
+                std::thread::spawn(move || {
+                    (0..1000).for_each(|i| queue.push(p * 1000 + i).unwrap())
+                })
             })
             .collect();
         let consumers: Vec<_> = (0..3)

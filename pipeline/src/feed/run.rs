@@ -395,7 +395,8 @@ impl<'s> Planner<'s> {
             return Ok(false);
         }
         for (slot, &position) in batch.positions.iter().enumerate() {
-            let row = if position < self.order.num_rows() { Some(self.locate(position)?) } else { None };
+            let row =
+                if position < self.order.num_rows() { Some(self.locate(position)?) } else { None };
             let row = row.map(|(handle, at)| (position, handle, at));
             let task = Task { batch: batch.clone(), slot, row, epoch: self.epoch };
             if self.shared.tasks.push(task).is_err() {
@@ -444,10 +445,8 @@ impl<'s> Planner<'s> {
         let plan = &self.shared.plan;
         let rows = plan.selection.groups()[number as usize];
         let part = &plan.data.parts[rows.part as usize];
-        let file = plan
-            .data
-            .file(part, &ColumnSet::Images)
-            .map_err(|e| FeedError::Data(Arc::new(e)))?;
+        let file =
+            plan.data.file(part, &ColumnSet::Images).map_err(|e| FeedError::Data(Arc::new(e)))?;
         let entry = file.groups[rows.group as usize].clone();
         let handle = Arc::new(GroupHandle::new(plan.data.folder.join(&file.file), entry));
         self.known.insert(number, Arc::downgrade(&handle));
@@ -490,9 +489,9 @@ fn fill(shared: &Shared, task: &Task, resizer: &mut Resizer) -> Result<SlotOutco
     };
     let mut draws = Draws::new(Purpose::View, seed, task.epoch, *position, 0);
     let encoded = images.image(row_in_group);
-    let view = shared.decode.measure(|| {
-        fill_slot(encoded, &plan.viewing, plan.output_px, &mut draws, resizer, pixels)
-    });
+    let view = shared
+        .decode
+        .measure(|| fill_slot(encoded, &plan.viewing, plan.output_px, &mut draws, resizer, pixels));
     let view = view.map_err(|error| {
         pixels.fill(0);
         shared.bad_rows.add(1);

@@ -38,7 +38,8 @@ fn prepared() -> Prepared {
         }
         builder.finish().unwrap();
     }
-    let list = ShardList::expand(&[dir.path().join("*.tar").to_str().unwrap().into()], None).unwrap();
+    let list =
+        ShardList::expand(&[dir.path().join("*.tar").to_str().unwrap().into()], None).unwrap();
     let config = PrepConfig::load(None, &["image.rows_per_group=4".to_owned()]).unwrap();
     let plan = PrepPlan::new(config).unwrap();
     let output = dir.path().join("out");

@@ -84,5 +84,6 @@ impl Selection {
 /// Whether a sample belongs to the hold-out of `percent` per cent: by its id alone, so it stays
 /// there when a data set grows or is prepared anew.
 pub fn is_held_out(id: &SampleId, percent: f64) -> bool {
-    (id.prefix() % 10_000) as f64 < percent * 100.0
+    let drawn = (id.prefix() % 10_000) as f64;
+    drawn < percent * 100.0
 }

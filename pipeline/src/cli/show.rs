@@ -1,0 +1,117 @@
+//! What people read: errors, tables, summaries. Text out, nothing printed here.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::metrics::PrepMetrics;
+use crate::prep::run::PrepSummary;
+
+/// An error with its causes and the hint: `error: …`, `  caused by: …`, `hint: …`.
+pub fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
+    let mut text = format!("error: {error}\n");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let _ = writeln!(text, "  caused by: {inner}");
+        cause = inner.source();
+    }
+    if let Some(hint) = hint {
+        let _ = writeln!(text, "hint: {hint}");
+    }
+    text
+}
+
+/// The summary of a job, for standard output.
+pub fn summary_text(summary: &PrepSummary, output: &Path) -> String {
+    let totals = &summary.totals;
+    let mut text = String::new();
+    if summary.parts_made == 0 {
+        let _ = writeln!(text, "nothing to do: all {} parts were there", summary.parts);
+    }
+    let _ = writeln!(
+        text,
+        "{}: snapshot {}, {} rows from {} samples in {} parts, {} captions, {} synsets",
+        output.display(),
+        summary.snapshot,
+        totals.rows,
+        totals.samples,
+        summary.parts,
+        totals.captions,
+        totals.synsets
+    );
+    for (reason, count) in &totals.rejects {
+        let _ = writeln!(text, "    rejected: {count} × {reason} (see rejects/)");
+    }
+    text
+}
+
+/// The stages with their busy time, and which one was the bottleneck.
+pub fn stage_table(metrics: &PrepMetrics, wall_secs: f64) -> String {
+    let mut text =
+        format!("{:<20} {:>10} {:>12} {:>14}\n", "stage", "items", "busy s", "items/s busy");
+    let mut slowest = ("", 0.0);
+    for (name, meter) in metrics.stages() {
+        let busy = meter.busy().as_secs_f64();
+        if busy > slowest.1 {
+            slowest = (name, busy);
+        }
+        let rate = meter.items() as f64 / busy.max(1e-9);
+        let _ = writeln!(text, "{name:<20} {:>10} {busy:>12.2} {rate:>14.0}", meter.items());
+    }
+    let rate = metrics.samples.get() as f64 / wall_secs.max(1e-9);
+    let _ = writeln!(
+        text,
+        "{} samples in {wall_secs:.1} s, {rate:.0} a second; most time went into: {}",
+        metrics.samples.get(),
+        if slowest.0.is_empty() { "nothing" } else { slowest.0 }
+    );
+    text
+}
+
+/// The job's own log as JSON: counts and times, which no file of a data set holds.
+pub fn prep_log(metrics: &PrepMetrics, threads: usize, wall_secs: f64) -> String {
+    let stages: Vec<_> = metrics
+        .stages()
+        .iter()
+        .map(|(name, meter)| {
+            serde_json::json!({
+                "stage": name,
+                "items": meter.items(),
+                "busy_secs": meter.busy().as_secs_f64(),
+            })
+        })
+        .collect();
+    let log = serde_json::json!({
+        "program": "catlip-prep run",
+        "wall_secs": wall_secs,
+        "threads": threads,
+        "samples": metrics.samples.get(),
+        "rows": metrics.rows.get(),
+        "rejects": metrics.rejects.get(),
+        "bytes_in": metrics.bytes_in.get(),
+        "bytes_out": metrics.bytes_out.get(),
+        "stages": stages,
+    });
+    format!("{log:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::PrepError;
+    use crate::source::SourceError;
+
+    #[test]
+    fn an_error_reads_from_what_to_why_to_what_to_do() {
+        let error = PrepError::from(SourceError::NoMatch {
+            input: "train-{0..9}.tar".into(),
+            tried: "train-3.tar".into(),
+        });
+        assert_eq!(
+            error_text(&error, error.hint()),
+            "error: the input cannot be read\n  \
+             caused by: `train-{0..9}.tar` matches no file (tried train-3.tar)\n\
+             hint: check the path; quote globs and braces so that the shell leaves them alone\n"
+        );
+    }
+}
