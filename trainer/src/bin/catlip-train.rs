@@ -1,3 +1,7 @@
 //! The binary `catlip-train`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    catlip_trainer::cli::run()
+}

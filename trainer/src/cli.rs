@@ -1,0 +1,427 @@
+//! The command line of `catlip-train`: the only file that knows terminal, signals and exit codes.
+//!
+//! In: arguments. Out: progress on stderr, results on stdout, an exit code of
+//! [`catlip_pipeline::error::exit`]. Never: a decision about training.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use catlip_pipeline::error::exit;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::bench;
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::eval::EvalSummary;
+use crate::plan::{self, FitRequest, TrainPlan};
+use crate::predict::{self, Prediction};
+use crate::run_folder::StepLine;
+use crate::train::{self, Event, Watch};
+use crate::trained::TrainedRun;
+
+/// Synsets that `predict` prints for each image.
+const PREDICTED: usize = 5;
+/// How long `bench` repeats each thing that it measures.
+const BENCH_BUDGET: Duration = Duration::from_secs(10);
+
+/// Trains vision models on prepared image-text data as classification (CatLIP).
+#[derive(Debug, Parser)]
+#[command(name = "catlip-train", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trains a model; writes checkpoints, log and report.html into the folder of the run
+    Fit(FitArgs),
+    /// Evaluates a run on held-out rows
+    Eval(EvalArgs),
+    /// Prints the likeliest synsets of image files
+    Predict(PredictArgs),
+    /// Measures the training step on random images
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+struct FitArgs {
+    /// Data set to train on, made by `catlip-prep run`
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
+    #[arg(long, value_name = "DIR")]
+    val: Option<PathBuf>,
+    /// Vocabulary; without it, one is made from the training rows
+    #[arg(long, value_name = "FILE")]
+    vocab: Option<PathBuf>,
+    /// TOML file of settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Folder of the run
+    #[arg(long, value_name = "RUN")]
+    out: PathBuf,
+    /// One setting; wins over the recipe
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
+    /// Go on with the run in --out, if there is one
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Debug, Args)]
+struct EvalArgs {
+    /// Folder of the run
+    #[arg(long, value_name = "RUN")]
+    run: PathBuf,
+    /// Data set: its rows that the run holds out, or all if it holds out none
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The average of the weights, or the weights of the last step
+    #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
+    weights: WeightsChoice,
+    /// One setting; wins over the run's own
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct PredictArgs {
+    /// Folder of the run
+    #[arg(long, value_name = "RUN")]
+    run: PathBuf,
+    /// The average of the weights, or the weights of the last step
+    #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
+    weights: WeightsChoice,
+    /// JPEG, PNG or WebP files
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// TOML file of settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// One setting; `vocab.top_k` is the number of labels
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WeightsChoice {
+    Ema,
+    Raw,
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Fit(args) => fit(args),
+        Command::Eval(args) => eval(&args),
+        Command::Predict(args) => predict(&args),
+        Command::Bench(args) => bench(&args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            say(&error_text(&error, error.hint()));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn fit(args: FitArgs) -> Result<u8, TrainError> {
+    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
+    let FitArgs { data, val, vocab, out, resume, .. } = args;
+    let request = FitRequest { data, val, vocab, out, resume };
+    let stop = stop_flag();
+    let plan = plan::plan(config, &request)?;
+    say(&plan.device_report);
+    say(&described(&plan));
+    let mut progress = Progress::new(&plan);
+    let outcome = train::train(&plan, &mut progress, &stop);
+    progress.bar.finish_and_clear();
+    let summary = outcome?;
+    say(&format!("report: {}", plan.run.report_path().display()));
+    match &summary.evaluation {
+        Some(evaluation) => print(&eval_text(&evaluation.report.summary)),
+        None => say("nothing is held out: say --val, or --set data.holdout_percent=5"),
+    }
+    Ok(exit::OK)
+}
+
+fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
+    let raw = args.weights == WeightsChoice::Raw;
+    let run = TrainedRun::open(&args.run, raw, &args.settings)?;
+    warn_of_damage(&run);
+    let evaluation = run.evaluate(&args.data)?;
+    print(&eval_text(&evaluation.report.summary));
+    Ok(exit::OK)
+}
+
+fn predict(args: &PredictArgs) -> Result<u8, TrainError> {
+    let run = TrainedRun::open(&args.run, args.weights == WeightsChoice::Raw, &[])?;
+    warn_of_damage(&run);
+    let mut code = exit::OK;
+    for path in &args.images {
+        match predict::predict(&run, path, PREDICTED) {
+            Ok(predictions) => {
+                print(&format!("{}\n{}", path.display(), predictions_text(&predictions)));
+            }
+            Err(error) => {
+                say(&error_text(&error, error.hint()));
+                code = error.exit_code();
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
+    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
+    let device = plan::open_device(&config)?;
+    say(&device.report);
+    let num_labels = config.vocab.top_k;
+    let report = bench::bench(&config, &device, num_labels, BENCH_BUDGET)?;
+    let [width, depth, heads] = config.model_shape();
+    print(&format!(
+        "model    {width} × {depth} blocks, {heads} heads, {:.1} M parameters, {num_labels} labels\n\
+         batch    {} images of {} px, {} threads\n\
+         step     {:.1} images/s ({} steps)\n\
+         forward  {:.1} images/s\n\
+         update   {:.1} ms\n\
+         loss     {:.6}",
+        report.num_params as f64 / 1e6,
+        config.train.batch,
+        config.train.image_px,
+        device.num_threads,
+        report.step_images_per_sec,
+        report.steps,
+        report.forward_images_per_sec,
+        1e3 * report.update_secs,
+        report.loss,
+    ));
+    Ok(exit::OK)
+}
+
+/// Set by the first SIGINT or SIGTERM; a second SIGINT ends the program at once.
+fn stop_flag() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let interrupted = i32::from(exit::INTERRUPTED);
+    let registered =
+        signal_hook::flag::register_conditional_shutdown(SIGINT, interrupted, stop.clone())
+            .and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()))
+            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()));
+    if let Err(error) = registered {
+        say(&format!("warning: signals end the run without a checkpoint: {error}"));
+    }
+    stop
+}
+
+fn described(plan: &TrainPlan) -> String {
+    let (vit, held_out) = (&plan.vit, plan.eval.as_ref().map_or(0, |eval| eval.num_rows));
+    format!(
+        "model: {} × {} blocks, {} heads; {} synsets; {} training rows, {held_out} held out; \
+         {} steps of {} images at {} px; {} threads",
+        vit.width,
+        vit.depth,
+        vit.num_heads,
+        plan.vocab.len(),
+        plan.priors.rows,
+        plan.schedule.steps,
+        plan.feed.batch,
+        plan.config.train.image_px,
+        plan.num_threads,
+    )
+}
+
+fn warn_of_damage(run: &TrainedRun) {
+    for damage in &run.passed_over {
+        say(&format!("warning: checkpoint of step {} is passed over: {}", damage.step, damage.message));
+    }
+}
+
+fn eval_text(summary: &EvalSummary) -> String {
+    let mut text = format!(
+        "held-out rows {}, synsets {}, of which scored {}\n\
+         held-out BCE {:.4} (label-frequency baseline {:.4}, {:.2} % lower)\n",
+        summary.rows,
+        summary.labels,
+        summary.labels_scored,
+        summary.bce,
+        summary.bce_baseline,
+        summary.bce_improvement_percent,
+    );
+    for recall in &summary.recall {
+        _ = writeln!(
+            text,
+            "held-out recall@{} {:.3} (label-frequency baseline {:.3})",
+            recall.at, recall.model, recall.baseline
+        );
+    }
+    match (summary.map, summary.map_baseline) {
+        (Some(map), Some(baseline)) => {
+            _ = write!(text, "held-out mAP {map:.3} (label-frequency baseline {baseline:.3})");
+        }
+        _ => text.push_str("held-out mAP: no synset has enough held-out positives"),
+    }
+    text
+}
+
+fn predictions_text(predictions: &[Prediction]) -> String {
+    let lines = predictions.iter().map(|prediction| {
+        let Prediction { wnid, lemma, probability } = prediction;
+        format!("  {probability:.3}  {wnid}  {lemma}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// An error with its causes and what can be done.
+fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        _ = write!(text, "\n  caused by: {inner}");
+        cause = inner.source();
+    }
+    if let Some(hint) = hint {
+        _ = write!(text, "\nhint: {hint}");
+    }
+    text
+}
+
+/// A line for a person, on stderr. A closed pipe is no reason to stop.
+fn say(text: &str) {
+    _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A result, on stdout.
+fn print(text: &str) {
+    _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A bar on a terminal, lines elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    steps: u64,
+}
+
+impl Progress {
+    fn new(plan: &TrainPlan) -> Self {
+        let steps = plan.schedule.steps;
+        if !std::io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), steps };
+        }
+        let bar = ProgressBar::new(steps);
+        let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, steps }
+    }
+
+    /// A line that stays.
+    fn line(&self, text: &str) {
+        if self.bar.is_hidden() {
+            say(text);
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+fn step_text(line: &StepLine) -> String {
+    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
+}
+
+impl Watch for Progress {
+    fn see(&mut self, event: Event<'_>) {
+        match event {
+            Event::Begun { step, num_params } => {
+                let params = num_params as f64 / 1e6;
+                self.line(&format!("begin at step {step} with {params:.1} M parameters"));
+                self.bar.set_position(step);
+                self.bar.reset_elapsed();
+            }
+            Event::PassedOver(damage) => self.line(&format!(
+                "warning: checkpoint of step {} is passed over: {}",
+                damage.step, damage.message
+            )),
+            Event::Stepped { step } => self.bar.set_position(step),
+            Event::Logged(line) if self.bar.is_hidden() => {
+                self.line(&format!("step {}/{}  {}", line.step, self.steps, step_text(line)));
+            }
+            Event::Logged(line) => self.bar.set_message(step_text(line)),
+            Event::Evaluating { num_rows } => {
+                self.bar.set_message(format!("evaluating {num_rows} held-out rows"));
+            }
+            Event::Evaluated { step, summary } => {
+                let map = summary.map.map_or_else(|| "–".to_owned(), |map| format!("{map:.3}"));
+                self.line(&format!(
+                    "step {step}: held-out BCE {:.4} ({:.2} % below the baseline), mAP {map}",
+                    summary.bce, summary.bce_improvement_percent
+                ));
+            }
+            Event::Saved { step } => self.line(&format!("step {step}: saved")),
+            Event::BadRows { count, last } => self.line(&format!(
+                "warning: {count} rows did not decode and counted for nothing; the last: {last}"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::Recall;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_whole() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_shows_its_causes_and_a_hint() {
+        let config = TrainConfig::load(None, &["train.bach=8".to_owned()]).unwrap_err();
+        let error = TrainError::from(config);
+        assert_eq!(
+            error_text(&error, Some("look")),
+            "error: the config is wrong\n  caused by: --set train.bach=8: no setting is called \
+             `train.bach`; did you mean `train.batch`?\nhint: look"
+        );
+        assert_eq!(error.exit_code(), exit::CONFIG);
+    }
+
+    #[test]
+    fn an_evaluation_ends_with_the_line_of_map() {
+        let summary = EvalSummary {
+            rows: 500,
+            labels: 60,
+            labels_scored: 41,
+            bce: 9.5,
+            bce_baseline: 10.0,
+            bce_improvement_percent: 5.0,
+            map: Some(0.6184),
+            map_baseline: Some(0.0912),
+            recall: vec![Recall { at: 5, model: 0.5, baseline: 0.25 }],
+        };
+        assert_eq!(
+            eval_text(&summary),
+            "held-out rows 500, synsets 60, of which scored 41\n\
+             held-out BCE 9.5000 (label-frequency baseline 10.0000, 5.00 % lower)\n\
+             held-out recall@5 0.500 (label-frequency baseline 0.250)\n\
+             held-out mAP 0.618 (label-frequency baseline 0.091)"
+        );
+    }
+}

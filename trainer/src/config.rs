@@ -1,0 +1,443 @@
+//! What the user said: `train.default.toml`, overlaid by a recipe and by `--set`.
+//!
+//! In: TOML. Out: a [`TrainConfig`]; what it means for a run is [`crate::plan`]. Never: a key that
+//! is silently ignored.
+
+use std::path::Path;
+
+use catlip_pipeline::config::{ConfigError, overlay};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The commented default file: the manual of every key.
+pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
+
+/// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
+/// resumed with others. A section ends with a dot.
+const NOT_HASHED: [&str; 6] = [
+    "data.holdout_rows_max",
+    "feed.threads",
+    "feed.queue_batches",
+    "eval.",
+    "checkpoint.",
+    "runtime.",
+];
+
+/// Section `data`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct DataConfig {
+    pub holdout_percent: f64,
+    pub holdout_rows_max: u64,
+}
+
+/// Section `vocab`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct VocabConfig {
+    pub min_count: u64,
+    pub top_k: usize,
+    pub multiple_of: usize,
+}
+
+/// A named shape of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum ModelSize {
+    Tiny,
+    Small,
+    Base,
+    Large,
+    Huge,
+}
+
+impl ModelSize {
+    /// Width, depth, heads.
+    pub fn shape(self) -> [i64; 3] {
+        match self {
+            Self::Tiny => [192, 12, 3],
+            Self::Small => [384, 12, 6],
+            Self::Base => [768, 12, 12],
+            Self::Large => [1024, 24, 16],
+            Self::Huge => [1280, 32, 20],
+        }
+    }
+}
+
+/// Section `model`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct ModelConfig {
+    pub size: ModelSize,
+    pub width: i64,
+    pub depth: i64,
+    pub heads: i64,
+    pub patch_px: i64,
+    pub positions: i64,
+    pub bias_from_priors: bool,
+}
+
+/// Section `train`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct LengthConfig {
+    pub steps: u64,
+    pub epochs: f64,
+    pub batch: usize,
+    pub image_px: usize,
+    pub seed: u64,
+}
+
+/// Section `optim`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct OptimConfig {
+    pub lr_max: f64,
+    pub lr_min: f64,
+    pub warmup_start: f64,
+    pub warmup_steps: u64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    pub clip_norm: f64,
+    pub ema_momentum: f64,
+}
+
+/// Section `loss`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct LossConfig {
+    pub kind: LossKind,
+}
+
+/// `loss.kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum LossKind {
+    Bce,
+}
+
+/// Section `augment`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct AugmentConfig {
+    pub crop_area_min: f64,
+    pub crop_area_max: f64,
+    pub crop_aspect_min: f64,
+    pub crop_aspect_max: f64,
+    pub flip: f64,
+}
+
+/// Section `feed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct FeedConfig {
+    pub threads: usize,
+    pub queue_batches: usize,
+    pub lanes: u32,
+    pub window_bytes: u64,
+}
+
+/// Section `eval`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct EvalConfig {
+    pub every_steps: u64,
+    pub batch: usize,
+    pub crop_share: f64,
+    pub min_positives: usize,
+    pub recall_at: Vec<usize>,
+}
+
+/// Section `checkpoint`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct CheckpointConfig {
+    pub every_steps: u64,
+    pub keep_last: usize,
+}
+
+/// Section `runtime`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct RuntimeConfig {
+    pub device: String,
+    pub threads: usize,
+    pub log_every_steps: u64,
+}
+
+/// All settings of `catlip-train fit`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct TrainConfig {
+    pub data: DataConfig,
+    pub vocab: VocabConfig,
+    pub model: ModelConfig,
+    pub train: LengthConfig,
+    pub optim: OptimConfig,
+    pub loss: LossConfig,
+    pub augment: AugmentConfig,
+    pub feed: FeedConfig,
+    pub eval: EvalConfig,
+    pub checkpoint: CheckpointConfig,
+    pub runtime: RuntimeConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        let (size, kind) = (ModelSize::Tiny, LossKind::Bce);
+        Self {
+            data: DataConfig { holdout_percent: 0.0, holdout_rows_max: 10_000 },
+            vocab: VocabConfig { min_count: 1, top_k: 24_320, multiple_of: 1 },
+            model: ModelConfig {
+                size,
+                width: 0,
+                depth: 0,
+                heads: 0,
+                patch_px: 16,
+                positions: 196,
+                bias_from_priors: false,
+            },
+            train: LengthConfig { steps: 0, epochs: 1.0, batch: 256, image_px: 224, seed: 0 },
+            optim: OptimConfig {
+                lr_max: 1e-3,
+                lr_min: 1e-5,
+                warmup_start: 1e-6,
+                warmup_steps: 500,
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                weight_decay: 0.2,
+                clip_norm: 1.0,
+                ema_momentum: 5e-4,
+            },
+            loss: LossConfig { kind },
+            augment: AugmentConfig {
+                crop_area_min: 0.08,
+                crop_area_max: 1.0,
+                crop_aspect_min: 3.0 / 4.0,
+                crop_aspect_max: 4.0 / 3.0,
+                flip: 0.5,
+            },
+            feed: FeedConfig { threads: 0, queue_batches: 3, lanes: 64, window_bytes: 1 << 30 },
+            eval: EvalConfig {
+                every_steps: 0,
+                batch: 256,
+                crop_share: 224.0 / 232.0,
+                min_positives: 10,
+                recall_at: vec![1, 5, 10],
+            },
+            checkpoint: CheckpointConfig { every_steps: 1000, keep_last: 3 },
+            runtime: RuntimeConfig { device: "auto".to_owned(), threads: 0, log_every_steps: 10 },
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The defaults, overlaid by a recipe and by `section.key=value` settings.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the key, its range, or the nearest key that is known.
+    pub fn load(recipe: Option<&Path>, settings: &[String]) -> Result<Self, ConfigError> {
+        let config: Self = overlay(DEFAULT_TOML, recipe, settings)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Every key with its value: `RUN/config.toml`.
+    pub fn to_toml(&self) -> String {
+        let table = self.table();
+        let text = toml::to_string(&table);
+        text.unwrap_or_else(|error| unreachable!("a table of plain values is TOML: {error}"))
+    }
+
+    /// SHA-256 (first 8 bytes, hex) of every key that changes what a run computes.
+    pub fn hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        for (key, value) in self.hashed() {
+            hasher.update(format!("{key}={value}\n"));
+        }
+        hasher.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The first key that changes what a run computes and in which `self` and `other` differ, with
+    /// both values.
+    pub fn first_difference(&self, other: &Self) -> Option<[String; 3]> {
+        let pairs = self.hashed().into_iter().zip(other.hashed());
+        pairs
+            .filter(|(mine, theirs)| mine != theirs)
+            .map(|((key, mine), (_, theirs))| [key, mine, theirs])
+            .next()
+    }
+
+    fn hashed(&self) -> Vec<(String, String)> {
+        let mut keys = Vec::new();
+        for (section, values) in &self.table() {
+            for (key, value) in values.as_table().into_iter().flatten() {
+                keys.push((format!("{section}.{key}"), value.to_string()));
+            }
+        }
+        keys.retain(|(key, _)| !NOT_HASHED.iter().any(|not| key.starts_with(not)));
+        keys
+    }
+
+    fn table(&self) -> toml::Table {
+        toml::Table::try_from(self)
+            .unwrap_or_else(|error| unreachable!("a config of plain values is a table: {error}"))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Self { data, vocab, model, train, optim, augment, feed, eval, .. } = self;
+        within("data.holdout_percent", data.holdout_percent, 0.0, 50.0)?;
+        within("data.holdout_rows_max", data.holdout_rows_max as f64, 1.0, 1e6)?;
+        within("vocab.top_k", vocab.top_k as f64, 1.0, 1e6)?;
+        within("vocab.multiple_of", vocab.multiple_of as f64, 1.0, 4096.0)?;
+        within("model.width", model.width as f64, 0.0, 16_384.0)?;
+        within("model.depth", model.depth as f64, 0.0, 1024.0)?;
+        within("model.heads", model.heads as f64, 0.0, 1024.0)?;
+        within("model.positions", model.positions as f64, 1.0, 1e6)?;
+        within("train.epochs", train.epochs, 0.0, 1e6)?;
+        within("train.batch", train.batch as f64, 1.0, 65_536.0)?;
+        within("train.image_px", train.image_px as f64, 16.0, 1024.0)?;
+        within("optim.lr_max", optim.lr_max, 0.0, 10.0)?;
+        within("optim.lr_min", optim.lr_min, 0.0, optim.lr_max)?;
+        within("optim.warmup_start", optim.warmup_start, 0.0, optim.lr_max)?;
+        within("optim.beta1", optim.beta1, 0.0, 0.999_999)?;
+        within("optim.beta2", optim.beta2, 0.0, 0.999_999)?;
+        within("optim.eps", optim.eps, 1e-16, 1.0)?;
+        within("optim.weight_decay", optim.weight_decay, 0.0, 10.0)?;
+        within("optim.clip_norm", optim.clip_norm, 0.0, 1e9)?;
+        within("optim.ema_momentum", optim.ema_momentum, 0.0, 1.0)?;
+        within("augment.crop_area_min", augment.crop_area_min, 0.001, augment.crop_area_max)?;
+        within("augment.crop_area_max", augment.crop_area_max, 0.001, 1.0)?;
+        within("augment.crop_aspect_min", augment.crop_aspect_min, 0.01, 100.0)?;
+        within("augment.crop_aspect_max", augment.crop_aspect_max, augment.crop_aspect_min, 100.0)?;
+        within("augment.flip", augment.flip, 0.0, 1.0)?;
+        within("feed.threads", feed.threads as f64, 0.0, 4096.0)?;
+        within("feed.queue_batches", feed.queue_batches as f64, 1.0, 64.0)?;
+        within("feed.lanes", feed.lanes as f64, 1.0, 4096.0)?;
+        within("feed.window_bytes", feed.window_bytes as f64, 1.0, (1_u64 << 50) as f64)?;
+        within("eval.batch", eval.batch as f64, 1.0, 65_536.0)?;
+        within("eval.crop_share", eval.crop_share, 0.1, 1.0)?;
+        within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;
+        within("runtime.threads", self.runtime.threads as f64, 0.0, 4096.0)?;
+        within("runtime.log_every_steps", self.runtime.log_every_steps as f64, 1.0, 1e5)?;
+        self.check_shape()
+    }
+
+    fn check_shape(&self) -> Result<(), ConfigError> {
+        let [width, _, heads] = self.model_shape();
+        if ![8, 16].contains(&self.model.patch_px) {
+            return Err(refused("model.patch_px", self.model.patch_px, "8 or 16".to_owned()));
+        }
+        if width % heads != 0 || width % 4 != 0 {
+            let expected = format!("a multiple of 4 and of the {heads} heads");
+            return Err(refused("model.width", width, expected));
+        }
+        if self.train.image_px as i64 % self.model.patch_px != 0 {
+            let expected = format!("a multiple of model.patch_px = {}", self.model.patch_px);
+            return Err(refused("train.image_px", self.train.image_px, expected));
+        }
+        if self.train.steps == 0 && self.train.epochs == 0.0 {
+            return Err(refused("train.steps", 0, "more, or train.epochs above 0".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Width, depth and heads: those of the size, where the config names no others.
+    pub fn model_shape(&self) -> [i64; 3] {
+        let said = [self.model.width, self.model.depth, self.model.heads];
+        let named = self.model.size.shape();
+        [0, 1, 2].map(|i| if said[i] == 0 { named[i] } else { said[i] })
+    }
+}
+
+fn refused(key: &'static str, found: impl ToString, expected: String) -> ConfigError {
+    ConfigError::Range { key, found: found.to_string(), expected }
+}
+
+fn within(key: &'static str, found: f64, from: f64, to: f64) -> Result<(), ConfigError> {
+    if (from..=to).contains(&found) {
+        return Ok(());
+    }
+    Err(refused(key, found, format!("{from} to {to}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(settings: &[&str]) -> Result<TrainConfig, String> {
+        let settings: Vec<_> = settings.iter().map(|s| s.to_string()).collect();
+        TrainConfig::load(None, &settings).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_default_file_is_the_default() {
+        assert_eq!(load(&[]).unwrap(), TrainConfig::default());
+    }
+
+    #[test]
+    fn a_written_config_reads_back() {
+        let config = load(&["model.depth=4", "eval.recall_at=[2]"]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, config.to_toml()).unwrap();
+        assert_eq!(TrainConfig::load(Some(&path), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_misspelt_key_names_the_nearest() {
+        let error = load(&["optim.lr_maks=1"]).unwrap_err();
+        assert!(error.contains("did you mean `optim.lr_max`?"), "{error}");
+    }
+
+    #[test]
+    fn heads_that_do_not_divide_the_width_are_refused() {
+        assert_eq!(
+            load(&["model.heads=5"]).unwrap_err(),
+            "`model.width` is 192, expected a multiple of 4 and of the 5 heads"
+        );
+    }
+
+    #[test]
+    fn an_image_that_the_patch_does_not_divide_is_refused() {
+        assert_eq!(
+            load(&["train.image_px=72"]).unwrap_err(),
+            "`train.image_px` is 72, expected a multiple of model.patch_px = 16"
+        );
+    }
+
+    #[test]
+    fn a_value_outside_its_range_is_refused_with_the_range() {
+        assert_eq!(load(&["augment.flip=2"]).unwrap_err(), "`augment.flip` is 2, expected 0 to 1");
+        assert!(load(&["optim.lr_max=nan"]).is_err());
+    }
+
+    #[test]
+    fn the_hash_names_what_is_computed_and_not_how() {
+        let config = TrainConfig::default();
+        let same = load(&["runtime.threads=7", "checkpoint.every_steps=5", "feed.threads=1"]);
+        assert_eq!(same.unwrap().hash(), config.hash());
+        let other = load(&["optim.lr_max=2e-3"]).unwrap();
+        assert_ne!(other.hash(), config.hash());
+        let difference = config.first_difference(&other).unwrap();
+        assert_eq!(difference, ["optim.lr_max", "0.001", "0.002"]);
+    }
+}

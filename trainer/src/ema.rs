@@ -1,0 +1,47 @@
+//! The exponential moving average of all weights and BatchNorm statistics.
+//!
+//! In: the weights after a step. Out: their average, whose weights CatLIP releases.
+//! Never: warms up; skips a step.
+
+use tch::TchError;
+
+use crate::model::Weights;
+
+/// The average.
+#[derive(Debug)]
+pub struct Ema {
+    weights: Weights,
+    momentum: f64,
+}
+
+impl Ema {
+    /// Starts at `weights`. `momentum` is the share of each step: the reference takes 5e-4.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn new(weights: &Weights, momentum: f64) -> Result<Self, TchError> {
+        Ok(Self { weights: weights.f_copy()?, momentum })
+    }
+
+    /// `average = (1 − momentum) · average + momentum · weights`, buffers included.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn update(&mut self, weights: &Weights) -> Result<(), TchError> {
+        _ = self.weights.flat().shallow_clone().f_lerp_(weights.flat(), self.momentum)?;
+        self.weights.set_batches_tracked(weights.batches_tracked());
+        Ok(())
+    }
+
+    /// The averaged weights.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The averaged weights, to be read from a checkpoint.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+}

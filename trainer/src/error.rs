@@ -1,0 +1,237 @@
+//! What can go wrong in a run, with hints and exit codes.
+//!
+//! Facts stand in the errors of the stages; outcomes stand here.
+
+use std::path::{Path, PathBuf};
+
+use catlip_pipeline::config::ConfigError;
+use catlip_pipeline::error::{PrepError, SampleError, exit};
+use catlip_pipeline::feed::FeedError;
+use tch::TchError;
+
+use crate::checkpoint::CheckpointError;
+use crate::device::DeviceError;
+
+/// A run stops: what happened, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The config is wrong.
+    #[error("the config is wrong")]
+    Config(#[from] ConfigError),
+    /// The device that was asked for is not there.
+    #[error("the device cannot be used")]
+    Device(#[from] DeviceError),
+    /// A data set or vocabulary cannot be read.
+    #[error("the data set cannot be read")]
+    Data(#[from] PrepError),
+    /// The feed gave up.
+    #[error("the feed ended early")]
+    Feed(#[from] FeedError),
+    /// A checkpoint cannot be written or read.
+    #[error("the checkpoint cannot be used")]
+    Checkpoint(#[from] CheckpointError),
+    /// libtorch gave up.
+    #[error("libtorch failed to {what}")]
+    Torch {
+        /// What was tried.
+        what: &'static str,
+        /// What it says.
+        #[source]
+        source: TchError,
+    },
+    /// A file of the run that cannot be read or written.
+    #[error("cannot {verb} {path}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of the run that is not what it should be.
+    #[error("{path} is damaged: {message}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The output folder already holds a run.
+    #[error("{path} already holds a run")]
+    OutputTaken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds no run.
+    #[error("{path} holds no run: it has no config.toml")]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The run was begun with another config.
+    #[error("the run was begun with `{key}` = {found}, this command says {expected}")]
+    OtherConfig {
+        /// Section and key.
+        key: String,
+        /// The run's value.
+        found: String,
+        /// The command's value.
+        expected: String,
+    },
+    /// Two files that must mean the same labels do not.
+    #[error("{path} has vocabulary {found}, expected {expected}")]
+    OtherVocab {
+        /// The file.
+        path: PathBuf,
+        /// Its hash and size.
+        found: String,
+        /// The run's.
+        expected: String,
+    },
+    /// Two data sets whose captions were labelled by different rules.
+    #[error("{path} was labelled by {found}, expected {expected}")]
+    OtherRule {
+        /// The second data set.
+        path: PathBuf,
+        /// Its column set.
+        found: String,
+        /// That of the training rows.
+        expected: String,
+    },
+    /// No synset is left for the vocabulary.
+    #[error("the vocabulary is empty: {rows} training rows have {synsets} synsets, the cut left 0")]
+    EmptyVocab {
+        /// Training rows.
+        rows: u64,
+        /// Distinct synsets before the cut.
+        synsets: usize,
+    },
+    /// Nothing to evaluate on.
+    #[error("{path} has no rows to evaluate")]
+    NothingHeldOut {
+        /// The data set.
+        path: PathBuf,
+    },
+    /// The loss is no number any more.
+    #[error("the loss is {loss} at step {step}")]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// NaN or an infinity.
+        loss: f64,
+    },
+    /// An image file that cannot be decoded.
+    #[error("{path} cannot be shown to the model")]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: SampleError,
+    },
+    /// A signal asked to stop; the state was saved.
+    #[error("stopped by a signal; step {step} of {steps} is saved")]
+    Interrupted {
+        /// Steps that were taken.
+        step: u64,
+        /// Steps of the run.
+        steps: u64,
+    },
+}
+
+impl TrainError {
+    /// Makes an error of what libtorch says.
+    pub fn torch(what: &'static str) -> impl FnOnce(TchError) -> Self {
+        move |source| Self::Torch { what, source }
+    }
+
+    /// Makes an error of what the system says about `path`.
+    pub fn io(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { verb, path, source }
+    }
+
+    fn is_full_disk(&self) -> bool {
+        let source = match self {
+            Self::Io { source, .. } => source,
+            Self::Checkpoint(CheckpointError::Io { source, .. }) => source,
+            Self::Data(error) => return matches!(error, PrepError::DiskFull { .. }),
+            _ => return false,
+        };
+        source.kind() == std::io::ErrorKind::StorageFull
+    }
+
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> u8 {
+        if self.is_full_disk() {
+            return exit::DISK_FULL;
+        }
+        match self {
+            Self::Config(_)
+            | Self::Device(_)
+            | Self::EmptyVocab { .. }
+            | Self::Feed(FeedError::TooFewRows { .. } | FeedError::TooManyRanks { .. }) => {
+                exit::CONFIG
+            }
+            Self::Data(error) => error.exit_code(),
+            Self::Feed(FeedError::Data(error)) => error.exit_code(),
+            Self::OutputTaken { .. }
+            | Self::OtherConfig { .. }
+            | Self::OtherVocab { .. }
+            | Self::OtherRule { .. }
+            | Self::Feed(FeedError::Cursor { .. })
+            | Self::Checkpoint(CheckpointError::Identity { .. }) => exit::CONFLICT,
+            Self::Feed(FeedError::Group(_)) | Self::Damaged { .. } | Self::Checkpoint(_) => {
+                exit::DAMAGED
+            }
+            Self::NoRun { .. } | Self::NothingHeldOut { .. } | Self::Image { .. } => exit::INPUT,
+            Self::Interrupted { .. } => exit::INTERRUPTED,
+            Self::Feed(FeedError::Panicked { .. })
+            | Self::Torch { .. }
+            | Self::Io { .. }
+            | Self::NotFinite { .. } => exit::FAILED,
+        }
+    }
+
+    /// What the user can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        if self.is_full_disk() {
+            return Some("free space and start the same command with --resume");
+        }
+        match self {
+            Self::Data(error) => error.hint(),
+            Self::Feed(FeedError::Data(error)) => error.hint(),
+            Self::Feed(FeedError::TooFewRows { .. }) => {
+                Some("lower `train.batch`, or hold out fewer rows with `data.holdout_percent`")
+            }
+            Self::Feed(FeedError::Cursor { .. }) => {
+                Some("the run goes on only over the snapshot of the data set that it began with")
+            }
+            Self::Device(_) => Some("say --set runtime.device=cpu, or auto"),
+            Self::OutputTaken { .. } => Some("go on with --resume, or choose another --out"),
+            Self::NoRun { .. } => Some("name the folder that `catlip-train fit --out` wrote"),
+            Self::OtherConfig { .. } => {
+                Some("resume with the run's own recipe and settings, or choose another --out")
+            }
+            Self::Checkpoint(CheckpointError::Identity { .. }) => {
+                Some("resume over the run's own data set and vocabulary, or choose another --out")
+            }
+            Self::Checkpoint(CheckpointError::AllDamaged { .. }) => {
+                Some("nothing of the run is left; begin it anew in another --out")
+            }
+            Self::OtherRule { .. } => Some("prepare both with the same `caption.rule`"),
+            Self::EmptyVocab { .. } => Some("lower `vocab.min_count` or `vocab.multiple_of`"),
+            Self::NothingHeldOut { .. } => {
+                Some("the run holds out rows by their id; say --set data.holdout_percent=0 for all")
+            }
+            Self::NotFinite { .. } => {
+                Some("lower `optim.lr_max` or lengthen the warm-up, then resume or begin anew")
+            }
+            Self::Torch { .. } => Some("if memory ran out, lower `train.batch` or the image size"),
+            Self::Interrupted { .. } => Some("start the same command with --resume to go on"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! All numbers of a model, in one place.
+//!
+//! In: what the parts of a model declare, in the order of the reference's state dict. Out: a
+//! [`Layout`] that counts without allocating, and [`Weights`]: one flat fp32 tensor of which every
+//! parameter and buffer is a view, so that optimiser, clipping, EMA and saving touch one tensor.
+//! Never: knows what a parameter is for.
+//!
+//! The flat tensor is ordered `decayed parameters | other parameters | buffers`:
+//!
+//! ```text
+//! flat:  |  decayed  |  undecayed  |  buffers  |
+//! grad:  |  decayed  |  undecayed  |
+//! ```
+
+use tch::{Device, Kind, TchError, Tensor};
+
+/// Each entry starts on a multiple of so many floats: 16 × 4 B = one cache line of 64 B.
+const ALIGN_FLOATS: i64 = 16;
+
+/// Where an initial draw is cut, in absolute value, as the reference does.
+///
+/// The widest draw has std 192^-½ = 0.072, so the cut lies 27 standard deviations away and a plain
+/// normal draw, clamped, is the truncated one.
+const CUT_ABS: f64 = 2.0;
+
+/// The float next to 1: a uniform draw of exactly ±1 would be an infinite normal one.
+const DRAW_MAX: f32 = 1.0 - f32::EPSILON / 2.0;
+
+/// How an entry is first filled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Zeros: biases, running means.
+    Zeros,
+    /// Ones: weights of norms, running variances.
+    Ones,
+    /// Normal with this standard deviation, cut at ±2.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+/// What happens to an entry in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Trained, with weight decay.
+    Decayed,
+    /// Trained, without weight decay.
+    Undecayed,
+    /// Not trained: a running statistic.
+    Buffer,
+}
+
+/// Index of an entry in its [`Layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryId(usize);
+
+/// One named tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Name in the state dict.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<i64>,
+    /// First float in the flat tensor.
+    pub offset: i64,
+    /// What happens to it in a step.
+    pub role: Role,
+    /// How it is first filled.
+    pub init: Init,
+}
+
+impl Entry {
+    /// Number of floats.
+    pub fn numel(&self) -> i64 {
+        self.shape.iter().product()
+    }
+}
+
+/// Names, shapes and places of all entries; no memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    entries: Vec<Entry>,
+    counters: Vec<String>,
+    decayed_floats: i64,
+    trained_floats: i64,
+    floats: i64,
+}
+
+impl Layout {
+    /// Declares a parameter. Those with one dimension are spared weight decay, all others are not:
+    /// the reference's `no_decay_bn_filter_bias`.
+    pub fn param(&mut self, name: String, shape: &[i64], init: Init) -> EntryId {
+        let role = if shape.len() == 1 { Role::Undecayed } else { Role::Decayed };
+        self.push(name, shape, init, role)
+    }
+
+    /// Declares a running statistic.
+    pub fn buffer(&mut self, name: String, shape: &[i64], init: Init) -> EntryId {
+        self.push(name, shape, init, Role::Buffer)
+    }
+
+    /// Declares a counter of training batches: one whole number in the state dict.
+    pub fn counter(&mut self, name: String) {
+        self.counters.push(name);
+    }
+
+    fn push(&mut self, name: String, shape: &[i64], init: Init, role: Role) -> EntryId {
+        assert!(self.floats == 0, "`{name}` is declared before the layout is placed");
+        self.entries.push(Entry { name, shape: shape.to_vec(), offset: 0, role, init });
+        EntryId(self.entries.len() - 1)
+    }
+
+    /// Gives every entry its place. After this nothing can be declared.
+    pub fn place(mut self) -> Self {
+        let mut next = 0;
+        for role in [Role::Decayed, Role::Undecayed, Role::Buffer] {
+            for entry in self.entries.iter_mut().filter(|e| e.role == role) {
+                entry.offset = next;
+                next += padded(entry.numel());
+            }
+            match role {
+                Role::Decayed => self.decayed_floats = next,
+                Role::Undecayed => self.trained_floats = next,
+                Role::Buffer => self.floats = next,
+            }
+        }
+        self
+    }
+
+    /// The entries in the order of the state dict.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Names of the counters of training batches; all hold the same number.
+    pub fn counters(&self) -> &[String] {
+        &self.counters
+    }
+
+    /// Number of trained parameters, padding not counted.
+    pub fn num_params(&self) -> i64 {
+        self.entries.iter().filter(|e| e.role != Role::Buffer).map(Entry::numel).sum()
+    }
+
+    /// Floats of the flat tensor that weight decay applies to; they come first.
+    pub fn decayed_floats(&self) -> i64 {
+        self.decayed_floats
+    }
+
+    /// Floats of the flat tensor that are trained: length of the flat gradient.
+    pub fn trained_floats(&self) -> i64 {
+        self.trained_floats
+    }
+
+    /// Floats of the flat tensor.
+    pub fn floats(&self) -> i64 {
+        self.floats
+    }
+}
+
+/// `floats` and the padding behind them.
+fn padded(floats: i64) -> i64 {
+    (floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS
+}
+
+/// The numbers of one model: parameters and buffers as views of one flat tensor.
+#[derive(Debug)]
+pub struct Weights {
+    layout: Layout,
+    flat: Tensor,
+    views: Vec<Tensor>,
+    batches_tracked: i64,
+}
+
+impl Weights {
+    /// Draws initial weights from `seed` on the CPU, then moves them to `device`: the same numbers
+    /// on every device. libtorch's own generator, which is global, is not touched.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn init(layout: &Layout, seed: u64, device: Device) -> Result<Self, TchError> {
+        let drawn = Self::zeros(layout, Device::Cpu)?;
+        for (at, (entry, view)) in drawn.entries().enumerate() {
+            let mut view = view.shallow_clone();
+            match entry.init {
+                Init::Zeros => {}
+                Init::Ones => _ = view.f_fill_(1.0)?,
+                Init::Normal { std } => {
+                    let uniform = uniform(seed, at as u64, entry.numel() as usize);
+                    let mut draws = Tensor::f_from_slice(&uniform)?.f_view_as(&view)?;
+                    _ = draws.f_erfinv_()?.f_mul_scalar_(std * std::f64::consts::SQRT_2)?;
+                    view.f_copy_(&draws.f_clamp_(-CUT_ABS, CUT_ABS)?)?;
+                }
+            }
+        }
+        Self::over(layout, drawn.flat.f_to_device(device)?)
+    }
+
+    /// Zeros on `device`, without gradients.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn zeros(layout: &Layout, device: Device) -> Result<Self, TchError> {
+        Self::over(layout, Tensor::f_zeros(layout.floats, (Kind::Float, device))?)
+    }
+
+    /// A copy that shares nothing and takes no gradients: the start of an EMA.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn f_copy(&self) -> Result<Self, TchError> {
+        let mut copy = Self::zeros(&self.layout, self.device())?;
+        copy.flat.f_copy_(&self.flat)?;
+        copy.batches_tracked = self.batches_tracked;
+        Ok(copy)
+    }
+
+    fn over(layout: &Layout, flat: Tensor) -> Result<Self, TchError> {
+        assert_eq!(flat.size(), [layout.floats], "the flat tensor is as long as its layout");
+        let views = layout
+            .entries
+            .iter()
+            .map(|e| flat.f_narrow(0, e.offset, e.numel())?.f_view(&e.shape[..])?.f_detach())
+            .collect::<Result<_, _>>()?;
+        Ok(Self { layout: layout.clone(), flat, views, batches_tracked: 0 })
+    }
+
+    /// The entry `id`; a leaf that takes gradients if [`Gradient::attach`] was called.
+    pub fn get(&self, id: EntryId) -> &Tensor {
+        &self.views[id.0]
+    }
+
+    /// Names, shapes and places.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Everything: parameters and buffers.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// The entries with their tensors, in the order of the state dict.
+    pub fn entries(&self) -> impl Iterator<Item = (&Entry, &Tensor)> {
+        self.layout.entries.iter().zip(&self.views)
+    }
+
+    /// Number of training batches that went through the BatchNorms.
+    pub fn batches_tracked(&self) -> i64 {
+        self.batches_tracked
+    }
+
+    /// Sets the number of training batches that went through the BatchNorms.
+    pub fn set_batches_tracked(&mut self, batches: i64) {
+        self.batches_tracked = batches;
+    }
+
+    /// Where the weights lie.
+    pub fn device(&self) -> Device {
+        self.flat.device()
+    }
+}
+
+/// Uniform draws in −1…1 (both ends left out) for entry `at`: numbers `2⁻²³ (k + ½) − 1` of a
+/// counter through the SplitMix64 finaliser, so any draw can be made without the ones before.
+fn uniform(seed: u64, at: u64, count: usize) -> Vec<f32> {
+    let start = mix(mix(seed).wrapping_add(at));
+    (0..count as u64)
+        .map(|i| (mix(start.wrapping_add(i)) >> 40) as f64)
+        .map(|k| ((k + 0.5) / f64::from(1 << 23) - 1.0) as f32)
+        .map(|draw| draw.clamp(-DRAW_MAX, DRAW_MAX))
+        .collect()
+}
+
+/// The finaliser of SplitMix64 over a golden-ratio counter.
+fn mix(counter: u64) -> u64 {
+    let z = counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The gradients of all parameters as one flat tensor.
+///
+/// The gradient of each leaf is a view of it: a backward pass adds into it, and clipping and the
+/// optimiser read it whole.
+#[derive(Debug)]
+pub struct Gradient {
+    flat: Tensor,
+}
+
+impl Gradient {
+    /// Makes the parameters of `weights` leaves whose gradients are views of one flat tensor.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn attach(weights: &Weights) -> Result<Self, TchError> {
+        let layout = &weights.layout;
+        let flat = Tensor::f_zeros(layout.trained_floats, (Kind::Float, weights.device()))?;
+        for (entry, leaf) in weights.entries().filter(|(e, _)| e.role != Role::Buffer) {
+            let leaf = leaf.f_set_requires_grad(true)?;
+            // tch cannot set a gradient, but it can give an existing one other storage.
+            leaf.f_sum(Kind::Float)?.f_backward()?;
+            let view = flat.f_narrow(0, entry.offset, entry.numel())?.f_view(&entry.shape[..])?;
+            leaf.f_grad()?.f_set_data(&view)?;
+        }
+        Ok(Self { flat })
+    }
+
+    /// The flat gradient: the trained part of [`Weights::flat`].
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Sets it to zero, before a step's first backward pass.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn zero(&self) -> Result<(), TchError> {
+        self.flat.shallow_clone().f_zero_().map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> (Layout, EntryId, EntryId) {
+        let mut layout = Layout::default();
+        let bias = layout.param("bias".into(), &[3], Init::Zeros);
+        let weight = layout.param("weight".into(), &[2, 5], Init::Normal { std: 0.02 });
+        layout.buffer("running_var".into(), &[4], Init::Ones);
+        (layout.place(), bias, weight)
+    }
+
+    #[test]
+    fn decayed_parameters_come_first_and_buffers_last() {
+        let (layout, ..) = small();
+        let offsets: Vec<_> = layout.entries().iter().map(|e| e.offset).collect();
+        assert_eq!(offsets, [16, 0, 32]);
+        assert_eq!(
+            (layout.decayed_floats(), layout.trained_floats(), layout.floats()),
+            (16, 32, 48)
+        );
+        assert_eq!(layout.num_params(), 13);
+    }
+
+    #[test]
+    fn a_view_and_the_flat_tensor_are_the_same_numbers() {
+        let (layout, bias, _) = small();
+        let weights = Weights::init(&layout, 1, Device::Cpu).unwrap();
+        _ = weights.flat().narrow(0, 16, 3).fill_(7.0);
+        assert_eq!(Vec::<f32>::try_from(weights.get(bias)).unwrap(), [7.0, 7.0, 7.0]);
+    }
+
+    #[test]
+    fn a_backward_pass_fills_the_flat_gradient_and_adds_into_it() {
+        let (layout, _, weight) = small();
+        let weights = Weights::init(&layout, 1, Device::Cpu).unwrap();
+        let gradient = Gradient::attach(&weights).unwrap();
+        (weights.get(weight) * 3.0).sum(Kind::Float).backward();
+        (weights.get(weight) * 4.0).sum(Kind::Float).backward();
+        let flat = Vec::<f32>::try_from(gradient.flat()).unwrap();
+        assert_eq!(flat[..10], [7.0; 10]);
+        assert_eq!(flat[10..], [0.0; 22]);
+        gradient.zero().unwrap();
+        assert_eq!(gradient.flat().abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn draws_are_normal_with_the_declared_deviation() {
+        let mut layout = Layout::default();
+        let id = layout.param("weight".into(), &[300, 1000], Init::Normal { std: 0.02 });
+        let weights = Weights::init(&layout.place(), 7, Device::Cpu).unwrap();
+        let drawn = weights.get(id).to_kind(Kind::Double);
+        assert!(drawn.mean(Kind::Double).double_value(&[]).abs() < 2e-4);
+        assert!((drawn.std(true).double_value(&[]) - 0.02).abs() < 1e-4);
+        let beyond = drawn.abs().gt(0.04).to_kind(Kind::Double).mean(Kind::Double);
+        assert!((beyond.double_value(&[]) - 0.0455).abs() < 1.5e-3);
+    }
+
+    #[test]
+    fn a_seed_names_the_weights() {
+        let (layout, _, weight) = small();
+        let draw = |seed| {
+            let weights = Weights::init(&layout, seed, Device::Cpu).unwrap();
+            Vec::<f32>::try_from(weights.get(weight).flatten(0, -1)).unwrap()
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+}

@@ -1,0 +1,345 @@
+//! The vision transformer of CatLIP: stem, positions, summary token, blocks, norm; and the head.
+//!
+//! In: `images_bchw`, float in 0…1, any h and w that the patch divides. Out: tokens, and logits over
+//! the vocabulary. Never: holds numbers: the same model runs over the weights and over their EMA.
+//!
+//! b images, n tokens of the grid, t = 1 + n tokens, d width, v labels.
+
+use tch::{Device, TchError, Tensor};
+
+use super::Mode;
+use super::block::{Block, LINEAR_STD, LayerNorm, Linear};
+use super::params::{EntryId, Init, Layout, Weights};
+use super::positions::Positions;
+use super::stem::Stem;
+
+/// What a model is: enough to name and shape every parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VitPlan {
+    /// Width of a token.
+    pub width: i64,
+    /// Number of blocks.
+    pub depth: i64,
+    /// Number of attention heads; divides the width.
+    pub num_heads: i64,
+    /// Pixels between tokens: 16, or 8 with the same weights.
+    pub patch_px: i64,
+    /// Number of learned positions.
+    pub num_positions: i64,
+    /// Number of labels.
+    pub num_labels: i64,
+}
+
+/// The model: which entry of the weights stands where.
+#[derive(Clone, Debug)]
+pub struct Vit {
+    plan: VitPlan,
+    layout: Layout,
+    summary: EntryId,
+    positions: Positions,
+    stem: Stem,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    classifier: Linear,
+}
+
+impl Vit {
+    /// Declares the model; allocates nothing.
+    pub fn new(plan: VitPlan) -> Self {
+        let mut layout = Layout::default();
+        let init = Init::Normal { std: LINEAR_STD };
+        let summary = layout.param("cls_token".into(), &[1, 1, plan.width], init);
+        let positions = Positions::declare(&mut layout, plan.num_positions, plan.width);
+        let stem = Stem::declare(&mut layout, plan.width, plan.patch_px);
+        let blocks = (0..plan.depth)
+            .map(|at| Block::declare(&mut layout, at, plan.width, plan.num_heads))
+            .collect();
+        let norm = LayerNorm::declare(&mut layout, "post_transformer_norm", plan.width);
+        let classifier = Linear::declare(&mut layout, "classifier", plan.width, plan.num_labels);
+        let layout = layout.place();
+        Self { plan, layout, summary, positions, stem, blocks, norm, classifier }
+    }
+
+    /// What the model is.
+    pub fn plan(&self) -> &VitPlan {
+        &self.plan
+    }
+
+    /// Names and shapes of its weights.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Initial weights from a seed; `bias_v`, if given, becomes the classifier's bias.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn init(
+        &self,
+        seed: u64,
+        bias_v: Option<&[f32]>,
+        device: Device,
+    ) -> Result<Weights, TchError> {
+        let weights = Weights::init(&self.layout, seed, device)?;
+        if let Some(bias_v) = bias_v {
+            let mut bias = self.classifier.bias(&weights).shallow_clone();
+            bias.f_copy_(&Tensor::f_from_slice(bias_v)?)?;
+        }
+        Ok(weights)
+    }
+
+    /// `images_bchw` → normalised tokens `[b, t, d]`, the summary token first.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn trunk(&self, w: &Weights, images_bchw: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let patches_bnd = self.stem.forward(w, images_bchw, mode)?;
+        let patches_bnd = self.positions.add(w, &patches_bnd)?;
+        let summary = w.get(self.summary).f_expand([patches_bnd.size()[0], 1, -1], false)?;
+        let mut tokens_btd = Tensor::f_cat(&[summary, patches_bnd], 1)?;
+        for block in &self.blocks {
+            tokens_btd = block.forward(w, &tokens_btd)?;
+        }
+        self.norm.forward(w, &tokens_btd)
+    }
+
+    /// Tokens `[b, t, d]` → logits `[b, v]`, from the summary token.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn head(&self, w: &Weights, tokens_btd: &Tensor) -> Result<Tensor, TchError> {
+        self.classifier.forward(w, &tokens_btd.f_select(1, 0)?)
+    }
+
+    /// `images_bchw` → logits `[b, v]`.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn forward(
+        &self,
+        w: &Weights,
+        images_bchw: &Tensor,
+        mode: Mode,
+    ) -> Result<Tensor, TchError> {
+        self.head(w, &self.trunk(w, images_bchw, mode)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::DeviceBatch;
+    use crate::loss::SparseTargets;
+    use crate::model::params::Entry;
+    use crate::optim::AdamWPlan;
+    use crate::state::TrainState;
+    use crate::step::step;
+    use catlip_schemas::Cursor;
+    use serde_json::Value;
+    use std::collections::BTreeMap;
+    use tch::Kind;
+
+    const SMALL: VitPlan = VitPlan {
+        width: 64,
+        depth: 2,
+        num_heads: 2,
+        patch_px: 16,
+        num_positions: 4,
+        num_labels: 10,
+    };
+
+    /// What PyTorch gives for the model `SMALL`; made by `golden/make_torch.py`.
+    fn golden() -> Value {
+        serde_json::from_str(include_str!("../../golden/torch.json")).unwrap()
+    }
+
+    /// The weights of the golden numbers: sines of their index.
+    fn sine_weights(vit: &Vit) -> Weights {
+        let weights = Weights::zeros(vit.layout(), Device::Cpu).unwrap();
+        for (phase, (entry, view)) in weights.entries().enumerate() {
+            let is_scale = ["norm.weight", ".0.weight", "running_var"];
+            let around = f64::from(is_scale.iter().any(|end| entry.name.ends_with(end)));
+            let values: Vec<f32> = (0..entry.numel())
+                .map(|i| around + 0.1 * (0.7 * i as f64 + 1.3 * phase as f64).sin())
+                .map(|value| value as f32)
+                .collect();
+            view.shallow_clone().copy_(&Tensor::from_slice(&values).view_as(view));
+        }
+        weights
+    }
+
+    fn sine_images(height: i64, width: i64) -> Tensor {
+        let values: Vec<f32> = (0..2 * 3 * height * width)
+            .map(|i| (0.5 + 0.5 * (0.013 * i as f64).sin()) as f32)
+            .collect();
+        Tensor::from_slice(&values).view([2, 3, height, width])
+    }
+
+    fn sine_batch() -> DeviceBatch {
+        DeviceBatch {
+            images_bchw: sine_images(32, 32),
+            num_images: 2,
+            targets: SparseTargets {
+                rows_k: Tensor::from_slice(&[0_i64, 0, 0]),
+                labels_k: Tensor::from_slice(&[0_i64, 3, 9]),
+                weights_b: Tensor::from_slice(&[1.0_f32, 1.0]),
+            },
+        }
+    }
+
+    fn assert_logits(size: &str, height: i64, width: i64) {
+        let expected: Vec<Vec<f64>> =
+            serde_json::from_value(golden()["logits"][size].clone()).unwrap();
+        let expected = Tensor::from_slice2(&expected).to_kind(Kind::Float);
+        let vit = Vit::new(SMALL);
+        let weights = sine_weights(&vit);
+        let found = vit.forward(&weights, &sine_images(height, width), Mode::Eval).unwrap();
+        let off = (found - expected).abs().max().double_value(&[]);
+        assert!(off < 2e-5, "logits at {size} are off by {off}");
+    }
+
+    #[test]
+    fn logits_are_those_of_torch_at_the_size_of_the_positions() {
+        assert_logits("32x32", 32, 32);
+    }
+
+    #[test]
+    fn logits_are_those_of_torch_at_a_larger_size() {
+        assert_logits("48x48", 48, 48);
+    }
+
+    #[test]
+    fn logits_are_those_of_torch_at_a_wide_size() {
+        assert_logits("32x64", 32, 64);
+    }
+
+    #[test]
+    fn names_are_those_of_the_reference_in_its_order() {
+        let names: Vec<String> = serde_json::from_value(golden()["names"].clone()).unwrap();
+        let vit = Vit::new(SMALL);
+        let found: Vec<_> = vit.layout().entries().iter().map(|e| e.name.clone()).collect();
+        assert_eq!(found, names);
+    }
+
+    #[test]
+    fn gradients_are_those_of_torch() {
+        let golden = golden();
+        let vit = Vit::new(SMALL);
+        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let weights = sine_weights(&vit);
+        let mut state = TrainState::new(vit, weights, REFERENCE, 0.0, cursor).unwrap();
+        let metrics = step(&mut state, &sine_batch(), 0.0).unwrap();
+        assert!((metrics.loss.double_value(&[]) - golden["loss"].as_f64().unwrap()).abs() < 1e-5);
+        let norms: BTreeMap<String, f64> =
+            serde_json::from_value(golden["gradient_norms"].clone()).unwrap();
+        // The step clipped the gradient to norm 1.
+        let factor = metrics.gradient_norm.double_value(&[]).max(1.0);
+        for (entry, leaf) in state.weights.entries().filter(|(e, _)| norms.contains_key(&e.name)) {
+            let (found, expected) =
+                (leaf.grad().norm().double_value(&[]) * factor, norms[&entry.name]);
+            let off = (found - expected).abs();
+            assert!(off < 1e-4 * expected + 1e-7, "{}: {found}, expected {expected}", entry.name);
+        }
+        let running_var: Vec<f64> = serde_json::from_value(golden["running_var"].clone()).unwrap();
+        let name = "patch_emb.1.block.norm.running_var";
+        let (_, found) = state.weights.entries().find(|(e, _)| e.name == name).unwrap();
+        let off = (found - Tensor::from_slice(&running_var)).abs().max().double_value(&[]);
+        assert!(off < 1e-6, "running variance is off by {off}");
+    }
+
+    const REFERENCE: AdamWPlan =
+        AdamWPlan { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.2, clip_norm: 1.0 };
+
+    #[test]
+    fn six_steps_give_the_curve_the_weights_and_the_average_of_torch() {
+        let curve = golden()["curve"].clone();
+        let losses: Vec<f64> = serde_json::from_value(curve["losses"].clone()).unwrap();
+        let norms: Vec<f64> = serde_json::from_value(curve["norms"].clone()).unwrap();
+        let vit = Vit::new(SMALL);
+        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let weights = sine_weights(&vit);
+        let mut state = TrainState::new(vit, weights, REFERENCE, 5e-4, cursor).unwrap();
+        for (at, (loss, norm)) in losses.iter().zip(&norms).enumerate() {
+            let metrics = step(&mut state, &sine_batch(), 1e-3 * (at + 1) as f64).unwrap();
+            let (found, found_norm) =
+                (metrics.loss.double_value(&[]), metrics.gradient_norm.double_value(&[]));
+            assert!((found / loss - 1.0).abs() < 1e-4, "step {at}: loss {found}, torch {loss}");
+            assert!((found_norm / norm - 1.0).abs() < 1e-3, "step {at}: {found_norm} {norm}");
+        }
+        assert_sums(&state.weights, &curve["sums"]);
+        assert_sums(state.best_weights(), &curve["ema_sums"]);
+    }
+
+    fn assert_sums(weights: &Weights, expected: &Value) {
+        for (entry, view) in weights.entries() {
+            let found = view.to_kind(Kind::Double).abs().sum(Kind::Double).double_value(&[]);
+            let expected = expected[&entry.name].as_f64().unwrap();
+            assert!((found / expected - 1.0).abs() < 1e-3, "{}: {found} {expected}", entry.name);
+        }
+    }
+
+    fn num_params(width: i64, depth: i64, num_heads: i64) -> i64 {
+        let vit = Vit::new(VitPlan {
+            width,
+            depth,
+            num_heads,
+            patch_px: 16,
+            num_positions: 196,
+            num_labels: 24_320,
+        });
+        vit.layout().num_params()
+    }
+
+    /// The reference's totals count six scalars of its augmentation, which we do not have.
+    const AUGMENTATION: i64 = 6;
+
+    #[test]
+    fn base_large_and_huge_have_the_parameters_of_the_paper() {
+        assert_eq!(num_params(768, 12, 12), 104_657_414 - AUGMENTATION);
+        assert_eq!(num_params(1024, 24, 16), 328_766_214 - AUGMENTATION);
+        assert_eq!(num_params(1280, 32, 20), 663_152_646 - AUGMENTATION);
+    }
+
+    #[test]
+    fn base_has_the_shapes_of_the_state_dict_table() {
+        let vit =
+            Vit::new(VitPlan { width: 768, depth: 12, num_heads: 12, num_labels: 24_320, ..SMALL });
+        let shapes: BTreeMap<_, _> = vit
+            .layout()
+            .entries()
+            .iter()
+            .map(|e: &Entry| (e.name.as_str(), &e.shape[..]))
+            .collect();
+        assert_eq!(shapes["patch_emb.0.block.conv.weight"], [192, 3, 4, 4]);
+        assert_eq!(shapes["patch_emb.1.block.norm.running_mean"], [192]);
+        assert_eq!(shapes["patch_emb.2.block.conv.weight"], [768, 192, 2, 2]);
+        assert_eq!(shapes["transformer.11.pre_norm_mha.1.qkv_proj.weight"], [2304, 768]);
+        assert_eq!(shapes["transformer.0.pre_norm_ffn.4.weight"], [768, 3072]);
+        assert_eq!(shapes["classifier.weight"], [24_320, 768]);
+    }
+
+    #[test]
+    fn a_patch_of_eight_pixels_has_the_same_weights_and_four_times_the_tokens() {
+        let (coarse, fine) = (Vit::new(SMALL), Vit::new(VitPlan { patch_px: 8, ..SMALL }));
+        assert_eq!(coarse.layout(), fine.layout());
+        let weights = sine_weights(&coarse);
+        let tokens =
+            |vit: &Vit| vit.trunk(&weights, &sine_images(32, 32), Mode::Eval).unwrap().size();
+        assert_eq!(tokens(&coarse), [2, 1 + 4, 64]);
+        assert_eq!(tokens(&fine), [2, 1 + 16, 64]);
+    }
+
+    #[test]
+    fn a_given_bias_is_what_the_head_starts_from() {
+        let vit = Vit::new(SMALL);
+        let bias: Vec<f32> = (0..10).map(|i| i as f32 - 5.0).collect();
+        let weights = vit.init(3, Some(&bias), Device::Cpu).unwrap();
+        let zeros = Tensor::zeros([1, 1, 64], (Kind::Float, Device::Cpu));
+        let logits = vit.head(&weights, &zeros).unwrap();
+        assert_eq!(Vec::<f32>::try_from(logits.flatten(0, -1)).unwrap(), bias);
+    }
+}

@@ -1,0 +1,408 @@
+//! What a config means here: paths opened, lengths counted, the vocabulary made.
+//!
+//! In: a [`TrainConfig`] and the paths of the command. Out: a [`TrainPlan`] with nothing left to
+//! decide. Never: trains; writes, except for a new run's folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use catlip_pipeline::error::PrepError;
+use catlip_pipeline::feed::order::Layout;
+use catlip_pipeline::feed::plan::window_groups;
+use catlip_pipeline::feed::selection::is_held_out;
+use catlip_pipeline::feed::{FeedPlan, LastBatch, Selection, Viewing};
+use catlip_pipeline::prep::{DataSet, vocab};
+use catlip_schemas::version::ORDER_VERSION;
+use catlip_schemas::{Cursor, SampleId, Vocab, VocabCut};
+use sha2::{Digest, Sha256};
+use tch::Device;
+
+use crate::checkpoint::Identity;
+use crate::config::TrainConfig;
+use crate::device::{self, DeviceChoice, DeviceError};
+use crate::error::TrainError;
+use crate::eval::EvalPlan;
+use crate::metrics::LabelPriors;
+use crate::model::VitPlan;
+use crate::optim::AdamWPlan;
+use crate::run_folder::RunFolder;
+use crate::schedule::Schedule;
+use crate::tensor_file::hex;
+
+/// Threads that read row groups: one waits for the disk while the other checks a checksum.
+const READER_THREADS: usize = 2;
+
+/// The paths of `fit`, and whether to go on.
+#[derive(Clone, Debug)]
+pub struct FitRequest {
+    /// The data set to train on.
+    pub data: PathBuf,
+    /// The data set to evaluate on; none: the rows that are held out.
+    pub val: Option<PathBuf>,
+    /// The vocabulary; none: made from the training rows.
+    pub vocab: Option<PathBuf>,
+    /// The folder of the run.
+    pub out: PathBuf,
+    /// Go on with a run that is there.
+    pub resume: bool,
+}
+
+/// A run with nothing left to decide.
+#[derive(Clone)]
+pub struct TrainPlan {
+    /// What was said.
+    pub config: TrainConfig,
+    /// Where the run is written.
+    pub run: RunFolder,
+    /// Whether the newest checkpoint, if there is one, is to be read.
+    pub resume: bool,
+    /// Where the weights lie.
+    pub device: Device,
+    /// Which devices were found, or why not.
+    pub device_report: String,
+    /// Threads of libtorch on the CPU.
+    pub num_threads: usize,
+    /// The model.
+    pub vit: VitPlan,
+    /// The optimiser.
+    pub adamw: AdamWPlan,
+    /// The rates, and the number of steps.
+    pub schedule: Schedule,
+    /// What the labels mean.
+    pub vocab: Arc<Vocab>,
+    /// How often each label occurs among the training rows.
+    pub priors: Arc<LabelPriors>,
+    /// Training rows, from the beginning.
+    pub feed: FeedPlan,
+    /// Held-out rows, if there are any.
+    pub eval: Option<EvalPlan>,
+    /// What a checkpoint must agree with.
+    pub identity: Identity,
+}
+
+/// The device of a run, ready.
+#[derive(Clone, Debug)]
+pub struct OpenDevice {
+    /// The device.
+    pub device: Device,
+    /// Which devices were found, or why not.
+    pub report: String,
+    /// Threads of libtorch on the CPU.
+    pub num_threads: usize,
+}
+
+/// Opens the device of a config and sets libtorch's threads.
+///
+/// # Errors
+///
+/// [`TrainError::Device`].
+pub fn open_device(config: &TrainConfig) -> Result<OpenDevice, TrainError> {
+    let choice: DeviceChoice =
+        config.runtime.device.parse().map_err(|error: DeviceError| TrainError::Device(error))?;
+    let report = device::find(choice);
+    let device = report.open(choice)?;
+    let num_threads = device::set_threads(config.runtime.threads);
+    Ok(OpenDevice { device, report: report.to_string(), num_threads })
+}
+
+/// Plans a run; begins its folder unless it goes on with one.
+///
+/// # Errors
+///
+/// Anything that can be known before the first step: [`TrainError`].
+pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, TrainError> {
+    let run = RunFolder::new(&request.out);
+    if run.is_begun() && !request.resume {
+        return Err(TrainError::OutputTaken { path: request.out.clone() });
+    }
+    if request.val.is_some() {
+        config.data.holdout_percent = 0.0;
+    }
+    let OpenDevice { device, report, num_threads } = open_device(&config)?;
+    let data = Arc::new(DataSet::open(&request.data)?);
+    let percent = config.data.holdout_percent;
+    let trains = move |id: &SampleId| !is_held_out(id, percent);
+
+    let (vocab, priors) = if run.is_begun() {
+        check_same_config(&run, &config)?;
+        let vocab = run.vocab()?;
+        check_same_vocab(request, &vocab)?;
+        let priors = run.priors(&vocab)?;
+        (Arc::new(vocab), Arc::new(priors))
+    } else {
+        let vocab = choose_vocab(&config, request, &data, trains)?;
+        let priors = count_labels(&data, &vocab, trains)?;
+        run.begin(&config, &vocab, &priors)?;
+        (Arc::new(vocab), Arc::new(priors))
+    };
+
+    let feed = training_feed(&config, &data, &vocab, trains)?;
+    let eval = match &request.val {
+        Some(path) => Some(other_data_plan(&config, path, &data, &vocab, &priors)?),
+        None => eval_plan(&config, data.clone(), &vocab, &priors)?,
+    };
+    let steps = match config.train.steps {
+        0 => ((config.train.epochs * feed.steps_per_epoch() as f64).round() as u64).max(1),
+        steps => steps,
+    };
+    let feed = FeedPlan { num_steps: steps, ..feed };
+    run.write_config(&config)?;
+    Ok(TrainPlan {
+        run,
+        resume: request.resume,
+        device,
+        device_report: report,
+        num_threads,
+        vit: vit_plan(&config, vocab.len()),
+        adamw: adamw_plan(&config),
+        schedule: schedule(&config, steps),
+        identity: identity(&config, &data, &vocab),
+        vocab,
+        priors,
+        feed,
+        eval,
+        config,
+    })
+}
+
+/// The model of a config with so many labels.
+pub fn vit_plan(config: &TrainConfig, num_labels: usize) -> VitPlan {
+    let [width, depth, num_heads] = config.model_shape();
+    VitPlan {
+        width,
+        depth,
+        num_heads,
+        patch_px: config.model.patch_px,
+        num_positions: config.model.positions,
+        num_labels: num_labels as i64,
+    }
+}
+
+/// The optimiser of a config.
+pub fn adamw_plan(config: &TrainConfig) -> AdamWPlan {
+    let optim = &config.optim;
+    AdamWPlan {
+        beta1: optim.beta1,
+        beta2: optim.beta2,
+        eps: optim.eps,
+        weight_decay: optim.weight_decay,
+        clip_norm: optim.clip_norm,
+    }
+}
+
+/// The held-out rows of `data`, seen without any draw; `None` if there are none.
+///
+/// # Errors
+///
+/// [`TrainError::Data`].
+pub fn eval_plan(
+    config: &TrainConfig,
+    data: Arc<DataSet>,
+    vocab: &Arc<Vocab>,
+    priors: &Arc<LabelPriors>,
+) -> Result<Option<EvalPlan>, TrainError> {
+    let percent = config.data.holdout_percent;
+    if percent == 0.0 {
+        return Ok(None);
+    }
+    let selection = Selection::by_id(&data, |id| is_held_out(id, percent))?;
+    Ok(plan_of_rows(config, data, selection, vocab, priors))
+}
+
+/// All rows of the data set in `path`, which must be labelled as `trained_on` is.
+///
+/// # Errors
+///
+/// [`TrainError::Data`], [`TrainError::OtherRule`], [`TrainError::NothingHeldOut`].
+pub fn other_data_plan(
+    config: &TrainConfig,
+    path: &Path,
+    trained_on: &DataSet,
+    vocab: &Arc<Vocab>,
+    priors: &Arc<LabelPriors>,
+) -> Result<EvalPlan, TrainError> {
+    let data = DataSet::open(path)?;
+    let (found, expected) = (data.synsets_set()?.name(), trained_on.synsets_set()?.name());
+    if found != expected {
+        return Err(TrainError::OtherRule { path: path.to_path_buf(), found, expected });
+    }
+    let selection = Selection::all(&data);
+    plan_of_rows(config, Arc::new(data), selection, vocab, priors)
+        .ok_or_else(|| TrainError::NothingHeldOut { path: path.to_path_buf() })
+}
+
+/// A plan to evaluate on `selection`; `None` if it has no row.
+pub fn plan_of_rows(
+    config: &TrainConfig,
+    data: Arc<DataSet>,
+    selection: Selection,
+    vocab: &Arc<Vocab>,
+    priors: &Arc<LabelPriors>,
+) -> Option<EvalPlan> {
+    let num_rows = selection.num_rows().min(config.data.holdout_rows_max);
+    if num_rows == 0 {
+        return None;
+    }
+    let batch = config.eval.batch.min(num_rows as usize);
+    let feed = FeedPlan {
+        layout: Layout::Sequential,
+        viewing: centre_view(config),
+        batch,
+        last_batch: LastBatch::Pad,
+        num_steps: num_rows.div_ceil(batch as u64),
+        with_captions: true,
+        ..feed_plan(config, data, selection, vocab)
+    };
+    Some(EvalPlan {
+        feed,
+        num_rows,
+        vocab: vocab.clone(),
+        priors: priors.clone(),
+        min_positives: config.eval.min_positives,
+        recall_at: config.eval.recall_at.clone(),
+    })
+}
+
+/// The centre of an image, as evaluation and prediction see it.
+pub fn centre_view(config: &TrainConfig) -> Viewing {
+    let resize_px = (config.train.image_px as f64 / config.eval.crop_share).round() as u32;
+    Viewing::Centre { resize_px }
+}
+
+fn training_feed(
+    config: &TrainConfig,
+    data: &Arc<DataSet>,
+    vocab: &Arc<Vocab>,
+    trains: impl Fn(&SampleId) -> bool + Sync,
+) -> Result<FeedPlan, TrainError> {
+    let augment = &config.augment;
+    let selection = if config.data.holdout_percent == 0.0 {
+        Selection::all(data)
+    } else {
+        Selection::by_id(data, trains)?
+    };
+    let lanes = config.feed.lanes;
+    Ok(FeedPlan {
+        layout: Layout::Shuffled {
+            seed: config.train.seed,
+            lanes,
+            window_groups: window_groups(data, lanes, config.feed.window_bytes),
+        },
+        viewing: Viewing::RandomCrop {
+            area: (augment.crop_area_min, augment.crop_area_max),
+            aspect: (augment.crop_aspect_min, augment.crop_aspect_max),
+            flip: augment.flip,
+        },
+        ..feed_plan(config, data.clone(), selection, vocab)
+    })
+}
+
+/// What all feeds of a run have in common.
+fn feed_plan(
+    config: &TrainConfig,
+    data: Arc<DataSet>,
+    selection: Selection,
+    vocab: &Arc<Vocab>,
+) -> FeedPlan {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    let snapshot = data.manifest.snapshot;
+    FeedPlan {
+        data,
+        selection: Arc::new(selection),
+        vocab: vocab.clone(),
+        layout: Layout::Sequential,
+        viewing: centre_view(config),
+        output_px: config.train.image_px as u32,
+        batch: config.train.batch,
+        last_batch: LastBatch::Drop,
+        start: Cursor { snapshot, epoch: 0, position: 0, order_version: ORDER_VERSION },
+        num_steps: 0,
+        world_size: 1,
+        rank: 0,
+        with_captions: false,
+        decode_threads: if config.feed.threads == 0 { cores } else { config.feed.threads },
+        reader_threads: READER_THREADS,
+        depth_batches: config.feed.queue_batches,
+    }
+}
+
+fn schedule(config: &TrainConfig, steps: u64) -> Schedule {
+    let optim = &config.optim;
+    Schedule {
+        warmup_start: optim.warmup_start,
+        lr_max: optim.lr_max,
+        lr_min: optim.lr_min,
+        warmup_steps: optim.warmup_steps,
+        steps,
+    }
+}
+
+fn choose_vocab(
+    config: &TrainConfig,
+    request: &FitRequest,
+    data: &DataSet,
+    trains: impl Fn(&SampleId) -> bool + Sync,
+) -> Result<Vocab, TrainError> {
+    if let Some(path) = &request.vocab {
+        return Ok(vocab::read(path)?);
+    }
+    let cut = VocabCut {
+        min_count: config.vocab.min_count,
+        top_k: Some(config.vocab.top_k),
+        multiple_of: config.vocab.multiple_of,
+    };
+    let (frequencies, rows) = vocab::count(data, trains)?;
+    let vocab = vocab::from_frequencies(&frequencies, &cut)
+        .map_err(|source| PrepError::Schema { path: data.folder.clone(), source })?;
+    if vocab.is_empty() {
+        return Err(TrainError::EmptyVocab { rows, synsets: frequencies.len() });
+    }
+    Ok(vocab)
+}
+
+fn count_labels(
+    data: &DataSet,
+    vocab: &Vocab,
+    trains: impl Fn(&SampleId) -> bool,
+) -> Result<LabelPriors, TrainError> {
+    let mut priors = LabelPriors::none(vocab.len());
+    for part in &data.parts {
+        let ids = data.read_sample_ids(part)?;
+        for (id, captions) in ids.iter().zip(data.read_synsets(part)?) {
+            if trains(id) {
+                let synsets = captions.iter().flat_map(|caption| caption.0.iter().copied());
+                priors.add(vocab.labels_of(synsets).ids());
+            }
+        }
+    }
+    Ok(priors)
+}
+
+fn check_same_config(run: &RunFolder, config: &TrainConfig) -> Result<(), TrainError> {
+    match run.config(&[])?.first_difference(config) {
+        Some([key, found, expected]) => Err(TrainError::OtherConfig { key, found, expected }),
+        None => Ok(()),
+    }
+}
+
+fn check_same_vocab(request: &FitRequest, vocab: &Vocab) -> Result<(), TrainError> {
+    let Some(path) = &request.vocab else { return Ok(()) };
+    let given = vocab::read(path)?;
+    if given.hash() == vocab.hash() {
+        return Ok(());
+    }
+    let described = |vocab: &Vocab| format!("{} of {} synsets", vocab.hash(), vocab.len());
+    Err(TrainError::OtherVocab {
+        path: path.clone(),
+        found: described(&given),
+        expected: described(vocab),
+    })
+}
+
+/// The config and the data set together: a run goes on only over the rows that it began with.
+fn identity(config: &TrainConfig, data: &DataSet, vocab: &Vocab) -> Identity {
+    let text = format!("{} {}", config.hash(), data.manifest.parts.sha256);
+    let config_hash = hex(&Sha256::digest(text.as_bytes())[..8]);
+    Identity { config_hash, vocab_hash: vocab.hash() }
+}

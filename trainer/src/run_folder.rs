@@ -1,0 +1,323 @@
+//! The folder of a run, apart from its checkpoints.
+//!
+//! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
+//! first step; `log.jsonl`, one line for each log step and evaluation; `eval.json` and
+//! `report.html` at the end. Never: a file that is half written under its own name; a log line of a
+//! step that the newest checkpoint has not seen.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use catlip_pipeline::prep::vocab;
+use catlip_schemas::Vocab;
+use serde::{Deserialize, Serialize};
+
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::eval::{EvalReport, EvalSummary};
+use crate::metrics::LabelPriors;
+
+/// A folder that `fit` writes and the other commands read.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec` differ from machine to machine;
+/// all others are a function of the config and the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum LogLine {
+    /// A step of training.
+    Step(StepLine),
+    /// An evaluation on the held-out rows.
+    Eval(EvalLine),
+}
+
+/// What is logged of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepLine {
+    /// Steps that were taken.
+    pub step: u64,
+    /// Images that were seen.
+    pub images_seen: u64,
+    /// Loss of this step's batch, per row.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Images a second since the line before, waiting included, evaluation and saving not.
+    pub images_per_sec: f64,
+    /// Seconds of that time in which the trainer waited for the feed.
+    pub wait_secs: f64,
+}
+
+/// What is logged of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalLine {
+    /// Steps that were taken.
+    pub step: u64,
+    /// Its numbers.
+    #[serde(flatten)]
+    pub summary: EvalSummary,
+}
+
+impl LogLine {
+    fn step(&self) -> u64 {
+        match self {
+            Self::Step(line) => line.step,
+            Self::Eval(line) => line.step,
+        }
+    }
+}
+
+impl RunFolder {
+    /// The run in `path`, which may not be there yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The report that a person reads.
+    pub fn report_path(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// Whether a run was begun here.
+    pub fn is_begun(&self) -> bool {
+        self.config_path().exists()
+    }
+
+    /// Begins a run: everything that the first step needs to be read back, the config last.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`], [`TrainError::Data`].
+    pub fn begin(
+        &self,
+        config: &TrainConfig,
+        vocab: &Vocab,
+        priors: &LabelPriors,
+    ) -> Result<(), TrainError> {
+        fs::create_dir_all(&self.path).map_err(TrainError::io("create", &self.path))?;
+        vocab::write(&self.vocab_path(), vocab)?;
+        self.write_json("priors.json", priors)?;
+        self.write_config(config)
+    }
+
+    /// Writes `config.toml`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn write_config(&self, config: &TrainConfig) -> Result<(), TrainError> {
+        let text = format!("# Every setting of this run.\n\n{}", config.to_toml());
+        write_whole(&self.config_path(), text.as_bytes())
+    }
+
+    /// The config that the run was begun with.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NoRun`], [`TrainError::Config`].
+    pub fn config(&self, settings: &[String]) -> Result<TrainConfig, TrainError> {
+        if !self.is_begun() {
+            return Err(TrainError::NoRun { path: self.path.clone() });
+        }
+        Ok(TrainConfig::load(Some(&self.config_path()), settings)?)
+    }
+
+    /// The vocabulary of the run.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Data`].
+    pub fn vocab(&self) -> Result<Vocab, TrainError> {
+        Ok(vocab::read(&self.vocab_path())?)
+    }
+
+    /// How often each label occurs among the training rows.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`], [`TrainError::Damaged`].
+    pub fn priors(&self, vocab: &Vocab) -> Result<LabelPriors, TrainError> {
+        let path = self.path.join("priors.json");
+        let bytes = fs::read(&path).map_err(TrainError::io("read", &path))?;
+        let damaged = |message| TrainError::Damaged { path: path.clone(), message };
+        let priors: LabelPriors =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if priors.positives.len() != vocab.len() {
+            let (found, expected) = (priors.positives.len(), vocab.len());
+            return Err(damaged(format!("it has {found} labels, the vocabulary has {expected}")));
+        }
+        Ok(priors)
+    }
+
+    /// Where the vocabulary lies.
+    pub fn vocab_path(&self) -> PathBuf {
+        self.path.join("vocab.parquet")
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.path.join("log.jsonl")
+    }
+
+    /// Opens the log behind the lines up to `step`; later ones, and one that was cut by a kill, are
+    /// removed. The evaluation of `step` itself is kept if `evaluated` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn log_from(&self, step: u64, evaluated: bool) -> Result<Log, TrainError> {
+        let mut kept = String::new();
+        let mut last_eval = None;
+        for line in self.log_lines()? {
+            let is_eval = matches!(line, LogLine::Eval(_));
+            if line.step() < step || line.step() == step && (evaluated || !is_eval) {
+                kept.push_str(&format!("{}\n", json_of(&line)));
+                last_eval = if is_eval { Some(line.step()) } else { last_eval };
+            }
+        }
+        let path = self.log_path();
+        write_whole(&path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&path);
+        Ok(Log { file: file.map_err(TrainError::io("open", &path))?, path, last_eval })
+    }
+
+    /// The lines of the log; a last line that was cut is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn log_lines(&self) -> Result<Vec<LogLine>, TrainError> {
+        let path = self.log_path();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().map_while(|l| serde_json::from_str(l).ok()).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(TrainError::io("read", &path)(error)),
+        }
+    }
+
+    /// Writes the last evaluation, each synset's too.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn write_eval(&self, report: &EvalReport) -> Result<(), TrainError> {
+        self.write_json("eval.json", report)
+    }
+
+    /// Writes the report that a person reads.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn write_report(&self, html: &str) -> Result<(), TrainError> {
+        write_whole(&self.report_path(), html.as_bytes())
+    }
+
+    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), TrainError> {
+        write_whole(&self.path.join(name), format!("{}\n", json_of(value)).as_bytes())
+    }
+}
+
+/// An open log.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    path: PathBuf,
+    last_eval: Option<u64>,
+}
+
+impl Log {
+    /// Step of the last evaluation that it held when it was opened.
+    pub fn last_eval(&self) -> Option<u64> {
+        self.last_eval
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn add(&mut self, line: &LogLine) -> Result<(), TrainError> {
+        let text = format!("{}\n", json_of(line));
+        self.file.write_all(text.as_bytes()).map_err(TrainError::io("write", &self.path))
+    }
+}
+
+fn json_of<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value)
+        .unwrap_or_else(|error| unreachable!("our tables have text keys: {error}"))
+}
+
+/// Writes a sibling file, flushes it, and gives it its name.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.new"));
+    let mut file = File::create(&temporary).map_err(TrainError::io("create", &temporary))?;
+    file.write_all(bytes).map_err(TrainError::io("write", &temporary))?;
+    file.sync_all().map_err(TrainError::io("flush", &temporary))?;
+    fs::rename(&temporary, path).map_err(TrainError::io("rename", &temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(step: u64) -> LogLine {
+        LogLine::Step(StepLine {
+            step,
+            images_seen: step * 2,
+            loss: 1.5,
+            gradient_norm: 0.5,
+            lr: 1e-3,
+            images_per_sec: 10.0,
+            wait_secs: 0.0,
+        })
+    }
+
+    #[test]
+    fn the_log_is_cut_back_to_the_step_of_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::new(folder.path());
+        let mut log = run.log_from(0, true).unwrap();
+        (1..=5).for_each(|step| log.add(&line(step)).unwrap());
+        let mut log = run.log_from(3, true).unwrap();
+        log.add(&line(4)).unwrap();
+        assert_eq!(run.log_lines().unwrap(), [line(1), line(2), line(3), line(4)]);
+    }
+
+    #[test]
+    fn a_line_that_a_kill_has_cut_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::new(folder.path());
+        let mut log = run.log_from(0, true).unwrap();
+        log.add(&line(1)).unwrap();
+        log.file.write_all(b"{\"kind\":\"step\",\"st").unwrap();
+        assert_eq!(run.log_lines().unwrap(), [line(1)]);
+    }
+
+    #[test]
+    fn priors_of_another_vocabulary_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::new(folder.path());
+        let priors = LabelPriors { rows: 3, positives: vec![1, 2] };
+        let vocab = Vocab::new(Vec::new()).unwrap();
+        run.begin(&TrainConfig::default(), &vocab, &priors).unwrap();
+        let error = run.priors(&run.vocab().unwrap()).unwrap_err().to_string();
+        assert!(error.ends_with("it has 2 labels, the vocabulary has 0"), "{error}");
+        assert_eq!(run.config(&[]).unwrap(), TrainConfig::default());
+    }
+}

@@ -1,0 +1,262 @@
+//! The whole of training over a small data set that the tests prepare themselves.
+
+use std::path::{Path, PathBuf};
+
+use catlip_pipeline::config::PrepConfig;
+use catlip_pipeline::image::Image;
+use catlip_pipeline::image::jpeg::{Chroma, encode};
+use catlip_pipeline::metrics::PrepMetrics;
+use catlip_pipeline::prep::{self, PrepPlan};
+use catlip_pipeline::source::ShardList;
+
+use super::*;
+use crate::config::TrainConfig;
+use crate::plan::{self, FitRequest};
+use crate::predict::predict;
+use crate::trained::TrainedRun;
+
+/// Things and the colour of their images.
+const THINGS: [(&str, [u8; 3]); 3] =
+    [("a dog", [220, 30, 30]), ("a car", [30, 200, 40]), ("one boat", [40, 60, 220])];
+
+/// A data set and a folder for runs.
+struct Prepared {
+    dir: tempfile::TempDir,
+    data: PathBuf,
+}
+
+/// Two shards of 30 flat images each, whose colour says what their caption says.
+fn prepared() -> Prepared {
+    let dir = tempfile::tempdir().unwrap();
+    for shard in 0..2_u8 {
+        let file = std::fs::File::create(dir.path().join(format!("{shard}.tar"))).unwrap();
+        let mut builder = tar::Builder::new(file);
+        let mut append = |name: String, data: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(data.len() as u64);
+            builder.append_data(&mut header, name, data).unwrap();
+        };
+        for i in 0..30_u8 {
+            let (caption, colour) = THINGS[usize::from(i) % 3];
+            append(format!("{i:03}.jpg"), &jpeg(colour, i));
+            append(format!("{i:03}.txt"), caption.as_bytes());
+        }
+        builder.finish().unwrap();
+    }
+    let list = ShardList::expand(&[format!("{}/*.tar", dir.path().display())], None).unwrap();
+    let config = PrepConfig::load(None, &["image.rows_per_group=8".to_owned()]).unwrap();
+    let (plan, data) = (PrepPlan::new(config).unwrap(), dir.path().join("data"));
+    prep::run(&list, &data, &plan, &PrepMetrics::default(), &AtomicBool::new(false)).unwrap();
+    Prepared { dir, data }
+}
+
+fn jpeg(colour: [u8; 3], shade: u8) -> Vec<u8> {
+    let pixels = colour.map(|value| value.saturating_add(shade)).repeat(24 * 20);
+    encode(&Image { width_px: 24, height_px: 20, pixels }, 95, Chroma::Yuv444).unwrap()
+}
+
+fn config(settings: &[&str]) -> TrainConfig {
+    let base = [
+        "model.width=16", "model.depth=1", "model.heads=2", "model.positions=1",
+        "train.steps=8", "train.batch=8", "train.image_px=16", "train.seed=5",
+        "optim.lr_max=3e-3", "optim.warmup_steps=2", "optim.ema_momentum=0.2",
+        "data.holdout_percent=30", "eval.min_positives=2", "eval.batch=7", "feed.threads=2",
+        "runtime.device=cpu", "runtime.threads=1", "runtime.log_every_steps=1",
+    ];
+    let settings: Vec<_> = base.iter().chain(settings).map(|text| text.to_string()).collect();
+    TrainConfig::load(None, &settings).unwrap()
+}
+
+fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
+    FitRequest {
+        data: prepared.data.clone(),
+        val: None,
+        vocab: None,
+        out: prepared.dir.path().join(out),
+        resume,
+    }
+}
+
+/// Notes what happens, and asks to stop at a step.
+#[derive(Default)]
+struct Notes<'s> {
+    stop: Option<(u64, &'s AtomicBool)>,
+    saved: Vec<u64>,
+    passed_over: usize,
+}
+
+impl Watch for Notes<'_> {
+    fn see(&mut self, event: Event<'_>) {
+        match event {
+            Event::Saved { step } => self.saved.push(step),
+            Event::PassedOver(_) => self.passed_over += 1,
+            Event::Stepped { step } => {
+                if let Some((_, stop)) = self.stop.filter(|(at, _)| *at == step) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn fit(config: TrainConfig, request: &FitRequest) -> Result<TrainSummary, TrainError> {
+    let plan = plan::plan(config, request)?;
+    train(&plan, &mut Notes::default(), &AtomicBool::new(false))
+}
+
+fn model_bytes(run: &Path, step: u64) -> Vec<Vec<u8>> {
+    ["model", "ema", "optim-rank0"]
+        .iter()
+        .map(|name| {
+            let file = format!("checkpoints/step-{step:08}/{name}.safetensors");
+            std::fs::read(run.join(file)).unwrap()
+        })
+        .collect()
+}
+
+/// The log without what differs from machine to machine.
+fn log(run: &Path) -> Vec<String> {
+    let lines = crate::run_folder::RunFolder::new(run).log_lines().unwrap();
+    lines
+        .into_iter()
+        .map(|line| match line {
+            LogLine::Step(line) => {
+                format!("{:?}", StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line })
+            }
+            LogLine::Eval(line) => format!("{line:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_run_learns_and_leaves_everything_in_its_folder() {
+    let prepared = prepared();
+    let settings = ["train.steps=60", "eval.every_steps=20", "checkpoint.every_steps=25"];
+    let request = request(&prepared, "run", false);
+    let summary = fit(config(&settings), &request).unwrap();
+    let report = summary.evaluation.unwrap().report;
+    let (map, baseline) = (report.summary.map.unwrap(), report.summary.map_baseline.unwrap());
+    assert!(map > 0.95 && baseline < 0.6, "{map} {baseline}");
+    assert!(report.summary.bce_improvement_percent > 30.0, "{report:?}");
+    assert_eq!(report.synsets.len(), 4, "dog, car, one, boat");
+    let run = &request.out;
+    for file in ["config.toml", "vocab.parquet", "priors.json", "eval.json", "report.html"] {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    assert_eq!(std::fs::read_to_string(run.join("LATEST")).unwrap(), "checkpoints/step-00000060\n");
+    let evaluations = log(run).iter().filter(|line| line.starts_with("EvalLine")).count();
+    assert_eq!((log(run).len(), evaluations), (60 + 3, 3));
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert_eq!(page.matches("<figure class=\"chart\">").count(), 3);
+    assert!(page.matches("src=\"data:image/jpeg").count() >= 10);
+    assert!(!page.contains("http") && !page.contains(prepared.dir.path().to_str().unwrap()));
+}
+
+#[test]
+fn stopped_and_resumed_equals_uninterrupted_in_weights_and_log() {
+    let prepared = prepared();
+    let straight = request(&prepared, "straight", false);
+    fit(config(&["eval.every_steps=3"]), &straight).unwrap();
+
+    let stopped = request(&prepared, "stopped", true);
+    let plan = plan::plan(config(&["eval.every_steps=3"]), &stopped).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut notes = Notes { stop: Some((3, &stop)), ..Notes::default() };
+    let error = train(&plan, &mut notes, &stop).err().unwrap();
+    assert!(matches!(error, TrainError::Interrupted { step: 3, steps: 8 }), "{error}");
+    assert_eq!(notes.saved, [3]);
+    // Another number of decoding threads changes nothing.
+    fit(config(&["eval.every_steps=3", "feed.threads=1"]), &stopped).unwrap();
+
+    assert!(model_bytes(&straight.out, 8) == model_bytes(&stopped.out, 8));
+    assert_eq!(log(&straight.out), log(&stopped.out));
+}
+
+#[test]
+fn a_kill_between_checkpoints_goes_back_to_the_last_and_repeats_its_steps() {
+    let prepared = prepared();
+    let straight = request(&prepared, "straight", false);
+    fit(config(&["checkpoint.every_steps=2"]), &straight).unwrap();
+    let killed = request(&prepared, "killed", true);
+    fit(config(&["checkpoint.every_steps=2"]), &killed).unwrap();
+    // As after a kill at step 7, while the checkpoint of step 6 lost a byte: step 4 is the newest
+    // whole one, and the log is ahead of it.
+    for step in [6, 8] {
+        let model = killed.out.join(format!("checkpoints/step-{step:08}/model.safetensors"));
+        let bytes = std::fs::read(&model).unwrap();
+        std::fs::write(&model, &bytes[1..]).unwrap();
+    }
+    let plan = plan::plan(config(&["checkpoint.every_steps=2"]), &killed).unwrap();
+    let mut notes = Notes::default();
+    train(&plan, &mut notes, &AtomicBool::new(false)).unwrap();
+    assert_eq!((notes.passed_over, notes.saved), (2, vec![6, 8]));
+    assert!(model_bytes(&straight.out, 8) == model_bytes(&killed.out, 8));
+    assert_eq!(log(&straight.out), log(&killed.out));
+}
+
+#[test]
+fn a_finished_run_that_is_resumed_only_evaluates() {
+    let prepared = prepared();
+    let request = request(&prepared, "run", true);
+    let first = fit(config(&[]), &request).unwrap();
+    let before = (model_bytes(&request.out, 8), log(&request.out));
+    let again = fit(config(&[]), &request).unwrap();
+    assert!(before == (model_bytes(&request.out, 8), log(&request.out)));
+    assert_eq!(again.evaluation.unwrap().report, first.evaluation.unwrap().report);
+}
+
+#[test]
+fn a_folder_with_a_run_is_not_overwritten() {
+    let prepared = prepared();
+    let request = request(&prepared, "run", false);
+    fit(config(&[]), &request).unwrap();
+    let error = fit(config(&[]), &request).err().unwrap();
+    assert!(matches!(error, TrainError::OutputTaken { .. }), "{error}");
+}
+
+#[test]
+fn a_resume_with_another_setting_names_it() {
+    let prepared = prepared();
+    fit(config(&[]), &request(&prepared, "run", false)).unwrap();
+    let error = fit(config(&["optim.lr_max=1e-3"]), &request(&prepared, "run", true)).err().unwrap();
+    let expected = "the run was begun with `optim.lr_max` = 0.003, this command says 0.001";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn more_images_in_a_batch_than_rows_is_an_error_with_both_numbers() {
+    let prepared = prepared();
+    let error = fit(config(&["train.batch=100"]), &request(&prepared, "run", false)).err().unwrap();
+    let TrainError::Feed(source) = &error else { panic!("{error}") };
+    assert!(source.to_string().contains("too few for one batch of 100"), "{source}");
+}
+
+#[test]
+fn a_trained_run_evaluates_as_it_did_and_predicts_what_it_saw() {
+    let prepared = prepared();
+    let request = request(&prepared, "run", false);
+    let summary = fit(config(&["train.steps=60"]), &request).unwrap();
+    let run = TrainedRun::open(&request.out, false, &[]).unwrap();
+    let evaluation = run.evaluate(&prepared.data).unwrap();
+    assert_eq!(evaluation.report, summary.evaluation.unwrap().report);
+
+    let path = prepared.dir.path().join("green.jpg");
+    std::fs::write(&path, jpeg([30, 200, 40], 7)).unwrap();
+    let predictions = predict(&run, &path, 2).unwrap();
+    assert_eq!(predictions[0].lemma, "car");
+    assert!(predictions[0].probability > 0.5 && predictions[1].probability < 0.5);
+    std::fs::write(&path, b"no image").unwrap();
+    assert!(matches!(predict(&run, &path, 2), Err(TrainError::Image { .. })));
+}
+
+#[test]
+fn a_data_set_for_evaluation_leaves_all_rows_to_training() {
+    let prepared = prepared();
+    let mut request = request(&prepared, "run", false);
+    request.val = Some(prepared.data.clone());
+    let summary = fit(config(&[]), &request).unwrap();
+    assert_eq!(summary.evaluation.unwrap().report.summary.rows, 60);
+    let run = TrainedRun::open(&request.out, true, &[]).unwrap();
+    assert_eq!((run.priors.rows, run.config.data.holdout_percent), (60, 0.0));
+}

@@ -1,0 +1,90 @@
+//! A trained run, opened to evaluate it or to predict with it.
+//!
+//! In: a run folder. Out: the model with its weights, vocabulary and label frequencies. Never:
+//! writes to the run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use catlip_pipeline::feed::Selection;
+use catlip_pipeline::prep::DataSet;
+use catlip_schemas::Vocab;
+
+use crate::checkpoint::{self, Damage};
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::eval::{self, Evaluation};
+use crate::metrics::LabelPriors;
+use crate::model::{Vit, Weights};
+use crate::plan::{self, OpenDevice};
+use crate::run_folder::RunFolder;
+
+/// The model of a run at its newest whole checkpoint.
+#[derive(Debug)]
+pub struct TrainedRun {
+    /// The run's config, with the settings of the command.
+    pub config: TrainConfig,
+    /// The device, and which ones were found.
+    pub device: OpenDevice,
+    /// The model.
+    pub vit: Vit,
+    /// Its weights: the average, or the raw ones.
+    pub weights: Weights,
+    /// What the labels mean.
+    pub vocab: Arc<Vocab>,
+    /// How often each label occurs among the training rows.
+    pub priors: Arc<LabelPriors>,
+    /// Step of the checkpoint.
+    pub step: u64,
+    /// Newer checkpoints that are damaged.
+    pub passed_over: Vec<Damage>,
+}
+
+impl TrainedRun {
+    /// Opens the run in `folder` with the averaged weights, or with the `raw` ones.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NoRun`], [`TrainError::Checkpoint`], and what its files may give.
+    pub fn open(folder: &Path, raw: bool, settings: &[String]) -> Result<Self, TrainError> {
+        let run = RunFolder::new(folder);
+        let config = run.config(settings)?;
+        let device = plan::open_device(&config)?;
+        let vocab = run.vocab()?;
+        let priors = run.priors(&vocab)?;
+        let vit = Vit::new(plan::vit_plan(&config, vocab.len()));
+        let mut weights = Weights::zeros(vit.layout(), device.device)
+            .map_err(TrainError::torch("allocate the weights"))?;
+        let whole = checkpoint::newest(folder)?;
+        whole.check_vocab(&vocab.hash())?;
+        whole.restore_weights(&mut weights, raw)?;
+        Ok(Self {
+            config,
+            device,
+            vit,
+            weights,
+            vocab: Arc::new(vocab),
+            priors: Arc::new(priors),
+            step: whole.state.step,
+            passed_over: whole.passed_over,
+        })
+    }
+
+    /// Evaluates on the rows of a data set that the run holds out; on all of them if it was trained
+    /// with a data set of held-out rows, or `data.holdout_percent=0` is set.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NothingHeldOut`], and what [`eval::evaluate`] may give.
+    pub fn evaluate(&self, data: &Path) -> Result<Evaluation, TrainError> {
+        let opened = Arc::new(DataSet::open(data)?);
+        let plan = if self.config.data.holdout_percent == 0.0 {
+            let all = Selection::all(&opened);
+            plan::plan_of_rows(&self.config, opened, all, &self.vocab, &self.priors)
+        } else {
+            plan::eval_plan(&self.config, opened, &self.vocab, &self.priors)?
+        };
+        let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: data.to_path_buf() })?;
+        eval::evaluate(&plan, &self.vit, &self.weights, self.step)
+    }
+}
