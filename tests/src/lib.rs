@@ -12,7 +12,8 @@ use catlip_pipeline::image::jpeg::{Chroma, encode};
 ///
 /// If it is not there.
 pub fn program(name: &str) -> Command {
-    let folder = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));
+    let folder =
+        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));
     let path = folder.unwrap_or_default().join(name);
     assert!(path.is_file(), "{} is not built: cargo build --bins", path.display());
     Command::new(path)
@@ -43,7 +44,8 @@ pub fn told(output: &Output) -> (i32, String, String) {
 /// Never for sizes that libjpeg knows.
 pub fn picture(seed: u8, width_px: u32, height_px: u32) -> Vec<u8> {
     let pixel = |x: u32, y: u32| [x as u8 ^ seed, y as u8, seed];
-    let pixels = (0..height_px).flat_map(|y| (0..width_px).flat_map(move |x| pixel(x, y))).collect();
+    let pixels =
+        (0..height_px).flat_map(|y| (0..width_px).flat_map(move |x| pixel(x, y))).collect();
     match encode(&Image { width_px, height_px, pixels }, 90, Chroma::Yuv420) {
         Ok(bytes) => bytes,
         Err(error) => panic!("{error}"),

@@ -58,7 +58,8 @@ fn version_1_is_fed_in_the_order_of_version_1() {
         depth_batches: 1,
     };
     let batch = Feed::start(plan).unwrap().next().unwrap().unwrap();
-    let heads: Vec<String> = batch.sample_ids.iter().map(|i| i.to_string()[..4].to_owned()).collect();
+    let heads: Vec<String> =
+        batch.sample_ids.iter().map(|i| i.to_string()[..4].to_owned()).collect();
     assert_eq!(heads.join(" "), "GOLDENORDER");
     let Targets::LabelsCsr { offsets, ids } = batch.targets.clone();
     assert_eq!((offsets.len(), ids.len()), (8, 0xDEAD));

@@ -235,8 +235,10 @@ fn a_signal_keeps_what_is_whole_and_says_how_to_go_on() {
 fn labels_are_a_filter() {
     let place = Place::new();
     std::fs::write(place.path("captions.txt"), "hot dog on a cell phone\n\n").unwrap();
-    let (code, out, err) =
-        told(&run("catlip-prep", &["labels", "--keys", "wnid", "--input", &place.text("captions.txt")]));
+    let (code, out, err) = told(&run(
+        "catlip-prep",
+        &["labels", "--keys", "wnid", "--input", &place.text("captions.txt")],
+    ));
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(
         out,

@@ -49,15 +49,17 @@ pub fn lighter(colour: Rgb, by: f32) -> Rgb {
     blend(colour, [255, 255, 255], by)
 }
 
-/// A strong colour of any hue.
-pub fn vivid(draws: &mut Draws) -> Rgb {
-    let (hue, saturation) = (draws.between(0.0, 360.0), draws.between(0.5, 0.95));
+/// A strong colour, four times of five within 20° of the `hue` that such a thing usually has.
+pub fn vivid(draws: &mut Draws, hue: f32) -> Rgb {
+    let spread = if draws.chance(0.8) { 20.0 } else { 180.0 };
+    let (hue, saturation) = (hue + draws.between(-spread, spread), draws.between(0.5, 0.95));
     hsv(hue, saturation, draws.between(0.5, 0.95))
 }
 
-/// One of `choices`, each channel moved by up to 18.
+/// One of `choices`, three times of four the first, each channel moved by up to 18.
 pub fn about(draws: &mut Draws, choices: &[Rgb]) -> Rgb {
-    draws.pick(choices).map(|c| (f32::from(c) + draws.between(-18.0, 18.0)).clamp(0.0, 255.0) as u8)
+    let usual = if draws.chance(0.7) { &choices[..1] } else { choices };
+    draws.pick(usual).map(|c| (f32::from(c) + draws.between(-18.0, 18.0)).clamp(0.0, 255.0) as u8)
 }
 
 #[cfg(test)]

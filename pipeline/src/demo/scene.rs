@@ -17,10 +17,10 @@ const COLOURS_TRIED: u64 = 8;
 /// Layouts tried before scenes are thinned to one thing, which nothing can hide.
 const LAYOUTS_TRIED: u64 = 24;
 /// How many scenes have 1, 2, 3, 4 and 5 things, as weights.
-const COUNTS: [f32; 5] = [0.16, 0.24, 0.25, 0.2, 0.15];
+const COUNTS: [f32; 5] = [0.26, 0.28, 0.22, 0.14, 0.1];
 /// Least and greatest half height of a thing, by the number of things, in parts of the side.
 const RADII: [(f32, f32); 5] =
-    [(0.26, 0.44), (0.22, 0.36), (0.2, 0.31), (0.18, 0.28), (0.17, 0.25)];
+    [(0.32, 0.46), (0.27, 0.38), (0.24, 0.33), (0.22, 0.3), (0.21, 0.28)];
 
 /// A kind of thing that can be seen in a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,9 +136,9 @@ fn place_of(d: &mut Draws, total: usize, thing: usize, drawn: &[(Place, usize)])
         }
     }
     let most = match THINGS[thing].turn {
-        Turn::Upright => 15.0,
-        Turn::Leaning => 40.0,
-        Turn::Any => 180.0,
+        Turn::Upright => 10.0,
+        Turn::Leaning => 20.0,
+        Turn::Any => 60.0,
     };
     Place {
         x: best.0,

@@ -13,11 +13,11 @@ use super::{things_of_nature as nature, things_of_use as used, things_outdoors a
 /// How far a thing may be turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It stands or hangs: up to 15° either way.
+    /// It stands or hangs: up to 10° either way.
     Upright,
-    /// It leans or flies: up to 40° either way.
+    /// It leans or flies: up to 20° either way.
     Leaning,
-    /// It lies anyhow: 360°.
+    /// It lies anyhow: up to 60° either way.
     Any,
 }
 

@@ -75,7 +75,7 @@ pub fn cloud(p: &mut Pen, d: &mut Draws) {
 
 /// A body with tail, fins, eye and gill.
 pub fn fish(p: &mut Pen, d: &mut Draws) {
-    let colour = vivid(d);
+    let colour = vivid(d, 28.0);
     let fin = darker(colour, 0.3);
     p.blob(&[[0.4, 0.0], [0.98, -0.48], [0.85, 0.0], [0.98, 0.48]], fin);
     p.poly(&[[-0.3, -0.3], [0.25, -0.7], [0.3, -0.2]], fin);
@@ -192,8 +192,8 @@ pub fn star(p: &mut Pen, d: &mut Draws) {
 
 /// Four spotted wings, a body and feelers.
 pub fn butterfly(p: &mut Pen, d: &mut Draws) {
-    let colour = vivid(d);
-    let spot = if d.chance(0.5) { lighter(colour, 0.6) } else { vivid(d) };
+    let colour = vivid(d, 280.0);
+    let spot = if d.chance(0.5) { lighter(colour, 0.6) } else { vivid(d, 45.0) };
     for side in [-1.0, 1.0] {
         let upper = [[0.05, -0.1], [0.35, -0.72], [0.92, -0.78], [0.88, -0.15], [0.4, 0.05]];
         let lower = [[0.05, 0.0], [0.5, 0.05], [0.76, 0.4], [0.5, 0.82], [0.18, 0.5]];

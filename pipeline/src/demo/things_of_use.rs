@@ -20,7 +20,7 @@ pub fn anchor(p: &mut Pen, d: &mut Draws) {
 
 /// A shaft, a broad head, two pairs of feathers.
 pub fn arrow(p: &mut Pen, d: &mut Draws) {
-    let colour = vivid(d);
+    let colour = vivid(d, 0.0);
     p.line(&[[-0.85, 0.0], [0.5, 0.0]], 0.2, colour);
     p.poly(&[[0.98, 0.0], [0.3, -0.52], [0.45, 0.0], [0.3, 0.52]], colour);
     for x in [-0.62, -0.85] {
@@ -43,7 +43,7 @@ pub fn bell(p: &mut Pen, d: &mut Draws) {
 
 /// An open volume: two pages with lines over a cover.
 pub fn book(p: &mut Pen, d: &mut Draws) {
-    let cover = vivid(d);
+    let cover = vivid(d, 235.0);
     let page = about(d, &[WHITE, [238, 228, 200]]);
     p.poly(
         &[[-0.98, -0.5], [0.0, -0.38], [0.98, -0.5], [0.98, 0.7], [0.0, 0.84], [-0.98, 0.7]],
@@ -110,7 +110,7 @@ pub fn chair(p: &mut Pen, d: &mut Draws) {
 
 /// A round face with twelve marks and two hands.
 pub fn clock(p: &mut Pen, d: &mut Draws) {
-    let rim = vivid(d);
+    let rim = vivid(d, 50.0);
     let face = about(d, &[WHITE, [244, 232, 200]]);
     p.oval(0.0, 0.0, 0.97, 0.97, rim);
     p.oval(0.0, 0.0, 0.78, 0.78, face);
@@ -128,7 +128,7 @@ pub fn clock(p: &mut Pen, d: &mut Draws) {
 
 /// A tapering vessel with a handle and steam, on a saucer.
 pub fn cup(p: &mut Pen, d: &mut Draws) {
-    let colour = vivid(d);
+    let colour = vivid(d, 175.0);
     p.oval(-0.1, 0.82, 0.84, 0.14, lighter(colour, 0.5));
     p.arc([0.52, 0.1], [0.33, 0.3], -100.0, 100.0, 0.14, colour);
     p.blob(
@@ -144,7 +144,7 @@ pub fn cup(p: &mut Pen, d: &mut Draws) {
 
 /// A shell with zigzag cords between two hoops, and two sticks.
 pub fn drum(p: &mut Pen, d: &mut Draws) {
-    let shell = vivid(d);
+    let shell = vivid(d, 355.0);
     let hoop = about(d, &[GOLD, WHITE, [90, 60, 40]]);
     p.rect(-0.82, -0.25, 0.82, 0.62, shell);
     p.oval(0.0, 0.62, 0.82, 0.26, shell);
@@ -195,7 +195,7 @@ pub fn hat(p: &mut Pen, d: &mut Draws) {
     p.poly(&[[-0.58, -0.72], [0.58, -0.72], [0.5, 0.6], [-0.5, 0.6]], felt);
     p.oval(0.0, 0.6, 0.5, 0.12, felt);
     p.oval(0.0, -0.72, 0.58, 0.16, lighter(felt, 0.2));
-    p.poly(&[[-0.52, 0.25], [0.52, 0.25], [0.5, 0.58], [-0.5, 0.58]], vivid(d));
+    p.poly(&[[-0.52, 0.25], [0.52, 0.25], [0.5, 0.58], [-0.5, 0.58]], vivid(d, 0.0));
 }
 
 /// A ring, a shank and two teeth.
@@ -221,7 +221,7 @@ pub fn ladder(p: &mut Pen, d: &mut Draws) {
 
 /// A shade on a thin stand, with a lit bulb's glow under it.
 pub fn lamp(p: &mut Pen, d: &mut Draws) {
-    let shade = vivid(d);
+    let shade = vivid(d, 320.0);
     let stand = about(d, &[GREY, GOLD, INK]);
     p.poly(&[[-0.4, -0.12], [0.4, -0.12], [0.62, 0.3], [-0.62, 0.3]], [255, 240, 150]);
     p.line(&[[0.0, -0.2], [0.0, 0.85]], 0.13, stand);
@@ -232,7 +232,7 @@ pub fn lamp(p: &mut Pen, d: &mut Draws) {
 
 /// Two crossed blades with two rings for the fingers.
 pub fn scissors(p: &mut Pen, d: &mut Draws) {
-    let handle = vivid(d);
+    let handle = vivid(d, 20.0);
     let steel = about(d, &[[200, 204, 212], GREY]);
     for side in [-1.0, 1.0] {
         let x = |x: f32| x * side;
@@ -245,8 +245,8 @@ pub fn scissors(p: &mut Pen, d: &mut Draws) {
 
 /// A scalloped canopy in gores over a hooked stick.
 pub fn umbrella(p: &mut Pen, d: &mut Draws) {
-    let colour = vivid(d);
-    let other = if d.chance(0.5) { lighter(colour, 0.6) } else { vivid(d) };
+    let colour = vivid(d, 265.0);
+    let other = if d.chance(0.5) { lighter(colour, 0.6) } else { vivid(d, 60.0) };
     p.line(&[[0.0, -0.9], [0.0, 0.72]], 0.09, BROWN);
     p.arc([0.17, 0.72], [0.17, 0.2], 0.0, 180.0, 0.09, BROWN);
     p.line(&[[0.0, -0.97], [0.0, -0.8]], 0.07, INK);

@@ -27,7 +27,7 @@ pub fn bridge(p: &mut Pen, d: &mut Draws) {
 
 /// A cabin with windows on a body with two wheels.
 pub fn car(p: &mut Pen, d: &mut Draws) {
-    let paint = vivid(d);
+    let paint = vivid(d, 210.0);
     p.poly(&[[-0.58, -0.05], [-0.34, -0.55], [0.36, -0.55], [0.66, -0.05]], paint);
     p.poly(&[[-0.44, -0.06], [-0.27, -0.43], [-0.02, -0.43], [-0.02, -0.06]], PANE);
     p.poly(&[[0.06, -0.06], [0.06, -0.43], [0.3, -0.43], [0.5, -0.06]], PANE);
@@ -60,7 +60,8 @@ pub fn fence(p: &mut Pen, d: &mut Draws) {
 
 /// A waving cloth with bars on a pole.
 pub fn flag(p: &mut Pen, d: &mut Draws) {
-    let colours = [vivid(d), if d.chance(0.6) { WHITE } else { vivid(d) }, vivid(d)];
+    let colours =
+        [vivid(d, 0.0), if d.chance(0.6) { WHITE } else { vivid(d, 60.0) }, vivid(d, 225.0)];
     let wave = |x: f32| 0.07 * (if x < 0.2 { x + 0.7 } else { 1.1 - x });
     for (i, &colour) in colours.iter().enumerate() {
         let y = -0.92 + 0.32 * i as f32;
@@ -142,7 +143,7 @@ pub fn snowman(p: &mut Pen, d: &mut Draws) {
     p.oval(0.0, -0.45, 0.29, 0.28, snow);
     p.line(&[[-0.36, -0.62], [0.36, -0.62]], 0.09, hat);
     p.rect(-0.22, -0.98, 0.22, -0.62, hat);
-    p.line(&[[-0.3, -0.2], [0.28, -0.2], [0.34, 0.12]], 0.1, vivid(d));
+    p.line(&[[-0.3, -0.2], [0.28, -0.2], [0.34, 0.12]], 0.1, vivid(d, 200.0));
     p.poly(&[[0.0, -0.5], [0.36, -0.4], [0.0, -0.36]], [240, 130, 40]);
     for (x, y) in [(-0.11, -0.52), (0.11, -0.54), (0.0, 0.0), (0.0, 0.42), (0.0, 0.66)] {
         p.oval(x, y, 0.05, 0.05, INK);
