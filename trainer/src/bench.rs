@@ -74,9 +74,8 @@ fn measure(
         Ok(())
     })?;
     let (_, forward_secs) = repeat(budget, || {
-        let logits = tch::no_grad(|| {
-            state.vit.forward(&state.weights, &batch.images_bchw, Mode::Eval)
-        })?;
+        let logits =
+            tch::no_grad(|| state.vit.forward(&state.weights, &batch.images_bchw, Mode::Eval))?;
         logits.f_double_value(&[0, 0]).map(|_| ())
     })?;
     let (_, update_secs) = repeat(budget / 4, || {
@@ -133,10 +132,6 @@ fn waves(
     Ok(DeviceBatch {
         images_bchw: images_bhwc.f_permute([0, 3, 1, 2])?,
         num_images: config.train.batch as u64,
-        targets: SparseTargets {
-            rows_k,
-            labels_k,
-            weights_b: Tensor::f_ones([b], on_device)?,
-        },
+        targets: SparseTargets { rows_k, labels_k, weights_b: Tensor::f_ones([b], on_device)? },
     })
 }

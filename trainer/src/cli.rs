@@ -246,7 +246,10 @@ fn described(plan: &TrainPlan) -> String {
 
 fn warn_of_damage(run: &TrainedRun) {
     for damage in &run.passed_over {
-        say(&format!("warning: checkpoint of step {} is passed over: {}", damage.step, damage.message));
+        say(&format!(
+            "warning: checkpoint of step {} is passed over: {}",
+            damage.step, damage.message
+        ));
     }
 }
 

@@ -33,11 +33,7 @@ pub struct Prediction {
 /// # Errors
 ///
 /// [`TrainError::Io`], [`TrainError::Image`], [`TrainError::Torch`].
-pub fn predict(
-    run: &TrainedRun,
-    path: &Path,
-    count: usize,
-) -> Result<Vec<Prediction>, TrainError> {
+pub fn predict(run: &TrainedRun, path: &Path, count: usize) -> Result<Vec<Prediction>, TrainError> {
     let side_px = run.config.train.image_px;
     let encoded = fs::read(path).map_err(TrainError::io("read", path))?;
     let mut pixels = vec![0; side_px * side_px * 3];

@@ -256,9 +256,9 @@ fn evaluate(
     let Some(eval_plan) = &plan.eval else { return Ok(None) };
     let EvalPlan { num_rows, .. } = *eval_plan;
     watch.see(Event::Evaluating { num_rows });
-    let evaluation = meters.evaluate.measure(|| {
-        eval::evaluate(eval_plan, &state.vit, state.best_weights(), state.step)
-    })?;
+    let evaluation = meters
+        .evaluate
+        .measure(|| eval::evaluate(eval_plan, &state.vit, state.best_weights(), state.step))?;
     let summary = &evaluation.report.summary;
     log.add(&LogLine::Eval(EvalLine { step: state.step, summary: summary.clone() }))?;
     watch.see(Event::Evaluated { step: state.step, summary });
@@ -272,9 +272,7 @@ fn save(
     watch: &mut dyn Watch,
 ) -> Result<u64, TrainError> {
     let keep_last = plan.config.checkpoint.keep_last;
-    meters
-        .save
-        .measure(|| checkpoint::save(plan.run.path(), state, &plan.identity, keep_last))?;
+    meters.save.measure(|| checkpoint::save(plan.run.path(), state, &plan.identity, keep_last))?;
     watch.see(Event::Saved { step: state.step });
     Ok(state.step)
 }

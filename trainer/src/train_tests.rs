@@ -57,11 +57,24 @@ fn jpeg(colour: [u8; 3], shade: u8) -> Vec<u8> {
 
 fn config(settings: &[&str]) -> TrainConfig {
     let base = [
-        "model.width=16", "model.depth=1", "model.heads=2", "model.positions=1",
-        "train.steps=8", "train.batch=8", "train.image_px=16", "train.seed=5",
-        "optim.lr_max=3e-3", "optim.warmup_steps=2", "optim.ema_momentum=0.2",
-        "data.holdout_percent=30", "eval.min_positives=2", "eval.batch=7", "feed.threads=2",
-        "runtime.device=cpu", "runtime.threads=1", "runtime.log_every_steps=1",
+        "model.width=16",
+        "model.depth=1",
+        "model.heads=2",
+        "model.positions=1",
+        "train.steps=8",
+        "train.batch=8",
+        "train.image_px=16",
+        "train.seed=5",
+        "optim.lr_max=3e-3",
+        "optim.warmup_steps=2",
+        "optim.ema_momentum=0.2",
+        "data.holdout_percent=30",
+        "eval.min_positives=2",
+        "eval.batch=7",
+        "feed.threads=2",
+        "runtime.device=cpu",
+        "runtime.threads=1",
+        "runtime.log_every_steps=1",
     ];
     let settings: Vec<_> = base.iter().chain(settings).map(|text| text.to_string()).collect();
     TrainConfig::load(None, &settings).unwrap()
@@ -219,7 +232,8 @@ fn a_folder_with_a_run_is_not_overwritten() {
 fn a_resume_with_another_setting_names_it() {
     let prepared = prepared();
     fit(config(&[]), &request(&prepared, "run", false)).unwrap();
-    let error = fit(config(&["optim.lr_max=1e-3"]), &request(&prepared, "run", true)).err().unwrap();
+    let error =
+        fit(config(&["optim.lr_max=1e-3"]), &request(&prepared, "run", true)).err().unwrap();
     let expected = "the run was begun with `optim.lr_max` = 0.003, this command says 0.001";
     assert_eq!(error.to_string(), expected);
 }

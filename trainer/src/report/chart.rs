@@ -153,7 +153,11 @@ fn draw_series(out: &mut String, series: &Series, x: &Axis, y: &Axis) {
     // A few points are told apart by dots; a line of one point would not be seen at all.
     if places.len() <= 24 && series.style != "dashed" {
         for (x, y) in places {
-            _ = writeln!(out, "<circle class=\"{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>", series.style);
+            _ = writeln!(
+                out,
+                "<circle class=\"{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>",
+                series.style
+            );
         }
     }
 }
