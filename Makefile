@@ -30,7 +30,8 @@ demo: build ## draws scenes, prepares them, trains on them, writes demo/run/repo
 	@scripts/demo.sh $(CARGO_OUT) demo
 
 .PHONY: test
-test: setup ## formatting, lints, docs, all tests, every benchmark at a tiny size
+test: ## formatting, lints, docs, all tests, every benchmark at a tiny size
+	@scripts/setup.sh --tests
 	cargo fmt --all --check
 	cargo build $(CARGO_SCOPE) --bins
 	cargo test $(CARGO_SCOPE) --no-fail-fast

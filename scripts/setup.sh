@@ -2,7 +2,8 @@
 # Makes a clone ready to build: checks the tools, fetches nasm and libtorch into `.deps`.
 #
 # In: the machine's tools; `LIBTORCH` (a libtorch 2.11 to use), `CATLIP_NO_SIMD=1` (do without
-# nasm). Out: `.deps/libtorch` (what the build links against), `.deps/bin`, `.deps/env`, and one
+# nasm); `--tests` for what only tests need. Out: `.deps/libtorch` (what the build links against),
+# `.deps/bin`, `.deps/env`, and one
 # line for each thing found or done. Never: needs root, writes outside the checkout, asks.
 # Run it as often as you like: what is there is kept.
 set -Eeuo pipefail
@@ -13,6 +14,7 @@ readonly TORCH=2.11                    # What tch 0.24.0 is written for.
 readonly TORCH_WHEEL=torch==2.11.0
 # All that libtorch_cpu.so itself needs of CUDA: 13 MB, where the whole is 3 GB.
 readonly TORCH_SMALL=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+readonly PYARROW_WHEEL=pyarrow==26.0.1
 readonly DEPS=$PWD/.deps
 readonly LINKS=$DEPS/libtorch
 
@@ -150,16 +152,10 @@ for folder in (spec.submodule_search_locations or []) if spec else []:
 '
 }
 
-# install_torch: pip installs libtorch into .deps/python, whole or not at all.
-install_torch() {
-    local new=$DEPS/tmp/python want what pip
-    if has_gpu; then
-        want=("$TORCH_WHEEL") what="3 GB with CUDA"
-    else
-        want=(--no-deps "$TORCH_WHEEL" "${TORCH_SMALL[@]}") what="0.5 GB without CUDA"
-    fi
-    rm -rf "$DEPS/tmp"
-    mkdir -p "$DEPS/tmp"
+# pip_into DIR PACKAGE...: pip installs packages into a folder of ours.
+pip_into() {
+    local target=$1 pip
+    shift
     if python3 -m pip --version >/dev/null 2>&1; then
         pip=(python3 -m pip)
     elif python3 -m venv "$DEPS/tmp/venv" >/dev/null 2>&1; then
@@ -168,11 +164,39 @@ install_torch() {
         missing "python3 has no pip" "installing libtorch" \
             "\`apt-get install python3-pip\`, or set LIBTORCH to a libtorch $TORCH"
     fi
-    say libtorch "pip installs $TORCH_WHEEL into .deps/python ($what)"
     # --target: Debian guards its own Python against pip, and a folder of ours is not its own.
     # TMPDIR: 1.3 GB are unpacked there first, too much for a /tmp in memory.
     TMPDIR=$DEPS/tmp "${pip[@]}" install --quiet --disable-pip-version-check --no-compile \
-        --root-user-action=ignore --target "$new" "${want[@]}" ||
+        --root-user-action=ignore --target "$target" "$@"
+}
+
+# find_pyarrow: for the test in which an engine that is not ours reads our files; 150 MB.
+find_pyarrow() {
+    if python3 -c 'import pyarrow' 2>/dev/null || [ -d "$DEPS/pyarrow" ]; then
+        say pyarrow "is there"
+        return
+    fi
+    mkdir -p "$DEPS/tmp"
+    if pip_into "$DEPS/tmp/pyarrow" --no-deps "$PYARROW_WHEEL"; then
+        mv "$DEPS/tmp/pyarrow" "$DEPS/pyarrow"
+        say pyarrow "installed into .deps/pyarrow"
+    else
+        say pyarrow "could not be installed: the test that needs it will say that it is skipped"
+    fi
+}
+
+# install_torch: pip installs libtorch into .deps/python, whole or not at all.
+install_torch() {
+    local new=$DEPS/tmp/python want what
+    if has_gpu; then
+        want=("$TORCH_WHEEL") what="3 GB with CUDA"
+    else
+        want=(--no-deps "$TORCH_WHEEL" "${TORCH_SMALL[@]}") what="0.5 GB without CUDA"
+    fi
+    rm -rf "$DEPS/tmp"
+    mkdir -p "$DEPS/tmp"
+    say libtorch "pip installs $TORCH_WHEEL into .deps/python ($what)"
+    pip_into "$new" "${want[@]}" ||
         missing "pip could not install $TORCH_WHEEL" "the trainer" \
             "see pip's message above; or set LIBTORCH to a libtorch $TORCH"
     rm -rf "$DEPS/python"
@@ -285,3 +309,4 @@ find_nasm
 drop_stale_jpeg
 find_libtorch
 write_env
+[ "${1:-}" != --tests ] || find_pyarrow

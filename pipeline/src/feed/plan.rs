@@ -19,7 +19,7 @@ pub enum LastBatch {
 }
 
 /// Everything that decides a feed's batches, and how fast they come.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct FeedPlan {
     /// The snapshot that is read.
     pub data: Arc<DataSet>,
