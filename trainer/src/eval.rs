@@ -25,7 +25,7 @@ const SHOWN_ROWS: u64 = 24;
 const SHOWN_LABELS: i64 = 5;
 
 /// What an evaluation is measured against.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EvalPlan {
     /// Held-out rows, each once, in the order of the data set.
     pub feed: FeedPlan,
