@@ -1,1 +1,84 @@
-//! The trainer's tests follow.
+//! The whole line by its programs: shards in, a trained checkpoint out, evaluated.
+#![expect(clippy::unwrap_used, reason = "a test that fails says so by a panic")]
+
+use std::path::Path;
+
+use catlip_tests::{files_of, run, told};
+
+const SETTINGS: [&str; 9] = [
+    "model.width=64",
+    "model.depth=2",
+    "model.heads=1",
+    "model.positions=16",
+    "model.patch_px=8",
+    "train.image_px=32",
+    "train.batch=16",
+    "train.steps=8",
+    "checkpoint.every_steps=4",
+];
+
+fn ok(program: &str, arguments: &[&str]) -> String {
+    let (code, out, err) = told(&run(program, arguments));
+    assert_eq!(code, 0, "{program} {arguments:?}: {out}{err}");
+    out
+}
+
+fn fit(dir: &Path, out: &str, more: &[&str]) -> (i32, String, String) {
+    let text = |name: &str| dir.join(name).display().to_string();
+    let (train, heldout, run_folder) = (text("train"), text("heldout"), text(out));
+    let mut arguments =
+        vec!["fit", "--data", &train, "--val", &heldout, "--out", &run_folder, "--set", "feed.lanes=2"];
+    for setting in SETTINGS {
+        arguments.extend(["--set", setting]);
+    }
+    arguments.extend(more);
+    told(&run("catlip-train", &arguments))
+}
+
+#[test]
+fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    let text = |name: &str| dir.join(name).display().to_string();
+    ok("catlip-prep", &["demo-data", "--output", &text("shards"), "--scenes", "96", "--heldout", "32"]);
+    for part in ["train", "heldout"] {
+        let input = text(&format!("shards/{part}-*.tar"));
+        ok("catlip-prep", &["run", "--quiet", "--input", &input, "--output", &text(part)]);
+    }
+    let recipe = dir.join("empty.toml");
+    std::fs::write(&recipe, "").unwrap();
+    let recipe = recipe.display().to_string();
+
+    let (code, out, err) = fit(dir, "run", &["--recipe", &recipe]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.lines().last().unwrap().starts_with("held-out mAP 0."), "{out}");
+    let latest = std::fs::read_to_string(dir.join("run/LATEST")).unwrap();
+    assert!(latest.contains("step-00000008"), "{latest}");
+    let report = std::fs::read_to_string(dir.join("run/report.html")).unwrap();
+    assert!(report.contains("<svg") && !report.contains("src=\"http"));
+
+    // A second run of the same words comes to the same weights.
+    assert_eq!(fit(dir, "again", &["--recipe", &recipe, "--set", "feed.threads=3"]).0, 0);
+    let weights = |name: &str| {
+        files_of(&dir.join(name))
+            .into_iter()
+            .filter(|(file, _)| file.ends_with("step-00000008/model.safetensors"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(weights("run").len(), 1);
+    assert!(weights("run") == weights("again"));
+
+    let out = ok("catlip-train", &["eval", "--run", &text("run"), "--data", &text("heldout")]);
+    assert!(out.contains("held-out mAP 0."), "{out}");
+
+    let picture = dir.join("picture.jpg");
+    std::fs::write(&picture, catlip_tests::picture(3, 80, 60)).unwrap();
+    let out = ok("catlip-train", &["predict", "--run", &text("run"), &picture.display().to_string()]);
+    assert!(out.contains("picture.jpg"), "{out}");
+
+    let (code, _, err) = fit(dir, "run", &["--recipe", &recipe]);
+    assert_eq!(code, 6, "an existing run needs --resume: {err}");
+    let (code, _, err) = fit(dir, "wrong", &["--recipe", &recipe, "--set", "train.bacth=3"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("did you mean `train.batch`?"), "{err}");
+}
