@@ -62,9 +62,12 @@ fn measure(
 pub fn run(folder: &Path, scenes: usize) -> Result<Vec<Measured>, Failure> {
     let shards = folder.join("shards");
     let config = DemoConfig { scenes_train: scenes, scenes_heldout: 1, ..DemoConfig::default() };
-    let mut all = vec![measure("draw scenes", "scenes", |_| {
-        Ok(write_demo(&shards, &config)?.scenes as u64)
-    })?];
+    let mut all =
+        vec![measure(
+            "draw scenes",
+            "scenes",
+            |_| Ok(write_demo(&shards, &config)?.scenes as u64),
+        )?];
     let list = ShardList::expand(&[shards.join("train-*.tar").display().to_string()], None)?;
     all.push(read_samples(&list)?);
     all.push(decode(&list)?);
@@ -92,7 +95,10 @@ fn read_samples(list: &ShardList) -> Result<Measured, Failure> {
 }
 
 /// Calls `work` with every file of every sample.
-fn each_file(list: &ShardList, mut work: impl FnMut(&str, &[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+fn each_file(
+    list: &ShardList,
+    mut work: impl FnMut(&str, &[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     for shard in &list.0 {
         let map = MappedFile::open(&shard.path)?;
         for sample in SampleReader::new(TarBytes::open(&map)?, false) {

@@ -242,7 +242,7 @@ fn labels_are_a_filter() {
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(
         out,
-        "{\"caption\":\"hot dog on a cell phone\",\"synsets\":[\"n02084071\",\"n02991555\"]}\n\
+        "{\"caption\":\"hot dog on a cell phone\",\"synsets\":[\"n02084071\",\"n02991711\"]}\n\
          {\"caption\":\"\",\"synsets\":[]}\n"
     );
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use catlip_tests::{files_of, run, told};
 
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 11] = [
+    "feed.lanes=2",
+    "eval.min_positives=1",
     "model.width=64",
     "model.depth=2",
     "model.heads=1",
@@ -26,8 +28,7 @@ fn ok(program: &str, arguments: &[&str]) -> String {
 fn fit(dir: &Path, out: &str, more: &[&str]) -> (i32, String, String) {
     let text = |name: &str| dir.join(name).display().to_string();
     let (train, heldout, run_folder) = (text("train"), text("heldout"), text(out));
-    let mut arguments =
-        vec!["fit", "--data", &train, "--val", &heldout, "--out", &run_folder, "--set", "feed.lanes=2"];
+    let mut arguments = vec!["fit", "--data", &train, "--val", &heldout, "--out", &run_folder];
     for setting in SETTINGS {
         arguments.extend(["--set", setting]);
     }
@@ -40,7 +41,8 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path();
     let text = |name: &str| dir.join(name).display().to_string();
-    ok("catlip-prep", &["demo-data", "--output", &text("shards"), "--scenes", "96", "--heldout", "32"]);
+    let numbers = ["--scenes", "96", "--heldout", "32"];
+    ok("catlip-prep", &[&["demo-data", "--output", &text("shards")], &numbers[..]].concat());
     for part in ["train", "heldout"] {
         let input = text(&format!("shards/{part}-*.tar"));
         ok("catlip-prep", &["run", "--quiet", "--input", &input, "--output", &text(part)]);
@@ -73,7 +75,8 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
 
     let picture = dir.join("picture.jpg");
     std::fs::write(&picture, catlip_tests::picture(3, 80, 60)).unwrap();
-    let out = ok("catlip-train", &["predict", "--run", &text("run"), &picture.display().to_string()]);
+    let picture = picture.display().to_string();
+    let out = ok("catlip-train", &["predict", "--run", &text("run"), &picture]);
     assert!(out.contains("picture.jpg"), "{out}");
 
     let (code, _, err) = fit(dir, "run", &["--recipe", &recipe]);

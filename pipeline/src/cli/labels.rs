@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn lines_and_json_lines_give_the_same() {
         let expected = "{\"caption\":\"An image of black dog.\",\
-                        \"synsets\":[\"n5928118\",\"n9636339\",\"n2084071\"]}\n";
+                        \"synsets\":[\"n5928118\",\"n4960277\",\"n2084071\"]}\n";
         assert_eq!(labelled(b"An image of black dog.\n", false).unwrap(), expected);
         let json = br#"{"caption": "An image of black dog.", "url": 1}"#;
         assert_eq!(labelled(json, false).unwrap(), expected);

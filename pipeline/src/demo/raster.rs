@@ -35,7 +35,8 @@ pub fn sin_cos(degrees: f32) -> (f32, f32) {
     }
 }
 
-/// The points of an arc about (`x`, `y`), clockwise from degrees `from` to `to`; 0 is right, 90 down.
+/// The points of an arc about (`x`, `y`), clockwise from degrees `from` to `to`; 0 is right,
+/// 90 down.
 pub fn arc_points(x: f32, y: f32, rx: f32, ry: f32, from: f32, to: f32) -> Vec<Point> {
     let steps = ((to - from).abs() / 360.0 * OVAL_POINTS as f32).ceil().max(2.0) as usize;
     let at = |step: usize| {

@@ -17,10 +17,10 @@ const COLOURS_TRIED: u64 = 8;
 /// Layouts tried before scenes are thinned to one thing, which nothing can hide.
 const LAYOUTS_TRIED: u64 = 24;
 /// How many scenes have 1, 2, 3, 4 and 5 things, as weights.
-const COUNTS: [f32; 5] = [0.32, 0.3, 0.19, 0.11, 0.08];
+const COUNTS: [f32; 5] = [0.3, 0.28, 0.18, 0.13, 0.11];
 /// Least and greatest half height of a thing, by the number of things, in parts of the side.
 const RADII: [(f32, f32); 5] =
-    [(0.32, 0.46), (0.27, 0.38), (0.24, 0.33), (0.22, 0.3), (0.21, 0.28)];
+    [(0.32, 0.46), (0.27, 0.38), (0.24, 0.33), (0.2, 0.28), (0.17, 0.24)];
 
 /// A kind of thing that can be seen in a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]

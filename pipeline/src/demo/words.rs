@@ -286,7 +286,8 @@ mod tests {
 
         #[test]
         fn every_word_is_known(seed: u64, thing in 0..THINGS.len(), ground in 0..NAMED.len()) {
-            let known: BTreeSet<_> = PLAIN.split_whitespace().chain(lexicon().into_keys()).collect();
+            let plain = PLAIN.split_whitespace();
+            let known: BTreeSet<_> = plain.chain(lexicon().into_keys()).collect();
             let scene = scene(Some(ground), &[(thing, 1), ((thing + 1) % THINGS.len(), 2)]);
             for caption in captions(&mut Draws::new(seed, &[]), &scene) {
                 for word in words(&caption) {

@@ -295,7 +295,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 0u32..5) {
+        fn hostile_bytes_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 0u32..5,
+        ) {
             let _ = GroupImages::parse(bytes, rows);
         }
     }

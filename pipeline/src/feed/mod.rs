@@ -19,10 +19,12 @@ pub mod slot;
 pub mod batch;
 pub mod queue;
 pub mod plan;
+pub mod error;
 pub mod run;
 
 pub use batch::{HostBatch, Targets};
+pub use error::FeedError;
 pub use plan::{FeedPlan, LastBatch, Viewing};
-pub use run::{Feed, FeedError, FeedStats};
+pub use run::{Feed, FeedStats};
 pub use selection::Selection;
 pub use view::View;

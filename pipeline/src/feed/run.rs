@@ -15,14 +15,14 @@ use catlip_schemas::{ColumnSet, Cursor, SampleId};
 
 use super::batch::{HostBatch, OpenBatch, SlotOutcome};
 use super::draw::{Draws, Purpose};
-use super::group::{GroupError, GroupHandle};
+use super::error::FeedError;
+use super::group::GroupHandle;
 use super::labels::LabelStore;
 use super::order::{Layout, Order, RowAt};
 use super::plan::{FeedPlan, LastBatch};
 use super::queue::{PrefetchQueue, QueueStats};
 use super::slot::SlotBuffer;
 use super::view::fill_slot;
-use crate::error::PrepError;
 use crate::image::resize::Resizer;
 use crate::metrics::{Counter, StageMeter};
 
@@ -31,51 +31,6 @@ const TASKS_MAX: usize = 1024;
 
 /// Row groups that wait to be read ahead.
 const READ_AHEAD_MAX: usize = 4096;
-
-/// Why a feed ended before its last step.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum FeedError {
-    /// The cursor does not belong to this data.
-    #[error("the cursor is of {what} {found}, expected {expected}")]
-    Cursor {
-        /// Snapshot, order version or position.
-        what: &'static str,
-        /// In the cursor.
-        found: u64,
-        /// Of the data set and program.
-        expected: u64,
-    },
-    /// Not a single batch fits the rows on offer.
-    #[error("{rows} rows are on offer, too few for one batch of {batch}")]
-    TooFewRows {
-        /// Rows of the selection.
-        rows: u64,
-        /// Batch over all ranks.
-        batch: usize,
-    },
-    /// More ranks than lanes.
-    #[error("{world_size} ranks for {lanes} lanes: a rank would have none")]
-    TooManyRanks {
-        /// Ranks.
-        world_size: u32,
-        /// Lanes.
-        lanes: u64,
-    },
-    /// A row group cannot be read.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    /// A column set cannot be read.
-    #[error("{0}")]
-    Data(Arc<PrepError>),
-    /// A thread panicked.
-    #[error("thread `{thread}` panicked: {message}")]
-    Panicked {
-        /// Its name.
-        thread: &'static str,
-        /// What it said.
-        message: String,
-    },
-}
 
 /// What a feed has done so far.
 #[derive(Clone, Debug)]

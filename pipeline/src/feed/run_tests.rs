@@ -7,6 +7,8 @@ use catlip_schemas::{Frequencies, Synsets, VocabCut};
 
 use super::*;
 use crate::config::PrepConfig;
+use crate::feed::Targets;
+use crate::feed::group::GroupError;
 use crate::feed::{Selection, Viewing};
 use crate::image::Image;
 use crate::image::jpeg::{Chroma, encode};
@@ -93,8 +95,6 @@ fn describe(batch: &mut HostBatch) -> Vec<String> {
         })
         .collect()
 }
-
-use crate::feed::Targets;
 
 fn collect(plan: FeedPlan) -> Vec<Vec<String>> {
     let mut feed = Feed::start(plan).unwrap();

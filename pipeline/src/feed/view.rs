@@ -195,7 +195,8 @@ mod tests {
                 let view = viewing.choose((width, height), output, &mut draws(seed));
                 let mut out = vec![0; (output * output * 3) as usize];
                 let mut resizer = Resizer::default();
-                resizer.resize_into(&image, view.region, Filter::Bilinear, (output, output), &mut out);
+                let size_px = (output, output);
+                resizer.resize_into(&image, view.region, Filter::Bilinear, size_px, &mut out);
                 prop_assert!(out.iter().all(|&p| p == 7));
             }
         }
