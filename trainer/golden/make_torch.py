@@ -167,7 +167,10 @@ def adamw():
     value = torch.tensor(sines(8, 0), dtype=torch.float32)
     params = [value[:4].clone().requires_grad_(), value[4:].clone().requires_grad_()]
     optim = torch.optim.AdamW(
-        [{"params": [params[0]], "weight_decay": 0.2}, {"params": [params[1]], "weight_decay": 0.0}],
+        [
+            {"params": [params[0]], "weight_decay": 0.2},
+            {"params": [params[1]], "weight_decay": 0.0},
+        ],
         lr=0.01,
     )
     rows = []

@@ -194,7 +194,8 @@ fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
     let report = bench::bench(&config, &device, num_labels, BENCH_BUDGET)?;
     let [width, depth, heads] = config.model_shape();
     print(&format!(
-        "model    {width} × {depth} blocks, {heads} heads, {:.1} M parameters, {num_labels} labels\n\
+        "model    {width} × {depth} blocks, {heads} heads, {:.1} M parameters, \
+         {num_labels} labels\n\
          batch    {} images of {} px, {} threads\n\
          step     {:.1} images/s ({} steps)\n\
          forward  {:.1} images/s\n\

@@ -142,7 +142,10 @@ mod tests {
             let scores: Vec<f32> = rows.iter().map(|row| f32::from(row.0) - 6.0).collect();
             let positives: Vec<bool> = rows.iter().map(|row| row.1).collect();
             match average_precision(&scores, &positives) {
-                Some(found) => prop_assert!((found - by_definition(&scores, &positives)).abs() < 1e-12),
+                Some(found) => {
+                    let expected = by_definition(&scores, &positives);
+                    prop_assert!((found - expected).abs() < 1e-12);
+                }
                 None => prop_assert!(!positives.contains(&true)),
             }
         }

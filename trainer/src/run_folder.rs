@@ -24,8 +24,8 @@ pub struct RunFolder {
     path: PathBuf,
 }
 
-/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec` differ from machine to machine;
-/// all others are a function of the config and the data.
+/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec` differ between machines; all
+/// others are a function of the config and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum LogLine {

@@ -21,7 +21,8 @@ pub struct Schedule {
 impl Schedule {
     /// The rate of `step`, counted from 0.
     ///
-    /// After the warm-up of w among s steps it is `min + ½ (max − min) (1 + cos(π (step − w) / (s − w)))`.
+    /// After the warm-up of w among s steps it is
+    /// `min + ½ (max − min) (1 + cos(π (step − w) ÷ (s − w)))`.
     /// The reference takes 200,001 steps with w = 10,000, so its divisor is 190,001.
     pub fn lr(&self, step: u64) -> f64 {
         let rate = if step < self.warmup_steps {
@@ -41,7 +42,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    /// The reference's pre-training of ViT-B: 200,000 iterations, the loop runs while `it ≤ 200,000`.
+    /// The reference's pre-training of ViT-B; its loop runs while the iteration is ≤ 200,000.
     const BASE: Schedule = Schedule {
         warmup_start: 1e-6,
         lr_max: 1e-3,

@@ -7,20 +7,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use catlip_pipeline::feed::{Feed, FeedPlan, FeedStats};
+use catlip_pipeline::feed::{Feed, FeedPlan, FeedStats, HostBatch};
 use catlip_pipeline::metrics::StageMeter;
 use tch::Tensor;
 
 use crate::batch::DeviceBatch;
 use crate::checkpoint::{self, CheckpointError, Damage};
 use crate::error::TrainError;
-use crate::eval::{self, EvalPlan, EvalSummary, Evaluation};
+use crate::eval::{self, EvalSummary, Evaluation};
 use crate::model::Vit;
 use crate::plan::TrainPlan;
 use crate::report;
 use crate::run_folder::{EvalLine, Log, LogLine, StepLine};
 use crate::state::TrainState;
-use crate::step::step;
+use crate::step::{StepMetrics, step};
 
 /// What a run tells while it goes on.
 #[derive(Debug)]
@@ -118,76 +118,166 @@ pub fn train(
     let steps = plan.schedule.steps;
 
     // --- state: new, or as the newest whole checkpoint has it ------------------------------------
-    let mut state = new_state(plan)?;
-    let mut saved = resume(plan, &mut state, watch)?;
-    let mut log = plan.run.log_from(state.step, state.step < steps)?;
-    let meters = Meters::default();
-    watch.see(Event::Begun { step: state.step, num_params: state.vit.layout().num_params() });
-    let eval_due = |step| is_due(step, plan.config.eval.every_steps) && step < steps;
-    if saved.is_some() && eval_due(state.step) && log.last_eval() != saved {
-        // A stop came between this step and its evaluation.
-        evaluate(plan, &state, &mut log, &meters, watch)?;
-    }
+    let mut run = Run::begin(plan, watch)?;
+    run.catch_up()?;
 
     // --- steps ----------------------------------------------------------------------------------
-    let left = FeedPlan { start: state.cursor, num_steps: steps - state.step, ..plan.feed.clone() };
-    let mut feed = (left.num_steps > 0).then(|| Feed::start(left)).transpose()?;
-    let mut since_log = Interval::new(&state);
-    while let Some(mut host) = next_batch(&mut feed)? {
-        let batch = meters.copy.measure(|| DeviceBatch::from_host(&mut host, plan.device));
-        let batch = batch.map_err(TrainError::torch("copy a batch"))?;
-        let lr = plan.schedule.lr(state.step);
-        let metrics = meters.step.measure(|| step(&mut state, &batch, lr));
-        let metrics = metrics.map_err(TrainError::torch("take a step"))?;
-        state.cursor = host.cursor;
-        drop(host);
-        watch.see(Event::Stepped { step: state.step });
+    let mut feed = run.start_feed()?;
+    while let Some(host) = next_batch(&mut feed)? {
+        let metrics = run.step(host)?;
+        let at_end = run.state.step == steps;
+        let stopping = stop.load(Ordering::Relaxed) && !at_end;
 
         // --- log --------------------------------------------------------------------------------
-        let at_end = state.step == steps;
-        let stopping = stop.load(Ordering::Relaxed);
-        if is_due(state.step, plan.config.runtime.log_every_steps) || at_end {
-            let loss = finite(&metrics.loss, state.step)?;
-            let gradient_norm = finite(&metrics.gradient_norm, state.step)?;
-            let waited = feed.as_ref().map_or(0.0, |feed| feed.stats().wait_secs);
-            let line = since_log.end(&state, waited, loss, gradient_norm, lr);
-            log.add(&LogLine::Step(line))?;
-            watch.see(Event::Logged(&line));
+        if is_due(run.state.step, plan.config.runtime.log_every_steps) || at_end {
+            let waited_secs = feed.as_ref().map_or(0.0, |feed| feed.stats().wait_secs);
+            run.log_step(&metrics, waited_secs)?;
         }
 
         // --- evaluate ---------------------------------------------------------------------------
-        if eval_due(state.step) && !stopping {
-            since_log.pause();
-            evaluate(plan, &state, &mut log, &meters, watch)?;
-            since_log.go_on();
+        if run.is_eval_due() && !stopping {
+            run.evaluate()?;
         }
 
         // --- save -------------------------------------------------------------------------------
-        let save_due = is_due(state.step, plan.config.checkpoint.every_steps);
-        if (save_due || stopping) && !at_end {
-            since_log.pause();
-            finite(&metrics.loss, state.step)?;
-            saved = Some(save(plan, &state, &meters, watch)?);
-            since_log.go_on();
+        if is_due(run.state.step, plan.config.checkpoint.every_steps) || stopping || at_end {
+            finite(&metrics.loss, run.state.step)?;
+            run.save()?;
         }
-        if stopping && !at_end {
-            return Err(TrainError::Interrupted { step: state.step, steps });
+        if stopping {
+            return Err(TrainError::Interrupted { step: run.state.step, steps });
         }
     }
 
     // --- the end --------------------------------------------------------------------------------
     let fed = feed.map(|feed| feed.stats());
-    if saved != Some(state.step) {
-        save(plan, &state, &meters, watch)?;
+    let evaluation = run.evaluate()?;
+    run.finish(evaluation, fed)
+}
+
+/// A run between two steps.
+struct Run<'r> {
+    plan: &'r TrainPlan,
+    watch: &'r mut dyn Watch,
+    state: TrainState,
+    log: Log,
+    meters: Meters,
+    since_log: Interval,
+}
+
+impl<'r> Run<'r> {
+    /// Makes the state, reads the newest whole checkpoint into it if the plan says so, and cuts the
+    /// log back to it.
+    fn begin(plan: &'r TrainPlan, watch: &'r mut dyn Watch) -> Result<Self, TrainError> {
+        let mut state = new_state(plan)?;
+        if plan.resume {
+            resume(plan, &mut state, watch)?;
+        }
+        let log = plan.run.log_from(state.step, state.step < plan.schedule.steps)?;
+        let num_params = state.vit.layout().num_params();
+        watch.see(Event::Begun { step: state.step, num_params });
+        let since_log = Interval::new(&state);
+        Ok(Self { plan, watch, state, log, meters: Meters::default(), since_log })
     }
-    let evaluation = evaluate(plan, &state, &mut log, &meters, watch)?;
-    let summary = TrainSummary { evaluation, stages: stage_times(plan, &meters, fed.as_ref()) };
-    write_report(plan, &state, &summary)?;
-    if let Some(fed) = fed.filter(|fed| fed.bad_rows > 0) {
-        let last = fed.last_bad_row.unwrap_or_default();
-        watch.see(Event::BadRows { count: fed.bad_rows, last });
+
+    /// Evaluates a step that was saved by a stop before its evaluation.
+    fn catch_up(&mut self) -> Result<(), TrainError> {
+        let step = self.state.step;
+        if step > 0 && self.is_eval_due() && self.log.last_eval() != Some(step) {
+            self.evaluate()?;
+        }
+        Ok(())
     }
-    Ok(summary)
+
+    /// Starts the feed where the state is; none if all steps were taken.
+    fn start_feed(&self) -> Result<Option<Feed>, TrainError> {
+        let num_steps = self.plan.schedule.steps - self.state.step;
+        let left = FeedPlan { start: self.state.cursor, num_steps, ..self.plan.feed.clone() };
+        Ok((num_steps > 0).then(|| Feed::start(left)).transpose()?)
+    }
+
+    fn step(&mut self, mut host: HostBatch) -> Result<StepMetrics, TrainError> {
+        let (plan, state) = (self.plan, &mut self.state);
+        let batch = self.meters.copy.measure(|| DeviceBatch::from_host(&mut host, plan.device));
+        let batch = batch.map_err(TrainError::torch("copy a batch"))?;
+        let lr = plan.schedule.lr(state.step);
+        let metrics = self.meters.step.measure(|| step(state, &batch, lr));
+        state.cursor = host.cursor;
+        self.watch.see(Event::Stepped { step: state.step });
+        metrics.map_err(TrainError::torch("take a step"))
+    }
+
+    /// Reads what the step measured and logs it. `waited_secs` counts from the start of the feed.
+    fn log_step(&mut self, metrics: &StepMetrics, waited_secs: f64) -> Result<(), TrainError> {
+        let step = self.state.step;
+        let loss = finite(&metrics.loss, step)?;
+        let gradient_norm = finite(&metrics.gradient_norm, step)?;
+        let (images_per_sec, wait_secs) = self.since_log.end(&self.state, waited_secs);
+        let line = StepLine {
+            step,
+            images_seen: self.state.images_seen,
+            loss,
+            gradient_norm,
+            lr: self.plan.schedule.lr(step - 1),
+            images_per_sec,
+            wait_secs,
+        };
+        self.log.add(&LogLine::Step(line))?;
+        self.watch.see(Event::Logged(&line));
+        Ok(())
+    }
+
+    fn is_eval_due(&self) -> bool {
+        let step = self.state.step;
+        is_due(step, self.plan.config.eval.every_steps) && step < self.plan.schedule.steps
+    }
+
+    fn evaluate(&mut self) -> Result<Option<Evaluation>, TrainError> {
+        let Some(plan) = &self.plan.eval else { return Ok(None) };
+        let (state, step) = (&self.state, self.state.step);
+        self.since_log.pause();
+        self.watch.see(Event::Evaluating { num_rows: plan.num_rows });
+        let evaluate = || eval::evaluate(plan, &state.vit, state.best_weights(), step);
+        let evaluation = self.meters.evaluate.measure(evaluate)?;
+        let summary = &evaluation.report.summary;
+        self.log.add(&LogLine::Eval(EvalLine { step, summary: summary.clone() }))?;
+        self.watch.see(Event::Evaluated { step, summary });
+        self.since_log.go_on();
+        Ok(Some(evaluation))
+    }
+
+    fn save(&mut self) -> Result<(), TrainError> {
+        let (plan, state) = (self.plan, &self.state);
+        let keep_last = plan.config.checkpoint.keep_last;
+        self.since_log.pause();
+        let save = || checkpoint::save(plan.run.path(), state, &plan.identity, keep_last);
+        self.meters.save.measure(save)?;
+        self.watch.see(Event::Saved { step: state.step });
+        self.since_log.go_on();
+        Ok(())
+    }
+
+    /// Writes what a person reads.
+    fn finish(
+        self,
+        evaluation: Option<Evaluation>,
+        fed: Option<FeedStats>,
+    ) -> Result<TrainSummary, TrainError> {
+        let stages = stage_times(self.plan, &self.meters, fed.as_ref());
+        let summary = TrainSummary { evaluation, stages };
+        if let Some(evaluation) = &summary.evaluation {
+            self.plan.run.write_eval(&evaluation.report)?;
+        }
+        let (lines, num_params) =
+            (self.plan.run.log_lines()?, self.state.vit.layout().num_params());
+        let page = report::html(self.plan, num_params, &lines, &summary);
+        self.plan.run.write_report(&page)?;
+        if let Some(fed) = fed.filter(|fed| fed.bad_rows > 0) {
+            let last = fed.last_bad_row.unwrap_or_default();
+            self.watch.see(Event::BadRows { count: fed.bad_rows, last });
+        }
+        Ok(summary)
+    }
 }
 
 fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
@@ -205,88 +295,36 @@ fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
         .map_err(TrainError::torch("allocate the weights"))
 }
 
-/// Reads the newest whole checkpoint into `state`; gives its step. A run that was killed before its
-/// first checkpoint begins anew.
+/// Reads the newest whole checkpoint into `state`. A run that was killed before its first one
+/// begins anew.
 fn resume(
     plan: &TrainPlan,
     state: &mut TrainState,
     watch: &mut dyn Watch,
-) -> Result<Option<u64>, TrainError> {
-    if !plan.resume {
-        return Ok(None);
-    }
+) -> Result<(), TrainError> {
     let whole = match checkpoint::newest(plan.run.path()) {
         Ok(whole) => whole,
-        Err(CheckpointError::None { .. }) => return Ok(None),
+        Err(CheckpointError::None { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     whole.passed_over.iter().for_each(|damage| watch.see(Event::PassedOver(damage)));
     whole.check(&plan.identity)?;
-    whole.restore(state)?;
-    Ok(Some(state.step))
+    Ok(whole.restore(state)?)
 }
 
-fn next_batch(
-    feed: &mut Option<Feed>,
-) -> Result<Option<catlip_pipeline::feed::HostBatch>, TrainError> {
-    match feed {
-        Some(feed) => Ok(feed.next()?),
-        None => Ok(None),
-    }
+fn next_batch(feed: &mut Option<Feed>) -> Result<Option<HostBatch>, TrainError> {
+    feed.as_mut().map_or(Ok(None), |feed| Ok(feed.next()?))
 }
 
 /// Every `every` steps; 0 is never.
 fn is_due(step: u64, every: u64) -> bool {
-    every != 0 && step % every == 0
+    every != 0 && step.is_multiple_of(every)
 }
 
 /// Reads a scalar; waits for the device.
 fn finite(scalar: &Tensor, step: u64) -> Result<f64, TrainError> {
     let loss = scalar.f_double_value(&[]).map_err(TrainError::torch("read the loss"))?;
     if loss.is_finite() { Ok(loss) } else { Err(TrainError::NotFinite { step, loss }) }
-}
-
-fn evaluate(
-    plan: &TrainPlan,
-    state: &TrainState,
-    log: &mut Log,
-    meters: &Meters,
-    watch: &mut dyn Watch,
-) -> Result<Option<Evaluation>, TrainError> {
-    let Some(eval_plan) = &plan.eval else { return Ok(None) };
-    let EvalPlan { num_rows, .. } = *eval_plan;
-    watch.see(Event::Evaluating { num_rows });
-    let evaluation = meters
-        .evaluate
-        .measure(|| eval::evaluate(eval_plan, &state.vit, state.best_weights(), state.step))?;
-    let summary = &evaluation.report.summary;
-    log.add(&LogLine::Eval(EvalLine { step: state.step, summary: summary.clone() }))?;
-    watch.see(Event::Evaluated { step: state.step, summary });
-    Ok(Some(evaluation))
-}
-
-fn save(
-    plan: &TrainPlan,
-    state: &TrainState,
-    meters: &Meters,
-    watch: &mut dyn Watch,
-) -> Result<u64, TrainError> {
-    let keep_last = plan.config.checkpoint.keep_last;
-    meters.save.measure(|| checkpoint::save(plan.run.path(), state, &plan.identity, keep_last))?;
-    watch.see(Event::Saved { step: state.step });
-    Ok(state.step)
-}
-
-fn write_report(
-    plan: &TrainPlan,
-    state: &TrainState,
-    summary: &TrainSummary,
-) -> Result<(), TrainError> {
-    if let Some(evaluation) = &summary.evaluation {
-        plan.run.write_eval(&evaluation.report)?;
-    }
-    let lines = plan.run.log_lines()?;
-    plan.run.write_report(&report::html(plan, state.vit.layout().num_params(), &lines, summary))
 }
 
 fn stage_times(plan: &TrainPlan, meters: &Meters, fed: Option<&FeedStats>) -> Vec<StageTime> {
@@ -342,32 +380,17 @@ impl Interval {
         self.start = Instant::now();
     }
 
-    /// Ends the interval with a line and begins the next. `waited_secs` counts from the start of
-    /// the feed.
-    fn end(
-        &mut self,
-        state: &TrainState,
-        waited_secs: f64,
-        loss: f64,
-        gradient_norm: f64,
-        lr: f64,
-    ) -> StepLine {
+    /// Ends the interval and begins the next; gives images a second and seconds of waiting.
+    /// `waited_secs` counts from the start of the feed.
+    fn end(&mut self, state: &TrainState, waited_secs: f64) -> (f64, f64) {
         self.pause();
         let images = (state.images_seen - self.images_seen) as f64;
-        let line = StepLine {
-            step: state.step,
-            images_seen: state.images_seen,
-            loss,
-            gradient_norm,
-            lr,
-            images_per_sec: images / self.before_pause_secs.max(1e-9),
-            wait_secs: waited_secs - self.waited_secs,
-        };
+        let images_per_sec = images / self.before_pause_secs.max(1e-9);
+        let wait_secs = waited_secs - self.waited_secs;
         *self = Self { waited_secs, ..Self::new(state) };
-        line
+        (images_per_sec, wait_secs)
     }
 }
 
 #[cfg(test)]
-#[path = "train_tests.rs"]
 mod tests;

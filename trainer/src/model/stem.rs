@@ -41,7 +41,7 @@ struct ConvNorm {
 impl Stem {
     /// Declares the stem of a model of `width` whose tokens are `patch_px` (16 or 8) apart.
     ///
-    /// 8 px is the reference's `output_stride = 8`: the first stride is 2, the weights are the same.
+    /// 8 px is the reference's `output_stride = 8`: the first stride is 2, the weights stay.
     pub fn declare(layout: &mut Layout, width: i64, patch_px: i64) -> Self {
         let channels = (width / 4).max(CHANNELS_MIN);
         let first_stride = patch_px / 4;

@@ -1,7 +1,8 @@
 //! The vision transformer of CatLIP: stem, positions, summary token, blocks, norm; and the head.
 //!
-//! In: `images_bchw`, float in 0…1, any h and w that the patch divides. Out: tokens, and logits over
-//! the vocabulary. Never: holds numbers: the same model runs over the weights and over their EMA.
+//! In: `images_bchw`, float in 0…1, any h and w that the patch divides. Out: tokens, and logits
+//! over the vocabulary. Never: holds numbers, so that one model runs over the weights and over
+//! their average.
 //!
 //! b images, n tokens of the grid, t = 1 + n tokens, d width, v labels.
 

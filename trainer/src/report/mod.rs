@@ -154,7 +154,7 @@ fn smoothed(curve: &[(f64, f64)], points: usize) -> Vec<(f64, f64)> {
 fn images(evaluation: &Evaluation, vocab: &Vocab) -> String {
     let figures: String = evaluation.shown.iter().map(|row| figure(row, vocab)).collect();
     format!(
-        "<section>\n<h2>Held-out images</h2>\n<p class=\"legend\">The five highest synsets of each: \
+        "<section>\n<h2>Held-out images</h2>\n<p class=\"legend\">The highest synsets of each: \
          <span class=\"chip hit\">in its captions</span> <span class=\"chip\">not in them</span> \
          and what was <span class=\"chip missed\">missed</span>.</p>\n\
          <div class=\"grid\">\n{figures}</div>\n</section>\n"
