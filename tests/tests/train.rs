@@ -1,5 +1,4 @@
 //! The whole line by its programs: shards in, a trained checkpoint out, evaluated.
-#![expect(clippy::unwrap_used, reason = "a test that fails says so by a panic")]
 
 use std::path::Path;
 

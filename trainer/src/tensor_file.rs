@@ -1,6 +1,6 @@
 //! Tensors on disk: safetensors, with their SHA-256.
 //!
-//! In: named tensors. Out: a file that is durable when [`write`] returns, and the same tensors.
+//! In: named tensors. Out: a file that is durable when [`write()`] returns, and the same tensors.
 //! Never: renames; writes onto a file that is there.
 
 use std::collections::BTreeSet;

@@ -356,7 +356,7 @@ mod tests {
         };
         let near = |found: f32, expected: f32| (found - expected).abs() < 0.02;
         assert!(near(area(&|p| p.rect(-1.0, -1.0, 1.0, 1.0, RED)), 4.0));
-        assert!(near(area(&|p| p.oval(0.0, 0.0, 0.8, 0.5, RED)), 0.8 * 0.5 * 3.1416));
+        assert!(near(area(&|p| p.oval(0.0, 0.0, 0.8, 0.5, RED)), 0.8 * 0.5 * std::f32::consts::PI));
         assert!(near(area(&|p| p.poly(&[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], RED)), 0.5));
         assert!(near(area(&|p| p.line(&[[-0.5, 0.0], [0.5, 0.0]], 0.2, RED)), 0.2 + 0.0314));
         assert!(near(area(&|p| p.rect(-3.0, -3.0, 3.0, 3.0, RED)), 4.0));

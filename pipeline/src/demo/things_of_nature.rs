@@ -181,7 +181,8 @@ pub fn apple(p: &mut Pen, d: &mut Draws) {
 /// Five points.
 pub fn star(p: &mut Pen, d: &mut Draws) {
     let colour = about(d, &[GOLD, [250, 230, 120], RED, [90, 130, 220], WHITE]);
-    let point = |i: usize| polar(i as f32 * 36.0 - 90.0, if i % 2 == 0 { 0.98 } else { 0.42 });
+    let point =
+        |i: usize| polar(i as f32 * 36.0 - 90.0, if i.is_multiple_of(2) { 0.98 } else { 0.42 });
     let outline: Vec<Point> = (0..10).map(point).collect();
     p.poly(&outline, colour);
     // Each ray has a lit and a shaded side.

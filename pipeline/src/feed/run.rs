@@ -131,6 +131,7 @@ impl Feed {
     /// # Errors
     ///
     /// The first failure of any thread of the feed.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot fail and end apart")]
     pub fn next(&mut self) -> Result<Option<HostBatch>, FeedError> {
         let start = std::time::Instant::now();
         let batch = self.shared.batches.pop();

@@ -5,7 +5,7 @@
 //! or prints, as libjpeg does by default; leaks when a decode fails half-way.
 //!
 //! libjpeg reports a fatal error by a call that must not return. Here it unwinds as a Rust panic
-//! with a [`Fatal`] inside, which `run` catches; mozjpeg-sys builds its C code for that.
+//! with a `Fatal` inside, which `run` catches; mozjpeg-sys builds its C code for that.
 
 use std::ffi::{c_int, c_uchar, c_ulong};
 use std::mem::MaybeUninit;

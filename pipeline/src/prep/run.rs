@@ -85,15 +85,15 @@ fn check_output(output: &Path, plan: &PrepPlan) -> Result<(), PrepError> {
             return Err(taken(format!("holds `{name}`, which is no part of a data set")));
         }
     }
-    if let Some(manifest) = snapshot::newest(output)? {
-        if manifest.config_hash != plan.config_hash {
-            return Err(taken(format!(
-                "already holds another run: snapshot {} of config {}, this one is {}",
-                manifest.snapshot,
-                &manifest.config_hash[..8],
-                plan.config_tag()
-            )));
-        }
+    if let Some(manifest) = snapshot::newest(output)?
+        && manifest.config_hash != plan.config_hash
+    {
+        return Err(taken(format!(
+            "already holds another run: snapshot {} of config {}, this one is {}",
+            manifest.snapshot,
+            &manifest.config_hash[..8],
+            plan.config_tag()
+        )));
     }
     for name in receipt_names(output)? {
         if !name.ends_with(&format!("-{}.json", plan.config_tag())) {

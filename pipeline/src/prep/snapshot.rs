@@ -296,7 +296,8 @@ fn readme_text(manifest: &Manifest) -> String {
         "# A catlip data set\n\n{} rows from {} samples in {} parts; {} captions, {} synsets.\n\n\
          Each folder below is a column set: one Parquet file a part, all with the same rows\n\
          in the same order. `manifest/` holds the snapshots, which are the truth; `rejects/`\n\
-         lists the samples that are no rows, and why.\n\n| column set | schema | bytes |\n|---|---|---|\n",
+         lists the samples that are no rows, and why.\n\n\
+         | column set | schema | bytes |\n|---|---|---|\n",
         totals.rows, totals.samples, manifest.parts.parts, totals.captions, totals.synsets
     );
     for set in &manifest.column_sets {

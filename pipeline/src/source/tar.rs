@@ -79,6 +79,9 @@ pub struct TarReader<'a> {
     inside: Option<Vec<u8>>,
 }
 
+/// The offset of a header block, and its bytes.
+type HeaderAt<'a> = (u64, Cow<'a, [u8]>);
+
 /// What PAX and GNU members say about the member that follows.
 #[derive(Default)]
 struct Overrides {
@@ -147,7 +150,7 @@ impl<'a> TarReader<'a> {
     }
 
     /// The next header block and its offset; `None` at the end-of-archive mark.
-    fn read_header(&mut self) -> Result<Option<(u64, Cow<'a, [u8]>)>, TarError> {
+    fn read_header(&mut self) -> Result<Option<HeaderAt<'a>>, TarError> {
         let at = self.bytes.position();
         let block = match self.bytes.take(BLOCK_BYTES) {
             Ok(block) => block,
