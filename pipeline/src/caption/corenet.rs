@@ -129,21 +129,19 @@ mod tests {
     }
 
     #[test]
-    fn a_long_caption_takes_time_in_proportion() {
-        // 256 KB each. A loop that looks back over all it has read needs minutes, not seconds.
+    fn long_hostile_captions_are_labelled() {
+        // 256 KB each. A loop that looks back over all it has read would not end in a test's time.
         const BYTES: usize = 1 << 18;
-        let start = std::time::Instant::now();
         for unit in [
             "&amp;", "<", "<a", "&", "%41", "+", " ", "\n", ".", ". ", ".) ", "!? ", "-", "'",
             "\"", "`", ",", "a.", "a,", "ses", "men", "s", "\x1B[1", "é", "e\u{301}", "…",
             "can't ", "(",
         ] {
-            Corenet.synsets(&unit.repeat(BYTES / unit.len()));
+            let caption = unit.repeat(BYTES / unit.len()) + " . a dog";
+            assert!(Corenet.synsets(&caption).0.len() <= BYTES, "{unit}");
         }
         let nested = format!("&{}", "amp;".repeat(BYTES / 4));
-        Corenet.synsets(&nested);
-        let elapsed = start.elapsed();
-        assert!(elapsed.as_secs() < 30, "29 captions of 256 KB took {elapsed:?}");
+        assert!(Corenet.synsets(&nested).0.is_empty());
     }
 
     /// Characters that some rule looks for, and any other.
