@@ -141,7 +141,7 @@ mod tests {
             assert!(Corenet.synsets(&caption).0.len() <= BYTES, "{unit}");
         }
         let nested = format!("&{}", "amp;".repeat(BYTES / 4));
-        assert!(Corenet.synsets(&nested).0.is_empty());
+        assert!(Corenet.synsets(&nested).0.len() <= BYTES);
     }
 
     /// Characters that some rule looks for, and any other.
