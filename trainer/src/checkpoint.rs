@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use catlip_pipeline::prep::commit;
 use catlip_schemas::SchemaError;
 use catlip_schemas::checkpoint::{CheckpointFile, CheckpointState};
 use catlip_schemas::version::CHECKPOINT_VERSION;
@@ -396,10 +397,9 @@ fn name_of(folder: &Path) -> String {
 }
 
 fn name_latest(run: &Path, folder: &str) -> Result<(), CheckpointError> {
-    let temporary = run.join(format!(".{LATEST}.new"));
-    write_durably(&temporary, format!("{folder}\n").as_bytes())?;
-    fs::rename(&temporary, run.join(LATEST)).map_err(CheckpointError::io("rename", &temporary))?;
-    flush(run)
+    let path = run.join(LATEST);
+    commit::write_whole(&path, format!("{folder}\n").as_bytes())
+        .map_err(CheckpointError::io("write", &path))
 }
 
 /// Gives a folder a name that no reader looks at, then removes it.

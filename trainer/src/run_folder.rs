@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use catlip_pipeline::prep::vocab;
+use catlip_pipeline::prep::{commit, vocab};
 use catlip_schemas::Vocab;
 use serde::{Deserialize, Serialize};
 
@@ -262,14 +262,8 @@ fn json_of<T: Serialize>(value: &T) -> String {
         .unwrap_or_else(|error| unreachable!("our tables have text keys: {error}"))
 }
 
-/// Writes a sibling file, flushes it, and gives it its name.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.new"));
-    let mut file = File::create(&temporary).map_err(TrainError::io("create", &temporary))?;
-    file.write_all(bytes).map_err(TrainError::io("write", &temporary))?;
-    file.sync_all().map_err(TrainError::io("flush", &temporary))?;
-    fs::rename(&temporary, path).map_err(TrainError::io("rename", &temporary))
+    commit::write_whole(path, bytes).map_err(TrainError::io("write", path))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub struct DemoConfig {
 impl Default for DemoConfig {
     fn default() -> Self {
         Self {
-            scenes_train: 6000,
+            scenes_train: 10000,
             scenes_heldout: 600,
             side_px: 96,
             seed: 20_240_424,

@@ -74,7 +74,6 @@ struct Shared {
     decode: StageMeter,
     bad_rows: Counter,
     last_bad_row: Mutex<Option<String>>,
-    live_decoders: AtomicUsize,
     wait_nanos: AtomicU64,
 }
 
@@ -112,7 +111,6 @@ impl Feed {
             decode: StageMeter::default(),
             bad_rows: Counter::default(),
             last_bad_row: Mutex::new(None),
-            live_decoders: AtomicUsize::new(decoders),
             wait_nanos: AtomicU64::new(0),
             plan,
         });
@@ -421,7 +419,6 @@ fn decode_tasks(shared: &Shared) -> Result<(), FeedError> {
             shared.notify_full();
         }
     }
-    shared.live_decoders.fetch_sub(1, Ordering::SeqCst);
     Ok(())
 }
 
