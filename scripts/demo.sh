@@ -23,7 +23,10 @@ fi
 
 for part in train heldout; do
     step "prepare: $part shards to a data set"
-    "$BIN/catlip-prep" run --input "$DIR/shards/$part-*.tar" --output "$DIR/$part"
+    # A log of a run that found nothing to do would hide how long the work took.
+    log=()
+    [ -e "$DIR/$part.prep.json" ] || log=(--log "$DIR/$part.prep.json")
+    "$BIN/catlip-prep" run --input "$DIR/shards/$part-*.tar" --output "$DIR/$part" "${log[@]}"
 done
 
 step "train: a small ViT on the CPU"
@@ -35,5 +38,6 @@ else
     resume=()
     [ ! -d "$DIR/run" ] || resume=(--resume)
     "$BIN/catlip-train" fit --data "$DIR/train" --val "$DIR/heldout" \
-        --recipe trainer/recipes/demo.toml --out "$DIR/run" "${resume[@]}"
+        --recipe trainer/recipes/demo.toml --prep-log "$DIR/train.prep.json" \
+        --out "$DIR/run" "${resume[@]}"
 fi

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Time and items of one stage, summed over threads.
 #[derive(Debug, Default)]
 pub struct StageMeter {
@@ -83,4 +85,58 @@ impl PrepMetrics {
             ("write", &self.write),
         ]
     }
+
+    /// The job's own log, with times, which no file of a data set holds.
+    pub fn log(&self, threads: usize, wall_secs: f64) -> PrepLog {
+        let stage = |(name, meter): &(&str, &StageMeter)| StageLog {
+            stage: (*name).to_owned(),
+            items: meter.items(),
+            busy_secs: meter.busy().as_secs_f64(),
+        };
+        PrepLog {
+            program: "catlip-prep run".to_owned(),
+            wall_secs,
+            threads,
+            samples: self.samples.get(),
+            rows: self.rows.get(),
+            rejects: self.rejects.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            stages: self.stages().iter().map(stage).collect(),
+        }
+    }
+}
+
+/// What one run of a prep job did, and how long it took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrepLog {
+    /// What wrote it.
+    pub program: String,
+    /// Seconds from start to end.
+    pub wall_secs: f64,
+    /// Threads of the job.
+    pub threads: usize,
+    /// Samples found.
+    pub samples: u64,
+    /// Rows made.
+    pub rows: u64,
+    /// Ledger entries.
+    pub rejects: u64,
+    /// Bytes of samples read.
+    pub bytes_in: u64,
+    /// Bytes of images to store.
+    pub bytes_out: u64,
+    /// In the order of the line.
+    pub stages: Vec<StageLog>,
+}
+
+/// Items and time of one stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageLog {
+    /// Its name.
+    pub stage: String,
+    /// Images, captions or files that went through it.
+    pub items: u64,
+    /// Seconds in it, summed over threads.
+    pub busy_secs: f64,
 }

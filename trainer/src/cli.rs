@@ -66,6 +66,9 @@ struct FitArgs {
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
+    /// What `catlip-prep run --log` wrote: its stages then stand in the report too
+    #[arg(long = "prep-log", value_name = "FILE")]
+    prep_logs: Vec<PathBuf>,
     /// Folder of the run
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
@@ -141,8 +144,8 @@ pub fn run() -> ExitCode {
 
 fn fit(args: FitArgs) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
-    let FitArgs { data, val, vocab, out, resume, .. } = args;
-    let request = FitRequest { data, val, vocab, out, resume };
+    let FitArgs { data, val, vocab, out, prep_logs, resume, .. } = args;
+    let request = FitRequest { data, val, vocab, out, prep_logs, resume };
     let stop = stop_flag();
     let plan = plan::plan(config, &request)?;
     say(&plan.device_report);

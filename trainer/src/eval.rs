@@ -20,7 +20,7 @@ use crate::metrics::{LabelPriors, average_precision};
 use crate::model::{Mode, Vit, Weights};
 
 /// Rows whose images and predictions are kept to be shown.
-const SHOWN_ROWS: u64 = 24;
+const SHOWN_ROWS: u64 = 25;
 /// Labels that are kept of each shown row.
 const SHOWN_LABELS: i64 = 5;
 

@@ -3,6 +3,8 @@
 //! In: a [`TrainConfig`] and the paths of the command. Out: a [`TrainPlan`] with nothing left to
 //! decide. Never: trains; writes, except for a new run's folder.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -12,6 +14,7 @@ use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::plan::window_groups;
 use catlip_pipeline::feed::selection::is_held_out;
 use catlip_pipeline::feed::{FeedPlan, LastBatch, Selection, Viewing};
+use catlip_pipeline::metrics::PrepLog;
 use catlip_pipeline::prep::{DataSet, vocab};
 use catlip_schemas::version::ORDER_VERSION;
 use catlip_schemas::{Cursor, SampleId, Vocab, VocabCut};
@@ -44,6 +47,8 @@ pub struct FitRequest {
     pub vocab: Option<PathBuf>,
     /// The folder of the run.
     pub out: PathBuf,
+    /// Logs of the prep jobs that made the data, for the report's table of stages.
+    pub prep_logs: Vec<PathBuf>,
     /// Go on with a run that is there.
     pub resume: bool,
 }
@@ -79,6 +84,8 @@ pub struct TrainPlan {
     pub eval: Option<EvalPlan>,
     /// What a checkpoint must agree with.
     pub identity: Identity,
+    /// How long it took to prepare the data, where that was said.
+    pub prep_logs: Vec<PrepLog>,
 }
 
 /// The device of a run, ready.
@@ -119,6 +126,8 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     if request.val.is_some() {
         config.data.holdout_percent = 0.0;
     }
+    let prep_logs = request.prep_logs.iter().map(|path| read_prep_log(path));
+    let prep_logs = prep_logs.collect::<Result<_, _>>()?;
     let OpenDevice { device, report, num_threads } = open_device(&config)?;
     let data = Arc::new(DataSet::open(&request.data)?);
     let percent = config.data.holdout_percent;
@@ -163,7 +172,14 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         feed,
         eval,
         config,
+        prep_logs,
     })
+}
+
+fn read_prep_log(path: &Path) -> Result<PrepLog, TrainError> {
+    let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
+    serde_json::from_str(&text)
+        .map_err(|error| TrainError::io("read the prep log in", path)(io::Error::other(error)))
 }
 
 /// The model of a config with so many labels.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use catlip_pipeline::feed::{Feed, FeedPlan, FeedStats, HostBatch};
-use catlip_pipeline::metrics::StageMeter;
+use catlip_pipeline::metrics::{PrepLog, StageMeter};
 use tch::Tensor;
 
 use crate::batch::DeviceBatch;
@@ -86,7 +86,7 @@ pub struct TrainSummary {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageTime {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Images that went through it.
     pub images: u64,
     /// Seconds in it, summed over its threads.
@@ -330,28 +330,43 @@ fn finite(scalar: &Tensor, step: u64) -> Result<f64, TrainError> {
 fn stage_times(plan: &TrainPlan, meters: &Meters, fed: Option<&FeedStats>) -> Vec<StageTime> {
     let batch = plan.feed.batch as u64;
     let eval_rows = plan.eval.as_ref().map_or(0, |eval| eval.num_rows);
-    let stage = |name, meter: &StageMeter, images| StageTime {
-        name,
+    let stage = |name: &str, meter: &StageMeter, images| StageTime {
+        name: name.to_owned(),
         images: meter.items() * images,
         busy_secs: meter.busy().as_secs_f64(),
         num_threads: 1,
     };
-    let mut stages = Vec::new();
+    let mut stages: Vec<_> = plan.prep_logs.iter().flat_map(prep_times).collect();
     if let Some(fed) = fed {
         stages.push(StageTime {
-            name: "decode, crop, resize",
+            name: "decode, crop, resize".to_owned(),
             images: fed.decoded,
             busy_secs: fed.decode_busy_secs,
             num_threads: plan.feed.decode_threads,
         });
-        let (name, images) = ("wait for a batch", meters.step.items() * batch);
-        stages.push(StageTime { name, images, busy_secs: fed.wait_secs, num_threads: 1 });
+        stages.push(StageTime {
+            name: "wait for a batch".to_owned(),
+            images: meters.step.items() * batch,
+            busy_secs: fed.wait_secs,
+            num_threads: 1,
+        });
     }
     stages.push(stage("copy to the device", &meters.copy, batch));
     stages.push(stage("step", &meters.step, batch));
     stages.push(stage("evaluate", &meters.evaluate, eval_rows));
     stages.push(stage("save", &meters.save, 0));
     stages
+}
+
+/// The stages of a prep job; each of its threads takes a sample through all of them.
+fn prep_times(log: &PrepLog) -> impl Iterator<Item = StageTime> {
+    log.stages.iter().map(|stage| StageTime {
+        name: format!("prep: {}", stage.stage),
+        // Whole files are written, not images.
+        images: if stage.stage == "write" { log.rows } else { stage.items },
+        busy_secs: stage.busy_secs,
+        num_threads: log.threads,
+    })
 }
 
 /// The time since the last log line, pauses left out.

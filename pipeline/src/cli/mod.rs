@@ -191,8 +191,10 @@ fn run(args: &RunArgs) -> Result<(), PrepError> {
     });
     let secs = start.elapsed().as_secs_f64();
     if let Some(path) = &args.log {
-        let text = show::prep_log(&metrics, plan.threads(), secs);
-        prep::commit::write_whole(path, text.as_bytes())
+        let log = metrics.log(plan.threads(), secs);
+        let text = serde_json::to_string_pretty(&log)
+            .unwrap_or_else(|error| unreachable!("a log has text keys: {error}"));
+        prep::commit::write_whole(path, format!("{text}\n").as_bytes())
             .map_err(|e| PrepError::io("write", path, e))?;
     }
     let summary = outcome?;

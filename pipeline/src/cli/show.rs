@@ -68,33 +68,6 @@ pub fn stage_table(metrics: &PrepMetrics, wall_secs: f64) -> String {
     text
 }
 
-/// The job's own log as JSON: counts and times, which no file of a data set holds.
-pub fn prep_log(metrics: &PrepMetrics, threads: usize, wall_secs: f64) -> String {
-    let stages: Vec<_> = metrics
-        .stages()
-        .iter()
-        .map(|(name, meter)| {
-            serde_json::json!({
-                "stage": name,
-                "items": meter.items(),
-                "busy_secs": meter.busy().as_secs_f64(),
-            })
-        })
-        .collect();
-    let log = serde_json::json!({
-        "program": "catlip-prep run",
-        "wall_secs": wall_secs,
-        "threads": threads,
-        "samples": metrics.samples.get(),
-        "rows": metrics.rows.get(),
-        "rejects": metrics.rejects.get(),
-        "bytes_in": metrics.bytes_in.get(),
-        "bytes_out": metrics.bytes_out.get(),
-        "stages": stages,
-    });
-    format!("{log:#}\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -233,7 +233,7 @@ fn stages(stages: &[StageTime]) -> String {
             };
             format!(
                 "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.1}</td><td>{rate}</td></tr>\n",
-                stage.name,
+                escaped(&stage.name),
                 grouped(stage.images),
                 stage.num_threads,
                 stage.busy_secs,

@@ -86,6 +86,7 @@ fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
         val: None,
         vocab: None,
         out: prepared.dir.path().join(out),
+        prep_logs: Vec::new(),
         resume,
     }
 }
