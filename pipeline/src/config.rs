@@ -5,42 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::ConfigError;
 use crate::image::{Filter, PIXELS_MAX_DEFAULT};
 
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../prep.default.toml");
-
-/// What is wrong with a config.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Text that is no TOML, or a key or value that is not known.
-    #[error("{origin}: {message}")]
-    Parse {
-        /// The file or `--set` text.
-        origin: String,
-        /// What is wrong, with line or nearest key.
-        message: String,
-    },
-    /// A value outside its range.
-    #[error("`{key}` is {found}, expected {expected}")]
-    Range {
-        /// Section and key.
-        key: &'static str,
-        /// The value.
-        found: String,
-        /// The range.
-        expected: String,
-    },
-    /// A file that cannot be read.
-    #[error("cannot read the config {path}")]
-    Unreadable {
-        /// Its path.
-        path: std::path::PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-}
 
 /// Section `source`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

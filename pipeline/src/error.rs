@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use catlip_schemas::SchemaError;
 
 use crate::caption::UnknownRule;
-use crate::config::ConfigError;
 use crate::demo::DemoError;
 use crate::source::SourceError;
 
@@ -205,6 +204,38 @@ impl SampleError {
             Self::ShardDamaged { .. } => "shard-damaged",
         }
     }
+}
+
+/// What is wrong with a config.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Text that is no TOML, or a key or value that is not known.
+    #[error("{origin}: {message}")]
+    Parse {
+        /// The file or `--set` text.
+        origin: String,
+        /// What is wrong, with line or nearest key.
+        message: String,
+    },
+    /// A value outside its range.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Range {
+        /// Section and key.
+        key: &'static str,
+        /// The value.
+        found: String,
+        /// The range.
+        expected: String,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read the config {path}")]
+    Unreadable {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// A job stops: what happened, where, and what to do.

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use catlip_pipeline::config::{ConfigError, overlay};
+use catlip_pipeline::config::overlay;
+use catlip_pipeline::error::ConfigError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

@@ -4,8 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use catlip_pipeline::config::ConfigError;
-use catlip_pipeline::error::{PrepError, SampleError, exit};
+use catlip_pipeline::error::{ConfigError, PrepError, SampleError, exit};
 use catlip_pipeline::feed::FeedError;
 use tch::TchError;
 

@@ -17,7 +17,7 @@ use crate::error::TrainError;
 use crate::eval::{self, EvalSummary, Evaluation};
 use crate::model::Vit;
 use crate::plan::TrainPlan;
-use crate::report;
+use crate::report::{self, StageTime};
 use crate::run_folder::{EvalLine, Log, LogLine, StepLine};
 use crate::state::TrainState;
 use crate::step::{StepMetrics, step};
@@ -80,19 +80,6 @@ pub struct TrainSummary {
     pub evaluation: Option<Evaluation>,
     /// How long each stage took in this process.
     pub stages: Vec<StageTime>,
-}
-
-/// Time and images of one stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StageTime {
-    /// Its name.
-    pub name: String,
-    /// Images that went through it.
-    pub images: u64,
-    /// Seconds in it, summed over its threads.
-    pub busy_secs: f64,
-    /// Its threads.
-    pub num_threads: usize,
 }
 
 /// The stages of a run, measured.
@@ -270,7 +257,13 @@ impl<'r> Run<'r> {
         }
         let (lines, num_params) =
             (self.plan.run.log_lines()?, self.state.vit.layout().num_params());
-        let page = report::html(self.plan, num_params, &lines, &summary);
+        let page = report::html(
+            self.plan,
+            num_params,
+            &lines,
+            summary.evaluation.as_ref(),
+            &summary.stages,
+        );
         self.plan.run.write_report(&page)?;
         if let Some(fed) = fed.filter(|fed| fed.bad_rows > 0) {
             let last = fed.last_bad_row.unwrap_or_default();

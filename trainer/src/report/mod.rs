@@ -13,7 +13,6 @@ use catlip_schemas::{LabelId, Vocab};
 use crate::eval::{EvalSummary, Evaluation, ShownRow, SynsetScore};
 use crate::plan::TrainPlan;
 use crate::run_folder::LogLine;
-use crate::train::{StageTime, TrainSummary};
 use chart::{Chart, Series};
 
 const STYLE: &str = include_str!("style.css");
@@ -21,23 +20,36 @@ const STYLE: &str = include_str!("style.css");
 /// Steps over which the loss curve is smoothed, as a share of the curve: 1 of 20 points.
 const SMOOTHED_SHARE: usize = 20;
 
+/// Time and images of one stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageTime {
+    /// Its name.
+    pub name: String,
+    /// Images that went through it.
+    pub images: u64,
+    /// Seconds in it, summed over its threads.
+    pub busy_secs: f64,
+    /// Its threads.
+    pub num_threads: usize,
+}
+
 /// The page of a run.
 pub fn html(
     plan: &TrainPlan,
     num_params: i64,
     lines: &[LogLine],
-    summary: &TrainSummary,
+    evaluation: Option<&Evaluation>,
+    stages: &[StageTime],
 ) -> String {
     let name = plan.run.path().file_name().map_or_else(String::new, |n| n.to_string_lossy().into());
     let name = escaped(&name);
-    let evaluation = summary.evaluation.as_ref();
     let sections = [
         heading(plan, &name, num_params),
         evaluation.map_or_else(String::new, |e| cards(&e.report.summary)),
         curves(lines),
         evaluation.map_or_else(String::new, |e| images(e, &plan.vocab)),
         evaluation.map_or_else(String::new, |e| synsets(&e.report.synsets)),
-        stages(&summary.stages),
+        stage_table(stages),
         settings(plan),
     ];
     format!(
@@ -219,7 +231,7 @@ fn synsets(scores: &[SynsetScore]) -> String {
     )
 }
 
-fn stages(stages: &[StageTime]) -> String {
+fn stage_table(stages: &[StageTime]) -> String {
     let rows: String = stages
         .iter()
         .filter(|stage| stage.busy_secs > 0.0)
