@@ -13,7 +13,7 @@ use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::demo::{DemoConfig, write_demo};
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::queue::PrefetchQueue;
-use catlip_pipeline::feed::{Feed, FeedPlan, LastBatch, Selection, Viewing};
+use catlip_pipeline::feed::{BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Viewing};
 use catlip_pipeline::image;
 use catlip_pipeline::metrics::PrepMetrics;
 use catlip_pipeline::prep::{self, DataSet, PrepPlan, vocab};
@@ -157,20 +157,21 @@ fn feed(folder: &Path) -> Result<Measured, Failure> {
     let data = Arc::new(DataSet::open(folder)?);
     let (frequencies, rows) = vocab::count(&data, |_| true)?;
     let cut = VocabCut { min_count: 1, top_k: None, multiple_of: 1 };
-    let batch = rows.clamp(1, 32) as usize;
+    let batch = rows.clamp(1, 32) as u32;
     let plan = FeedPlan {
-        selection: Arc::new(Selection::all(&data)),
+        stream: Stream {
+            selection: Arc::new(Selection::all(&data)),
+            layout: Layout::Shuffled { seed: 1, lanes: 4, window_groups: 1 },
+            sampler: BatchSampler::fixed(64, batch),
+            last_batch: LastBatch::Drop,
+            world_size: 1,
+            rank: 0,
+        },
         vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut)?),
         data,
-        layout: Layout::Shuffled { seed: 1, lanes: 4, window_groups: 1 },
         viewing: Viewing::RandomCrop { area: (0.08, 1.0), aspect: (0.75, 4.0 / 3.0), flip: 0.5 },
-        output_px: 64,
-        batch,
-        last_batch: LastBatch::Drop,
         start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
-        num_steps: rows / batch as u64,
-        world_size: 1,
-        rank: 0,
+        num_steps: rows / u64::from(batch),
         with_captions: false,
         decode_threads: std::thread::available_parallelism().map_or(1, usize::from),
         reader_threads: 1,

@@ -4,7 +4,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use catlip_pipeline::feed::order::Layout;
-use catlip_pipeline::feed::{Feed, FeedPlan, LastBatch, Selection, Targets, Viewing};
+use catlip_pipeline::feed::{
+    BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Targets, Viewing,
+};
 use catlip_pipeline::prep::verify::verify;
 use catlip_pipeline::prep::{DataSet, vocab};
 use catlip_schemas::version::ORDER_VERSION;
@@ -39,18 +41,19 @@ fn version_1_is_fed_in_the_order_of_version_1() {
     let (frequencies, _) = vocab::count(&data, |_| true).unwrap();
     let cut = VocabCut { min_count: 1, top_k: None, multiple_of: 1 };
     let plan = FeedPlan {
-        selection: Arc::new(Selection::all(&data)),
+        stream: Stream {
+            selection: Arc::new(Selection::all(&data)),
+            layout: Layout::Shuffled { seed: 1, lanes: 2, window_groups: 1 },
+            sampler: BatchSampler::fixed(32, 7),
+            last_batch: LastBatch::Drop,
+            world_size: 1,
+            rank: 0,
+        },
         vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut).unwrap()),
         data,
-        layout: Layout::Shuffled { seed: 1, lanes: 2, window_groups: 1 },
         viewing: Viewing::Centre { resize_px: 32 },
-        output_px: 32,
-        batch: 7,
-        last_batch: LastBatch::Drop,
         start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
         num_steps: 1,
-        world_size: 1,
-        rank: 0,
         with_captions: true,
         decode_threads: 2,
         reader_threads: 1,

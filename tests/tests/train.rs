@@ -35,6 +35,28 @@ fn fit(dir: &Path, out: &str, more: &[&str]) -> (i32, String, String) {
     told(&run("catlip-train", &arguments))
 }
 
+/// Two ranks share the steps of one; the standing of a sample is where the trace shows it.
+fn the_order_is_shown(data: &str) {
+    let base = ["feed", "--data", data, "--set", "feed.lanes=4", "--batch", "10", "--seed", "5"];
+    let feed = |more: &[&str]| ok("catlip-train", &[&base[..], more].concat());
+    let ids = |out: &str, step: usize| -> Vec<String> {
+        let line = out.lines().nth(step).unwrap().to_owned();
+        line.split(' ').skip(3).map(str::to_owned).collect()
+    };
+    let whole = feed(&["--ids"]);
+    assert_eq!(whole.lines().count(), 9);
+    assert!(whole.starts_with("0 224 10 "), "{whole}");
+    let ranks = [0, 1].map(|r| feed(&["--ids", "--world-size", "2", "--rank", &r.to_string()]));
+    let mut shares = [ids(&ranks[0], 3), ids(&ranks[1], 3)].map(Vec::into_iter);
+    // Step 3 begins at position 30, in lane 2: an even lane, which is rank 0's.
+    let woven: Vec<_> = (30..40).map(|p| shares[p % 2].next().unwrap()).collect();
+    assert_eq!(woven, ids(&whole, 3));
+    assert_eq!(ids(&feed(&["--ids", "--start-step", "3"]), 0), woven);
+    assert_eq!(feed(&["--where", &woven[4]]), "0 3 34\n");
+    let sizes = feed(&["--ids", "--set", "sampler.kind=variable"]);
+    assert!(sizes.lines().any(|line| !line.split(' ').nth(1).unwrap().starts_with("224")));
+}
+
 #[test]
 fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let place = tempfile::tempdir().unwrap();
@@ -71,6 +93,8 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
 
     let out = ok("catlip-train", &["eval", "--run", &text("run"), "--data", &text("heldout")]);
     assert!(out.contains("held-out mAP 0."), "{out}");
+
+    the_order_is_shown(&text("train"));
 
     let picture = dir.join("picture.jpg");
     std::fs::write(&picture, catlip_tests::picture(3, 80, 60)).unwrap();

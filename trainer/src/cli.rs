@@ -23,9 +23,12 @@ use crate::error::TrainError;
 use crate::eval::EvalSummary;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
+use crate::report;
 use crate::run_folder::StepLine;
 use crate::train::{self, Event, Watch};
 use crate::trained::TrainedRun;
+
+mod feed;
 
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
@@ -48,6 +51,8 @@ enum Command {
     Eval(EvalArgs),
     /// Prints the likeliest synsets of image files
     Predict(PredictArgs),
+    /// Prints what a feed delivers, or where a row stands, without reading a pixel
+    Feed(feed::FeedArgs),
     /// Measures the training step on random images
     Bench(BenchArgs),
 }
@@ -131,6 +136,7 @@ pub fn run() -> ExitCode {
         Command::Fit(args) => fit(args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
+        Command::Feed(args) => feed::run(&args),
         Command::Bench(args) => bench(&args),
     };
     match outcome {
@@ -235,15 +241,14 @@ fn described(plan: &TrainPlan) -> String {
     let (vit, held_out) = (&plan.vit, plan.eval.as_ref().map_or(0, |eval| eval.num_rows));
     format!(
         "model: {} × {} blocks, {} heads; {} synsets; {} training rows, {held_out} held out; \
-         {} steps of {} images at {} px; {} threads",
+         {} steps of {}; {} threads",
         vit.width,
         vit.depth,
         vit.num_heads,
         plan.vocab.len(),
         plan.priors.rows,
         plan.schedule.steps,
-        plan.feed.batch,
-        plan.config.train.image_px,
+        report::step_sizes(&plan.feed.stream.sampler),
         plan.num_threads,
     )
 }

@@ -94,6 +94,28 @@ pub struct LengthConfig {
     pub seed: u64,
 }
 
+/// How many images a step takes, and how large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum SamplerKind {
+    Fixed,
+    Variable,
+}
+
+/// Section `sampler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct SamplerConfig {
+    pub kind: SamplerKind,
+    pub min_px: u32,
+    pub max_px: u32,
+    pub scales: u32,
+    pub multiple_px: u32,
+    pub shares: u32,
+}
+
 /// Section `optim`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +212,7 @@ pub struct TrainConfig {
     pub vocab: VocabConfig,
     pub model: ModelConfig,
     pub train: LengthConfig,
+    pub sampler: SamplerConfig,
     pub optim: OptimConfig,
     pub loss: LossConfig,
     pub augment: AugmentConfig,
@@ -215,6 +238,14 @@ impl Default for TrainConfig {
                 bias_from_priors: false,
             },
             train: LengthConfig { steps: 0, epochs: 1.0, batch: 256, image_px: 224, seed: 0 },
+            sampler: SamplerConfig {
+                kind: SamplerKind::Fixed,
+                min_px: 128,
+                max_px: 320,
+                scales: 25,
+                multiple_px: 16,
+                shares: 1,
+            },
             optim: OptimConfig {
                 lr_max: 1e-3,
                 lr_min: 1e-5,
@@ -339,7 +370,27 @@ impl TrainConfig {
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;
         within("runtime.threads", self.runtime.threads as f64, 0.0, 4096.0)?;
         within("runtime.log_every_steps", self.runtime.log_every_steps as f64, 1.0, 1e5)?;
+        self.check_sampler()?;
         self.check_shape()
+    }
+
+    fn check_sampler(&self) -> Result<(), ConfigError> {
+        let Self { sampler, train, model, .. } = self;
+        within("sampler.min_px", sampler.min_px.into(), 16.0, sampler.max_px.into())?;
+        within("sampler.max_px", sampler.max_px.into(), sampler.min_px.into(), 1024.0)?;
+        within("sampler.scales", sampler.scales.into(), 1.0, 1000.0)?;
+        within("sampler.multiple_px", sampler.multiple_px.into(), 1.0, 256.0)?;
+        within("sampler.shares", sampler.shares.into(), 1.0, train.batch as f64)?;
+        if train.batch % sampler.shares as usize != 0 {
+            let expected = format!("a divisor of train.batch = {}", train.batch);
+            return Err(refused("sampler.shares", sampler.shares, expected));
+        }
+        let fits = i64::from(sampler.multiple_px) % model.patch_px == 0;
+        if sampler.kind == SamplerKind::Variable && !fits {
+            let expected = format!("a multiple of model.patch_px = {}", model.patch_px);
+            return Err(refused("sampler.multiple_px", sampler.multiple_px, expected));
+        }
+        Ok(())
     }
 
     fn check_shape(&self) -> Result<(), ConfigError> {

@@ -79,6 +79,22 @@ pub enum TrainError {
         /// The command's value.
         expected: String,
     },
+    /// Ranks that the lanes of the order do not allow.
+    #[error("rank {rank} of {world_size}: expected 1 to {lanes} ranks, numbered from 0")]
+    Ranks {
+        /// Which rank.
+        rank: u32,
+        /// Of how many.
+        world_size: u32,
+        /// Lanes of the order, the most ranks that it allows.
+        lanes: u32,
+    },
+    /// A row that is not among those to train on.
+    #[error("{path} has no such row to train on")]
+    NoRow {
+        /// The data set.
+        path: PathBuf,
+    },
     /// Two files that must mean the same labels do not.
     #[error("{path} has vocabulary {found}, expected {expected}")]
     OtherVocab {
@@ -171,6 +187,7 @@ impl TrainError {
             Self::Config(_)
             | Self::Device(_)
             | Self::EmptyVocab { .. }
+            | Self::Ranks { .. }
             | Self::Feed(FeedError::TooFewRows { .. } | FeedError::TooManyRanks { .. }) => {
                 exit::CONFIG
             }
@@ -185,7 +202,10 @@ impl TrainError {
             Self::Feed(FeedError::Group(_)) | Self::Damaged { .. } | Self::Checkpoint(_) => {
                 exit::DAMAGED
             }
-            Self::NoRun { .. } | Self::NothingHeldOut { .. } | Self::Image { .. } => exit::INPUT,
+            Self::NoRun { .. }
+            | Self::NoRow { .. }
+            | Self::NothingHeldOut { .. }
+            | Self::Image { .. } => exit::INPUT,
             Self::Interrupted { .. } => exit::INTERRUPTED,
             Self::Feed(FeedError::Panicked { .. })
             | Self::Torch { .. }
@@ -207,6 +227,10 @@ impl TrainError {
             }
             Self::Feed(FeedError::Cursor { .. }) => {
                 Some("the run goes on only over the snapshot of the data set that it began with")
+            }
+            Self::Ranks { .. } => Some("a run needs as many lanes as ranks: see `feed.lanes`"),
+            Self::NoRow { .. } => {
+                Some("it may be held out, dropped or of another data set: see data.holdout_percent")
             }
             Self::Device(_) => Some("say --set runtime.device=cpu, or auto"),
             Self::OutputTaken { .. } => Some("go on with --resume, or choose another --out"),

@@ -13,7 +13,9 @@ use catlip_pipeline::error::PrepError;
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::plan::window_groups;
 use catlip_pipeline::feed::selection::is_held_out;
-use catlip_pipeline::feed::{FeedPlan, LastBatch, Selection, Viewing};
+use catlip_pipeline::feed::{
+    BatchSampler, FeedPlan, LastBatch, Selection, StepSize, Stream, VariableSizes, Viewing,
+};
 use catlip_pipeline::metrics::PrepLog;
 use catlip_pipeline::prep::{DataSet, vocab};
 use catlip_schemas::version::ORDER_VERSION;
@@ -22,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::checkpoint::Identity;
-use crate::config::TrainConfig;
+use crate::config::{SamplerKind, TrainConfig};
 use crate::device::{self, DeviceChoice, DeviceError};
 use crate::error::TrainError;
 use crate::eval::EvalPlan;
@@ -146,13 +148,13 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         (Arc::new(vocab), Arc::new(priors))
     };
 
-    let feed = training_feed(&config, &data, &vocab, trains)?;
+    let feed = training_feed(&config, &data, &vocab)?;
     let eval = match &request.val {
         Some(path) => Some(other_data_plan(&config, path, &data, &vocab, &priors)?),
         None => eval_plan(&config, data.clone(), &vocab, &priors)?,
     };
     let steps = match config.train.steps {
-        0 => ((config.train.epochs * feed.steps_per_epoch() as f64).round() as u64).max(1),
+        0 => feed.stream.steps_of_epochs(config.train.epochs).max(1),
         steps => steps,
     };
     let feed = FeedPlan { num_steps: steps, ..feed };
@@ -260,15 +262,20 @@ pub fn plan_of_rows(
     if num_rows == 0 {
         return None;
     }
-    let batch = config.eval.batch.min(num_rows as usize);
-    let feed = FeedPlan {
+    let batch = config.eval.batch.min(num_rows as usize) as u32;
+    let stream = Stream {
+        selection: Arc::new(selection),
         layout: Layout::Sequential,
-        viewing: centre_view(config),
-        batch,
+        sampler: BatchSampler::fixed(config.train.image_px as u32, batch),
         last_batch: LastBatch::Pad,
-        num_steps: num_rows.div_ceil(batch as u64),
+        world_size: 1,
+        rank: 0,
+    };
+    let feed = FeedPlan {
+        viewing: centre_view(config),
+        num_steps: num_rows.div_ceil(u64::from(batch)),
         with_captions: true,
-        ..feed_plan(config, data, selection, vocab)
+        ..feed_plan(config, data, stream, vocab)
     };
     Some(EvalPlan {
         feed,
@@ -286,56 +293,86 @@ pub fn centre_view(config: &TrainConfig) -> Viewing {
     Viewing::Centre { resize_px }
 }
 
-fn training_feed(
-    config: &TrainConfig,
-    data: &Arc<DataSet>,
-    vocab: &Arc<Vocab>,
-    trains: impl Fn(&SampleId) -> bool + Sync,
-) -> Result<FeedPlan, TrainError> {
-    let augment = &config.augment;
-    let selection = if config.data.holdout_percent == 0.0 {
+/// The training rows of `data` and the steps that they make.
+///
+/// # Errors
+///
+/// [`TrainError::Data`].
+pub fn training_stream(config: &TrainConfig, data: &DataSet) -> Result<Stream, TrainError> {
+    let percent = config.data.holdout_percent;
+    let selection = if percent == 0.0 {
         Selection::all(data)
     } else {
-        Selection::by_id(data, trains)?
+        Selection::by_id(data, |id| !is_held_out(id, percent))?
     };
     let lanes = config.feed.lanes;
-    Ok(FeedPlan {
+    Ok(Stream {
+        selection: Arc::new(selection),
         layout: Layout::Shuffled {
             seed: config.train.seed,
             lanes,
             window_groups: window_groups(data, lanes, config.feed.window_bytes),
         },
+        sampler: batch_sampler(config),
+        last_batch: LastBatch::Drop,
+        world_size: 1,
+        rank: 0,
+    })
+}
+
+fn training_feed(
+    config: &TrainConfig,
+    data: &Arc<DataSet>,
+    vocab: &Arc<Vocab>,
+) -> Result<FeedPlan, TrainError> {
+    let augment = &config.augment;
+    let stream = training_stream(config, data)?;
+    Ok(FeedPlan {
         viewing: Viewing::RandomCrop {
             area: (augment.crop_area_min, augment.crop_area_max),
             aspect: (augment.crop_aspect_min, augment.crop_aspect_max),
             flip: augment.flip,
         },
-        ..feed_plan(config, data.clone(), selection, vocab)
+        ..feed_plan(config, data.clone(), stream, vocab)
     })
+}
+
+/// The sizes of the steps that a config trains with.
+fn batch_sampler(config: &TrainConfig) -> BatchSampler {
+    let (side_px, batch) = (config.train.image_px as u32, config.train.batch as u32);
+    let sampler = &config.sampler;
+    match sampler.kind {
+        SamplerKind::Fixed => BatchSampler::fixed(side_px, batch),
+        SamplerKind::Variable => BatchSampler::variable(
+            &VariableSizes {
+                base: StepSize { side_px, batch },
+                min_px: sampler.min_px,
+                max_px: sampler.max_px,
+                num_scales: sampler.scales,
+                multiple_px: sampler.multiple_px,
+                shares: sampler.shares,
+            },
+            config.train.seed,
+        ),
+    }
 }
 
 /// What all feeds of a run have in common.
 fn feed_plan(
     config: &TrainConfig,
     data: Arc<DataSet>,
-    selection: Selection,
+    stream: Stream,
     vocab: &Arc<Vocab>,
 ) -> FeedPlan {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     let snapshot = data.manifest.snapshot;
     FeedPlan {
         data,
-        selection: Arc::new(selection),
+        stream,
         vocab: vocab.clone(),
-        layout: Layout::Sequential,
         viewing: centre_view(config),
-        output_px: config.train.image_px as u32,
-        batch: config.train.batch,
-        last_batch: LastBatch::Drop,
         start: Cursor { snapshot, epoch: 0, position: 0, order_version: ORDER_VERSION },
         num_steps: 0,
-        world_size: 1,
-        rank: 0,
         with_captions: false,
         decode_threads: if config.feed.threads == 0 { cores } else { config.feed.threads },
         reader_threads: READER_THREADS,

@@ -85,6 +85,7 @@ pub struct TrainSummary {
 /// The stages of a run, measured.
 #[derive(Debug, Default)]
 struct Meters {
+    images: u64,
     copy: StageMeter,
     step: StageMeter,
     evaluate: StageMeter,
@@ -189,6 +190,7 @@ impl<'r> Run<'r> {
         let batch = batch.map_err(TrainError::torch("copy a batch"))?;
         let lr = plan.schedule.lr(state.step);
         let metrics = self.meters.step.measure(|| step(state, &batch, lr));
+        self.meters.images += host.len() as u64;
         state.cursor = host.cursor;
         self.watch.see(Event::Stepped { step: state.step });
         metrics.map_err(TrainError::torch("take a step"))
@@ -321,11 +323,11 @@ fn finite(scalar: &Tensor, step: u64) -> Result<f64, TrainError> {
 }
 
 fn stage_times(plan: &TrainPlan, meters: &Meters, fed: Option<&FeedStats>) -> Vec<StageTime> {
-    let batch = plan.feed.batch as u64;
     let eval_rows = plan.eval.as_ref().map_or(0, |eval| eval.num_rows);
+    let evaluated = meters.evaluate.items() * eval_rows;
     let stage = |name: &str, meter: &StageMeter, images| StageTime {
         name: name.to_owned(),
-        images: meter.items() * images,
+        images,
         busy_secs: meter.busy().as_secs_f64(),
         num_threads: 1,
     };
@@ -339,14 +341,14 @@ fn stage_times(plan: &TrainPlan, meters: &Meters, fed: Option<&FeedStats>) -> Ve
         });
         stages.push(StageTime {
             name: "wait for a batch".to_owned(),
-            images: meters.step.items() * batch,
+            images: meters.images,
             busy_secs: fed.wait_secs,
             num_threads: 1,
         });
     }
-    stages.push(stage("copy to the device", &meters.copy, batch));
-    stages.push(stage("step", &meters.step, batch));
-    stages.push(stage("evaluate", &meters.evaluate, eval_rows));
+    stages.push(stage("copy to the device", &meters.copy, meters.images));
+    stages.push(stage("step", &meters.step, meters.images));
+    stages.push(stage("evaluate", &meters.evaluate, evaluated));
     stages.push(stage("save", &meters.save, 0));
     stages
 }

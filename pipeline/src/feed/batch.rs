@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use catlip_schemas::{Cursor, LabelId, SampleId};
 
 use super::queue::PrefetchQueue;
+use super::sampler::StepSize;
 use super::slot::SlotBuffer;
 use super::view::View;
 
@@ -37,7 +38,7 @@ pub(super) struct SlotOutcome {
 pub(super) struct OpenBatch {
     pub step: u64,
     pub positions: Vec<u64>,
-    pub output_px: u32,
+    pub size: StepSize,
     pub cursor: Cursor,
     pub pixels: SlotBuffer,
     pub outcomes: Vec<Mutex<Option<SlotOutcome>>>,
@@ -101,7 +102,7 @@ impl HostBatch {
     }
 
     pub(super) fn assemble(open: OpenBatch, home: Arc<PrefetchQueue<SlotBuffer>>) -> Self {
-        let side = open.output_px as usize;
+        let side = open.size.side_px as usize;
         let slots = open.positions.len();
         let mut batch = Self {
             step: open.step,
@@ -136,8 +137,7 @@ impl HostBatch {
 
 impl Drop for HostBatch {
     fn drop(&mut self) {
-        if let Some(mut pixels) = self.pixels.take() {
-            pixels.reset();
+        if let Some(pixels) = self.pixels.take() {
             // A closed feed takes no buffers back; then it is freed here.
             drop(self.home.push(pixels));
         }

@@ -14,6 +14,8 @@ pub enum Purpose {
     Samples = 3,
     /// Crop and flip of the sample at a position.
     View = 4,
+    /// The size of the step that begins at a position.
+    StepSize = 5,
 }
 
 /// A stream of draws: SplitMix64 (Steele, Lea, Flood 2014) from a mixed key.

@@ -11,7 +11,10 @@
 
 pub mod draw;
 pub mod order;
+pub mod sampler;
 pub mod selection;
+pub mod stream;
+pub mod trace;
 pub mod group;
 pub mod labels;
 pub mod view;
@@ -24,7 +27,9 @@ pub mod run;
 
 pub use batch::{HostBatch, Targets};
 pub use error::FeedError;
-pub use plan::{FeedPlan, LastBatch, Viewing};
+pub use plan::{FeedPlan, Viewing};
 pub use run::{Feed, FeedStats};
+pub use sampler::{BatchSampler, StepSize, VariableSizes};
 pub use selection::Selection;
+pub use stream::{LastBatch, Stream};
 pub use view::View;

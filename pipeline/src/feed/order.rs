@@ -138,6 +138,20 @@ impl Order {
         rows
     }
 
+    /// The position of a row; `None` if the row is not on offer.
+    pub fn position_of(&self, row: RowAt) -> Option<u64> {
+        let holds = |piece: &Piece| {
+            piece.group == row.group && (piece.first..piece.first + piece.rows).contains(&row.nth)
+        };
+        let found = self.lanes.iter().enumerate();
+        let (lane, piece) =
+            found.filter_map(|(lane, l)| Some((lane, l.pieces.iter().position(holds)?))).next()?;
+        let window = piece / self.window_groups;
+        let rows = self.window_rows(lane as u32, window as u32);
+        let at = rows.iter().position(|other| *other == row)? as u64;
+        Some((self.lanes[lane].window_starts[window] + at) * self.num_lanes() + lane as u64)
+    }
+
     fn window_pieces(&self, lane: u32, window: u32) -> &[Piece] {
         let pieces = &self.lanes[lane as usize].pieces;
         let first = window as usize * self.window_groups;

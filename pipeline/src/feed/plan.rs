@@ -4,66 +4,33 @@ use std::sync::Arc;
 
 use catlip_schemas::{Cursor, Vocab};
 
-use super::order::Layout;
-use super::selection::Selection;
+use super::stream::Stream;
 pub use super::view::Viewing;
 use crate::prep::DataSet;
-
-/// What becomes of the last positions of an epoch that do not fill a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LastBatch {
-    /// They are left out; the next epoch's order is another.
-    Drop,
-    /// The batch is filled up with slots of weight zero.
-    Pad,
-}
 
 /// Everything that decides a feed's batches, and how fast they come.
 #[derive(Clone, Debug)]
 pub struct FeedPlan {
     /// The snapshot that is read.
     pub data: Arc<DataSet>,
-    /// The rows on offer.
-    pub selection: Arc<Selection>,
+    /// Which rows make which step.
+    pub stream: Stream,
     /// What synsets become labels.
     pub vocab: Arc<Vocab>,
-    /// Lanes, windows, seed.
-    pub layout: Layout,
     /// How images are seen.
     pub viewing: Viewing,
-    /// Side of the square images in px.
-    pub output_px: u32,
-    /// Positions of the global stream in a step, over all ranks.
-    pub batch: usize,
-    /// The last batch of an epoch.
-    pub last_batch: LastBatch,
     /// Where to begin.
     pub start: Cursor,
     /// Steps to deliver.
     pub num_steps: u64,
-    /// Ranks, and which one this is: it delivers the positions whose lane mod ranks is its own.
-    pub world_size: u32,
-    /// This rank.
-    pub rank: u32,
     /// Whether batches carry captions.
     pub with_captions: bool,
     /// Threads that decode.
     pub decode_threads: usize,
     /// Threads that read row groups ahead.
     pub reader_threads: usize,
-    /// Batches that are ready or in work. Memory: this × batch × side² × 3 bytes.
+    /// Batches that are ready or in work. Memory: this × the bytes of the largest step.
     pub depth_batches: usize,
-}
-
-impl FeedPlan {
-    /// Steps of one epoch over the selection.
-    pub fn steps_per_epoch(&self) -> u64 {
-        let (rows, batch) = (self.selection.num_rows(), self.batch.max(1) as u64);
-        match self.last_batch {
-            LastBatch::Drop => rows / batch,
-            LastBatch::Pad => rows.div_ceil(batch),
-        }
-    }
 }
 
 /// K: row groups of a lane's window, from the bytes that all windows together may hold.

@@ -19,9 +19,11 @@ use super::error::FeedError;
 use super::group::GroupHandle;
 use super::labels::LabelStore;
 use super::order::{Layout, Order, RowAt};
-use super::plan::{FeedPlan, LastBatch};
+use super::plan::FeedPlan;
 use super::queue::{PrefetchQueue, QueueStats};
+use super::sampler::StepSize;
 use super::slot::SlotBuffer;
+use super::stream::LastBatch;
 use super::view::fill_slot;
 use crate::image::resize::Resizer;
 use crate::metrics::{Counter, StageMeter};
@@ -92,11 +94,11 @@ impl Feed {
     pub fn start(plan: FeedPlan) -> Result<Self, FeedError> {
         check(&plan)?;
         let depth = plan.depth_batches.max(1);
-        let slot_bytes = plan.output_px as usize * plan.output_px as usize * 3;
         // One batch more than the queue holds: the one that the consumer works on.
+        let (slots_max, bytes_max) = plan.stream.rank_share_max();
         let buffers = Arc::new(PrefetchQueue::new(depth + 1));
         for _ in 0..depth + 1 {
-            drop(buffers.push(SlotBuffer::new(plan.batch, slot_bytes)));
+            drop(buffers.push(SlotBuffer::new(slots_max, bytes_max)));
         }
         let decoders = plan.decode_threads.max(1);
         let shared = Arc::new(Shared {
@@ -187,19 +189,19 @@ fn check(plan: &FeedPlan) -> Result<(), FeedError> {
     if start.order_version != ORDER_VERSION {
         return cursor("order version", start.order_version.into(), ORDER_VERSION.into());
     }
-    let rows = plan.selection.num_rows();
+    let rows = plan.stream.selection.num_rows();
     if start.position > rows {
         return cursor("position", start.position, rows);
     }
-    if plan.batch == 0 || plan.steps_per_epoch() == 0 {
-        return Err(FeedError::TooFewRows { rows, batch: plan.batch });
+    // An epoch without a step would be followed by the next for ever.
+    let batch = plan.stream.sampler.largest_batch();
+    let needed = if plan.stream.last_batch == LastBatch::Pad { 1 } else { u64::from(batch) };
+    if batch == 0 || rows < needed {
+        return Err(FeedError::TooFewRows { rows, batch: batch as usize });
     }
-    let lanes = match plan.layout {
-        Layout::Sequential => 1,
-        Layout::Shuffled { lanes, .. } => u64::from(lanes),
-    };
-    if u64::from(plan.world_size) > lanes {
-        return Err(FeedError::TooManyRanks { world_size: plan.world_size, lanes });
+    let lanes = u64::from(plan.stream.num_lanes());
+    if u64::from(plan.stream.world_size) > lanes {
+        return Err(FeedError::TooManyRanks { world_size: plan.stream.world_size, lanes });
     }
     Ok(())
 }
@@ -280,24 +282,23 @@ fn plan_steps(shared: &Shared) -> Result<(), FeedError> {
     let mut planner = Planner::new(shared, plan.start.epoch);
     let mut position = plan.start.position;
     for step in 0..plan.num_steps {
-        let batch = plan.batch as u64;
-        let left = planner.order.num_rows() - position;
-        let ends = match plan.last_batch {
-            LastBatch::Drop => left < batch,
-            LastBatch::Pad => left == 0,
+        let size = match plan.stream.step_at(planner.epoch, position) {
+            Some(size) => size,
+            None => {
+                planner = Planner::new(shared, planner.epoch + 1);
+                position = 0;
+                plan.stream.sampler.at(planner.epoch, 0)
+            }
         };
-        if ends {
-            planner = Planner::new(shared, planner.epoch + 1);
-            position = 0;
-        }
-        let end = (position + batch).min(planner.order.num_rows());
+        let whole_end = position + u64::from(size.batch);
+        let end = whole_end.min(planner.order.num_rows());
         let cursor = Cursor {
             snapshot: plan.start.snapshot,
             epoch: planner.epoch,
             position: end,
             order_version: ORDER_VERSION,
         };
-        if !planner.hand_out(step, position..position + batch, cursor)? {
+        if !planner.hand_out(step, size, position..whole_end, cursor)? {
             return Ok(());
         }
         position = end;
@@ -319,7 +320,7 @@ struct Planner<'s> {
 
 impl<'s> Planner<'s> {
     fn new(shared: &'s Shared, epoch: u64) -> Self {
-        let order = Order::new(shared.plan.selection.groups(), shared.plan.layout, epoch);
+        let order = shared.plan.stream.order(epoch);
         let windows = (0..order.num_lanes()).map(|_| OpenWindow::default()).collect();
         Self { shared, epoch, order, windows, known: HashMap::new() }
     }
@@ -328,17 +329,17 @@ impl<'s> Planner<'s> {
     fn hand_out(
         &mut self,
         step: u64,
+        size: StepSize,
         positions: std::ops::Range<u64>,
         cursor: Cursor,
     ) -> Result<bool, FeedError> {
         let plan = &self.shared.plan;
-        let (world, rank) = (u64::from(plan.world_size.max(1)), u64::from(plan.rank));
-        let mine: Vec<u64> =
-            positions.filter(|p| p % self.order.num_lanes() % world == rank).collect();
-        let Some(pixels) = self.shared.buffers.pop() else { return Ok(false) };
+        let mine: Vec<u64> = positions.filter(|&p| plan.stream.is_mine(p)).collect();
+        let Some(mut pixels) = self.shared.buffers.pop() else { return Ok(false) };
+        pixels.cut(size.image_bytes());
         let batch = Arc::new(OpenBatch {
             step,
-            output_px: plan.output_px,
+            size,
             cursor,
             pixels,
             outcomes: mine.iter().map(|_| Mutex::new(None)).collect(),
@@ -397,7 +398,7 @@ impl<'s> Planner<'s> {
             return Ok(known);
         }
         let plan = &self.shared.plan;
-        let rows = plan.selection.groups()[number as usize];
+        let rows = plan.stream.selection.groups()[number as usize];
         let part = &plan.data.parts[rows.part as usize];
         let file =
             plan.data.file(part, &ColumnSet::Images).map_err(|e| FeedError::Data(Arc::new(e)))?;
@@ -432,19 +433,20 @@ fn fill(shared: &Shared, task: &Task, resizer: &mut Resizer) -> Result<SlotOutco
         return Ok(SlotOutcome { sample_id, view: None, labels: Vec::new(), captions });
     };
     let images = handle.images()?;
-    let (row, row_in_group) = plan.selection.row(at.group as usize, at.nth);
-    let part = plan.selection.groups()[at.group as usize].part;
+    let (row, row_in_group) = plan.stream.selection.row(at.group as usize, at.nth);
+    let part = plan.stream.selection.groups()[at.group as usize].part;
     let labels = shared.labels.part(part).map_err(|e| FeedError::Data(Arc::new(e)))?;
     let sample_id = images.sample_id(row_in_group);
-    let seed = match plan.layout {
+    let seed = match plan.stream.layout {
         Layout::Sequential => 0,
         Layout::Shuffled { seed, .. } => seed,
     };
     let mut draws = Draws::new(Purpose::View, seed, task.epoch, *position, 0);
     let encoded = images.image(row_in_group);
+    let side_px = task.batch.size.side_px;
     let view = shared
         .decode
-        .measure(|| fill_slot(encoded, &plan.viewing, plan.output_px, &mut draws, resizer, pixels));
+        .measure(|| fill_slot(encoded, &plan.viewing, side_px, &mut draws, resizer, pixels));
     let view = view.map_err(|error| {
         pixels.fill(0);
         shared.bad_rows.add(1);

@@ -9,7 +9,7 @@ use super::*;
 use crate::config::PrepConfig;
 use crate::feed::Targets;
 use crate::feed::group::GroupError;
-use crate::feed::{Selection, Viewing};
+use crate::feed::{BatchSampler, LastBatch, Selection, Stream, Viewing};
 use crate::image::Image;
 use crate::image::jpeg::{Chroma, encode};
 use crate::metrics::PrepMetrics;
@@ -59,19 +59,21 @@ fn prepared() -> Prepared {
 }
 
 fn plan(prepared: &Prepared) -> FeedPlan {
-    FeedPlan {
-        data: prepared.data.clone(),
+    let stream = Stream {
         selection: Arc::new(Selection::all(&prepared.data)),
-        vocab: prepared.vocab.clone(),
         layout: Layout::Shuffled { seed: 3, lanes: 6, window_groups: 2 },
-        viewing: Viewing::RandomCrop { area: (0.3, 1.0), aspect: (0.75, 1.33), flip: 0.5 },
-        output_px: 8,
-        batch: 5,
+        sampler: BatchSampler::fixed(8, 5),
         last_batch: LastBatch::Drop,
-        start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
-        num_steps: 12,
         world_size: 1,
         rank: 0,
+    };
+    FeedPlan {
+        data: prepared.data.clone(),
+        stream,
+        vocab: prepared.vocab.clone(),
+        viewing: Viewing::RandomCrop { area: (0.3, 1.0), aspect: (0.75, 1.33), flip: 0.5 },
+        start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
+        num_steps: 12,
         with_captions: true,
         decode_threads: 3,
         reader_threads: 2,
@@ -105,7 +107,7 @@ fn collect(plan: FeedPlan) -> Vec<Vec<String>> {
 fn an_epoch_shows_every_row_once_with_its_own_pixels_and_labels() {
     let prepared = prepared();
     let mut all = plan(&prepared);
-    (all.last_batch, all.num_steps) = (LastBatch::Pad, 5);
+    (all.stream.last_batch, all.num_steps) = (LastBatch::Pad, 5);
     let mut feed = Feed::start(all).unwrap();
     let mut seen = HashSet::new();
     while let Some(mut batch) = feed.next().unwrap() {
@@ -165,7 +167,7 @@ fn ranks_together_show_what_one_rank_shows() {
         let mut steps = vec![Vec::new(); expected.len()];
         for rank in 0..world_size {
             let mut share = plan(&prepared);
-            (share.world_size, share.rank) = (world_size, rank);
+            (share.stream.world_size, share.stream.rank) = (world_size, rank);
             for (step, mut rows) in collect(share).into_iter().enumerate() {
                 steps[step].append(&mut rows);
             }
@@ -193,7 +195,7 @@ fn a_rotten_row_keeps_its_place_with_weight_zero() {
     group.crc32c = crc32c::crc32c(&bytes[range]);
     let mut all = plan(&prepared);
     all.data = Arc::new(data);
-    (all.last_batch, all.num_steps) = (LastBatch::Pad, 5);
+    (all.stream.last_batch, all.num_steps) = (LastBatch::Pad, 5);
     let mut feed = Feed::start(all).unwrap();
     let mut weights = Vec::new();
     while let Some(batch) = feed.next().unwrap() {
@@ -241,9 +243,12 @@ fn impossible_plans_are_refused() {
         change(&mut wrong);
         Feed::start(wrong).err().map(|e| e.to_string()).unwrap()
     };
-    assert_eq!(refused(|p| p.batch = 22), "21 rows are on offer, too few for one batch of 22");
+    assert_eq!(
+        refused(|p| p.stream.sampler = BatchSampler::fixed(8, 22)),
+        "21 rows are on offer, too few for one batch of 22"
+    );
     assert_eq!(refused(|p| p.start.snapshot = 2), "the cursor is of snapshot 2, expected 1");
-    assert_eq!(refused(|p| p.world_size = 7), "7 ranks for 6 lanes: a rank would have none");
+    assert_eq!(refused(|p| p.stream.world_size = 7), "7 ranks for 6 lanes: a rank would have none");
 }
 
 #[test]
@@ -257,8 +262,9 @@ fn a_hold_out_and_the_rest_share_no_row() {
     let mut ids = HashSet::new();
     for selection in [out, rest] {
         let mut all = plan(&prepared);
-        (all.selection, all.batch) = (Arc::new(selection), 1);
-        (all.last_batch, all.num_steps) = (LastBatch::Pad, all.selection.num_rows());
+        (all.stream.selection, all.stream.sampler) =
+            (Arc::new(selection), BatchSampler::fixed(8, 1));
+        (all.stream.last_batch, all.num_steps) = (LastBatch::Pad, all.stream.selection.num_rows());
         let mut feed = Feed::start(all).unwrap();
         while let Some(batch) = feed.next().unwrap() {
             assert!(ids.insert(batch.sample_ids[0]));

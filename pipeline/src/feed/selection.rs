@@ -21,21 +21,31 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// All rows of `groups`, which stand in the order of parts: an order without a data set.
+    pub fn of_groups(groups: Vec<GroupRows>) -> Self {
+        let mut first_rows = Vec::with_capacity(groups.len());
+        let (mut part, mut first) = (None, 0);
+        for group in &groups {
+            if part != Some(group.part) {
+                (part, first) = (Some(group.part), 0);
+            }
+            first_rows.push(first);
+            first += group.rows;
+        }
+        Self { rows: vec![None; groups.len()], groups, first_rows }
+    }
+
     /// All rows.
     pub fn all(data: &DataSet) -> Self {
-        let mut selection = Self { groups: Vec::new(), rows: Vec::new(), first_rows: Vec::new() };
-        for (part, entry) in data.parts.iter().enumerate() {
+        let parts = data.parts.iter().enumerate().map(|(part, entry)| {
             let groups = entry.files.get("images").map_or(&[][..], |f| &f.groups);
-            let mut first = 0;
-            for (number, group) in groups.iter().enumerate() {
-                let (part, number) = (part as u32, number as u32);
-                selection.groups.push(GroupRows { part, group: number, rows: group.rows });
-                selection.rows.push(None);
-                selection.first_rows.push(first);
-                first += group.rows;
-            }
-        }
-        selection
+            (0..).zip(groups).map(move |(group, g)| GroupRows {
+                part: part as u32,
+                group,
+                rows: g.rows,
+            })
+        });
+        Self::of_groups(parts.flatten().collect())
     }
 
     /// The rows whose sample id passes `keep`.
@@ -71,6 +81,18 @@ impl Selection {
     /// Rows on offer.
     pub fn num_rows(&self) -> u64 {
         self.groups.iter().map(|g| u64::from(g.rows)).sum()
+    }
+
+    /// Where row `row` of part `part` is on offer: the group's index, and which of its rows it is.
+    pub fn find(&self, part: u32, row: u32) -> Option<(usize, u32)> {
+        (0..self.groups.len()).filter(|&index| self.groups[index].part == part).find_map(|index| {
+            let first = self.first_rows[index];
+            let nth = match &self.rows[index] {
+                Some(rows) => rows.binary_search(&row).ok()? as u32,
+                None => row.checked_sub(first).filter(|&n| n < self.groups[index].rows)?,
+            };
+            Some((index, nth))
+        })
     }
 
     /// The row of the part, and of the group, that is the `nth` on offer in group `index`.

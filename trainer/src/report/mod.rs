@@ -8,6 +8,7 @@ pub mod picture;
 
 use std::fmt::Write;
 
+use catlip_pipeline::feed::BatchSampler;
 use catlip_schemas::{LabelId, Vocab};
 
 use crate::eval::{EvalSummary, Evaluation, ShownRow, SynsetScore};
@@ -62,14 +63,18 @@ pub fn html(
 }
 
 fn heading(plan: &TrainPlan, name: &str, num_params: i64) -> String {
-    let (vit, batch) = (&plan.vit, plan.feed.batch);
+    let vit = &plan.vit;
     let facts = [
         format!("ViT {} × {} blocks, {} heads", vit.width, vit.depth, vit.num_heads),
         format!("{:.1} M parameters", num_params as f64 / 1e6),
-        format!("{} px, a token each {} px", plan.config.train.image_px, vit.patch_px),
+        format!("a token each {} px", vit.patch_px),
         format!("{} synsets", grouped(plan.vocab.len() as u64)),
         format!("{} training images", grouped(plan.priors.rows)),
-        format!("{} steps of {batch}", grouped(plan.schedule.steps)),
+        format!(
+            "{} steps of {}",
+            grouped(plan.schedule.steps),
+            step_sizes(&plan.feed.stream.sampler)
+        ),
     ];
     let facts: String = facts.iter().map(|fact| format!("<span>{fact}</span>")).collect();
     format!("<header>\n<h1>{name}</h1>\n<p class=\"facts\">{facts}</p>\n</header>\n")
@@ -229,6 +234,22 @@ fn synsets(scores: &[SynsetScore]) -> String {
          <th>average precision</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n\
          </section>\n"
     )
+}
+
+/// The sizes of a run's steps, in words.
+pub fn step_sizes(sampler: &BatchSampler) -> String {
+    match sampler.sizes() {
+        [only] => format!("{} images at {} px", only.batch, only.side_px),
+        [first, .., last] => format!(
+            "{} images on average, from {} at {} px to {} at {} px",
+            sampler.mean_batch().round(),
+            first.batch,
+            first.side_px,
+            last.batch,
+            last.side_px
+        ),
+        [] => "no images".to_owned(),
+    }
 }
 
 fn stage_table(stages: &[StageTime]) -> String {

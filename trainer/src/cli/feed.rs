@@ -1,0 +1,143 @@
+//! `catlip-train feed`: the order of a run, for people to see, diff and trust.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use catlip_pipeline::error::exit;
+use catlip_pipeline::feed::Stream;
+use catlip_pipeline::feed::trace::{self, RowIds, RowName};
+use catlip_pipeline::prep::DataSet;
+use clap::Args;
+
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::plan;
+
+#[derive(Debug, Args)]
+pub(super) struct FeedArgs {
+    /// Data set, made by `catlip-prep run`
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Print a line a step with this rank's share: step, px, n, then n sample ids
+    #[arg(long, conflicts_with = "whereabouts", required_unless_present = "whereabouts")]
+    ids: bool,
+    /// Print a line an epoch: epoch, step (- if the epoch's end drops it), position
+    #[arg(long = "where", id = "whereabouts", value_name = "SAMPLE_ID|PART:ROW")]
+    whereabouts: Option<Row>,
+    /// TOML file of settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// One setting; wins over the recipe
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
+    /// Seed of the order; as --set train.seed=S
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Images of a step over all ranks; as --set train.batch=N
+    #[arg(long, value_name = "GLOBAL")]
+    batch: Option<usize>,
+    /// Epoch to begin with
+    #[arg(long, default_value_t = 0, value_name = "E")]
+    epoch: u64,
+    /// Epochs to print
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    epochs: u64,
+    /// Ranks
+    #[arg(long, default_value_t = 1, value_name = "W")]
+    world_size: u32,
+    /// Which rank's share
+    #[arg(long, default_value_t = 0, value_name = "R")]
+    rank: u32,
+    /// Step of the first epoch to begin with
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    start_step: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row(RowName);
+
+impl FromStr for Row {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "expected 32 hex digits, or PART:ROW such as 000042:17".to_owned();
+        let name = match text.split_once(':') {
+            Some((part, row)) => {
+                let part = part.strip_prefix("part-").unwrap_or(part);
+                let part = part.parse().map_err(|_| wrong())?;
+                RowName::Row(part, row.parse().map_err(|_| wrong())?)
+            }
+            None => RowName::Sample(text.parse().map_err(|_| wrong())?),
+        };
+        Ok(Self(name))
+    }
+}
+
+pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
+    let mut settings = args.settings.clone();
+    settings.extend(args.seed.map(|seed| format!("train.seed={seed}")));
+    settings.extend(args.batch.map(|batch| format!("train.batch={batch}")));
+    let config = TrainConfig::load(args.recipe.as_deref(), &settings)?;
+    let data = DataSet::open(&args.data)?;
+    let stream = plan::training_stream(&config, &data)?;
+    let (world_size, rank) = (args.world_size, args.rank);
+    if world_size == 0 || world_size > stream.num_lanes() || rank >= world_size {
+        return Err(TrainError::Ranks { rank, world_size, lanes: stream.num_lanes() });
+    }
+    let stream = Stream { world_size, rank, ..stream };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = match args.whereabouts {
+        Some(Row(name)) => whereabouts(&mut out, args, &data, &stream, name)?,
+        None => ids(&mut out, args, &data, &stream)?,
+    };
+    match written.and_then(|()| out.flush()) {
+        // Whoever reads the lines has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(exit::OK),
+        Err(error) => Err(TrainError::io("write to", "standard output".as_ref())(error)),
+        Ok(()) => Ok(exit::OK),
+    }
+}
+
+fn ids(
+    out: &mut impl Write,
+    args: &FeedArgs,
+    data: &DataSet,
+    stream: &Stream,
+) -> Result<std::io::Result<()>, TrainError> {
+    let mut ids = RowIds::new(data);
+    for epoch in args.epoch..args.epoch + args.epochs {
+        let first = if epoch == args.epoch { args.start_step } else { 0 };
+        for step in trace::steps(stream, epoch, first) {
+            let mut line = format!("{} {} {}", step.step, step.size.side_px, step.rows.len());
+            for row in step.rows {
+                line.push(' ');
+                line.push_str(&ids.id(stream, row)?.to_string());
+            }
+            if let Err(error) = writeln!(out, "{line}") {
+                return Ok(Err(error));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn whereabouts(
+    out: &mut impl Write,
+    args: &FeedArgs,
+    data: &DataSet,
+    stream: &Stream,
+    name: RowName,
+) -> Result<std::io::Result<()>, TrainError> {
+    let row = trace::find(data, stream, name)?;
+    let row = row.ok_or_else(|| TrainError::NoRow { path: args.data.clone() })?;
+    for epoch in args.epoch..args.epoch + args.epochs {
+        if let Some(standing) = trace::standing(stream, epoch, row) {
+            let step = standing.step.map_or_else(|| "-".to_owned(), |step| step.to_string());
+            if let Err(error) = writeln!(out, "{epoch} {step} {}", standing.position) {
+                return Ok(Err(error));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
