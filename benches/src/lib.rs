@@ -13,6 +13,7 @@ use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::demo::{DemoConfig, write_demo};
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::queue::PrefetchQueue;
+use catlip_pipeline::feed::ring::Ring;
 use catlip_pipeline::feed::{BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Viewing};
 use catlip_pipeline::image;
 use catlip_pipeline::metrics::PrepMetrics;
@@ -22,6 +23,7 @@ use catlip_pipeline::source::map::MappedFile;
 use catlip_pipeline::source::{SampleReader, ShardList};
 use catlip_schemas::version::ORDER_VERSION;
 use catlip_schemas::{Cursor, VocabCut};
+use crossbeam_queue::ArrayQueue;
 
 /// What went wrong: a bench has no user to be gentle with.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -74,7 +76,12 @@ pub fn run(folder: &Path, scenes: usize) -> Result<Vec<Measured>, Failure> {
     all.push(label(&list)?);
     all.push(prepare(&list, &folder.join("data"))?);
     all.push(feed(&folder.join("data"))?);
-    all.push(hand_over(scenes as u64 * 100)?);
+    let items = scenes as u64 * 100;
+    all.push(queue(items)?);
+    let (push, pop) = (|r: &Ring<u64>, n| r.push(n).is_ok(), |r: &Ring<u64>| r.pop().ok());
+    all.push(hand_over("our ring, spinning", items, Ring::new(64), push, pop)?);
+    let (push, pop) = (|r: &ArrayQueue<u64>, n| r.push(n).is_ok(), ArrayQueue::pop);
+    all.push(hand_over("crossbeam ArrayQueue, spinning", items, ArrayQueue::new(64), push, pop)?);
     Ok(all)
 }
 
@@ -188,7 +195,7 @@ fn feed(folder: &Path) -> Result<Measured, Failure> {
     })
 }
 
-fn hand_over(items: u64) -> Result<Measured, Failure> {
+fn queue(items: u64) -> Result<Measured, Failure> {
     measure("queue, one thread to another", "items", |hasher| {
         let queue = PrefetchQueue::new(64);
         let sum = std::thread::scope(|scope| {
@@ -201,6 +208,36 @@ fn hand_over(items: u64) -> Result<Measured, Failure> {
                 queue.close();
             });
             std::iter::from_fn(|| queue.pop()).sum::<u64>()
+        });
+        hasher.update(&sum.to_le_bytes());
+        Ok(items)
+    })
+}
+
+/// The hand-over without sleep or counts, for our ring and for crossbeam's.
+fn hand_over<T: Sync>(
+    name: &'static str,
+    items: u64,
+    ring: T,
+    push: impl Fn(&T, u64) -> bool + Sync,
+    pop: impl Fn(&T) -> Option<u64>,
+) -> Result<Measured, Failure> {
+    measure(name, "items", |hasher| {
+        let sum: u64 = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for item in 0..items {
+                    while !push(&ring, item) {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let next = || loop {
+                match pop(&ring) {
+                    Some(item) => break item,
+                    None => std::thread::yield_now(),
+                }
+            };
+            (0..items).map(|_| next()).sum()
         });
         hasher.update(&sum.to_le_bytes());
         Ok(items)

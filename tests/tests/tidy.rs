@@ -24,7 +24,7 @@ const UNSAFE_FILES: &[&str] = &[
     "pipeline/src/image/simd.rs",
     "pipeline/src/source/map.rs",
     "pipeline/src/feed/slot.rs",
-    "pipeline/src/feed/queue.rs",
+    "pipeline/src/feed/ring.rs",
     "trainer/shim/",
     "trainer/src/device.rs",
     "trainer/src/dispatcher.rs",

@@ -20,6 +20,8 @@ pub mod labels;
 pub mod view;
 pub mod slot;
 pub mod batch;
+pub mod primitive;
+pub mod ring;
 pub mod queue;
 pub mod plan;
 pub mod error;

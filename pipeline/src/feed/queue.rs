@@ -1,25 +1,25 @@
 //! The bounded queue between stages.
 //!
 //! In: items from any number of threads. Out: the same, first in first out. The hand-over is
-//! lock-free (crossbeam's `ArrayQueue`); a lock is taken only by who must sleep, and to wake them.
-//! Never: drops an item unseen; sleeps on a closed queue.
+//! lock-free ([`Ring`]); a lock is taken only by who must sleep, and to wake them. Never: drops an
+//! item unseen; sleeps on a closed queue.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use crossbeam_queue::ArrayQueue;
+use super::primitive::{AtomicUsize, Condvar, Mutex, Ordering, fence};
+use super::ring::{PopError, PushError, Ring};
 
 /// A bounded multi-producer, multi-consumer queue that can be closed.
 pub struct PrefetchQueue<T> {
-    ring: ArrayQueue<T>,
-    closed: AtomicBool,
+    ring: Ring<T>,
     sleepers: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
     counts: Counts,
 }
 
+/// std's atomics even under loom: they decide nothing.
 #[derive(Default)]
 struct Counts {
     pushed: AtomicU64,
@@ -49,8 +49,7 @@ impl<T> PrefetchQueue<T> {
     /// An empty queue for `capacity` items, at least one.
     pub fn new(capacity: usize) -> Self {
         Self {
-            ring: ArrayQueue::new(capacity.max(1)),
-            closed: AtomicBool::new(false),
+            ring: Ring::new(capacity),
             sleepers: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
@@ -65,46 +64,34 @@ impl<T> PrefetchQueue<T> {
     /// Gives the item back if the queue is closed.
     pub fn push(&self, item: T) -> Result<(), T> {
         let mut item = Some(item);
-        let pushed = self.wait(&self.counts.push_wait_nanos, || {
-            if self.closed.load(Ordering::SeqCst) {
-                return Some(false);
+        self.wait(&self.counts.push_wait_nanos, || match self.ring.push(item.take()?) {
+            Ok(()) => Some(Ok(())),
+            Err(PushError::Closed(back)) => Some(Err(back)),
+            Err(PushError::Full(back)) => {
+                item = Some(back);
+                None
             }
-            match self.ring.push(item.take()?) {
-                Ok(()) => Some(true),
-                Err(back) => {
-                    item = Some(back);
-                    None
-                }
-            }
-        });
-        match item {
-            Some(item) if !pushed => Err(item),
-            _ => {
-                self.counts.pushed.fetch_add(1, Ordering::Relaxed);
-                self.wake_sleepers();
-                Ok(())
-            }
-        }
+        })?;
+        self.counts.pushed.fetch_add(1, Ordering::Relaxed);
+        self.wake_sleepers();
+        Ok(())
     }
 
     /// Takes an item out; sleeps while the queue is empty. `None` once it is closed and empty.
     pub fn pop(&self) -> Option<T> {
         let item = self.wait(&self.counts.pop_wait_nanos, || match self.ring.pop() {
-            Some(item) => Some(Some(item)),
-            // Closed first, then empty: what was pushed before the close is not lost.
-            None if self.closed.load(Ordering::SeqCst) => Some(self.ring.pop()),
-            None => None,
-        });
-        if item.is_some() {
-            self.counts.popped.fetch_add(1, Ordering::Relaxed);
-            self.wake_sleepers();
-        }
-        item
+            Ok(item) => Some(Some(item)),
+            Err(PopError::Ended) => Some(None),
+            Err(PopError::Empty) => None,
+        })?;
+        self.counts.popped.fetch_add(1, Ordering::Relaxed);
+        self.wake_sleepers();
+        Some(item)
     }
 
     /// Ends the queue: no item goes in any more; those inside still come out.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.ring.close();
         self.wake_sleepers();
     }
 
@@ -155,7 +142,7 @@ impl<T> PrefetchQueue<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Arc;
