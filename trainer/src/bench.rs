@@ -11,7 +11,7 @@ use tch::{Kind, TchError, Tensor};
 use crate::batch::DeviceBatch;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::loss::SparseTargets;
+use crate::loss::{Loss, SparseTargets};
 use crate::model::{Mode, Vit};
 use crate::plan::{self, OpenDevice};
 use crate::state::TrainState;
@@ -65,12 +65,13 @@ fn measure(
     let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: ORDER_VERSION };
     let (adamw, momentum) = (plan::adamw_plan(config), config.optim.ema_momentum);
     let mut state = TrainState::new(vit, weights, adamw, momentum, cursor)?;
+    let objective = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;
     let batch = waves(config, device, num_labels)?;
     let lr = config.optim.lr_min;
 
     let mut loss = 0.0;
     let (steps, step_secs) = repeat(budget, || {
-        loss = step(&mut state, &batch, lr)?.loss.f_double_value(&[])?;
+        loss = step(&mut state, &objective, &batch, lr)?.loss.f_double_value(&[])?;
         Ok(())
     })?;
     let (_, forward_secs) = repeat(budget, || {

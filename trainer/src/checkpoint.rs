@@ -380,7 +380,13 @@ mod tests {
                 weights: &[1.0, 1.0],
             };
             let batch = DeviceBatch::from_rows(&rows, Device::Cpu).unwrap();
-            step(state, &batch, SCHEDULE.lr(state.step)).unwrap();
+            step(
+                state,
+                &crate::loss::Loss::Bce { smoothing: 0.0 },
+                &batch,
+                SCHEDULE.lr(state.step),
+            )
+            .unwrap();
             state.cursor.position += 2;
         }
     }

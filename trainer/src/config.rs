@@ -139,6 +139,8 @@ pub struct OptimConfig {
 #[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
 pub struct LossConfig {
     pub kind: LossKind,
+    pub smoothing: f64,
+    pub idf: bool,
 }
 
 /// `loss.kind`.
@@ -147,6 +149,7 @@ pub struct LossConfig {
 #[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
 pub enum LossKind {
     Bce,
+    Softmax,
 }
 
 /// Section `augment`.
@@ -258,7 +261,7 @@ impl Default for TrainConfig {
                 clip_norm: 1.0,
                 ema_momentum: 5e-4,
             },
-            loss: LossConfig { kind },
+            loss: LossConfig { kind, smoothing: 0.0, idf: false },
             augment: AugmentConfig {
                 crop_area_min: 0.08,
                 crop_area_max: 1.0,
@@ -356,6 +359,7 @@ impl TrainConfig {
         within("optim.weight_decay", optim.weight_decay, 0.0, 10.0)?;
         within("optim.clip_norm", optim.clip_norm, 0.0, 1e9)?;
         within("optim.ema_momentum", optim.ema_momentum, 0.0, 1.0)?;
+        within("loss.smoothing", self.loss.smoothing, 0.0, 0.999)?;
         within("augment.crop_area_min", augment.crop_area_min, 0.001, augment.crop_area_max)?;
         within("augment.crop_area_max", augment.crop_area_max, 0.001, 1.0)?;
         within("augment.crop_aspect_min", augment.crop_aspect_min, 0.01, 100.0)?;

@@ -6,7 +6,7 @@
 use tch::{TchError, Tensor};
 
 use crate::batch::DeviceBatch;
-use crate::loss;
+use crate::loss::Loss;
 use crate::model::Mode;
 use crate::state::TrainState;
 
@@ -27,14 +27,19 @@ pub struct StepMetrics {
 /// # Errors
 ///
 /// What libtorch says, such as out of memory.
-pub fn step(state: &mut TrainState, batch: &DeviceBatch, lr: f64) -> Result<StepMetrics, TchError> {
+pub fn step(
+    state: &mut TrainState,
+    loss: &Loss,
+    batch: &DeviceBatch,
+    lr: f64,
+) -> Result<StepMetrics, TchError> {
     let weights_sum = batch.targets.weights_b.f_sum(tch::Kind::Float)?;
     let divisor = weights_sum.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
 
     // --- forward and backward -------------------------------------------------------------------
     state.gradient.zero()?;
     let logits_bv = state.vit.forward(&state.weights, &batch.images_bchw, Mode::Train)?;
-    let loss = loss::bce_sum(&logits_bv, &batch.targets)?.f_div(&divisor)?;
+    let loss = loss.sum(&logits_bv, &batch.targets)?.f_div(&divisor)?;
     loss.f_backward()?;
 
     // --- update ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ use crate::batch::DeviceBatch;
 use crate::checkpoint::{self, CheckpointError, Damage};
 use crate::error::TrainError;
 use crate::eval::{self, EvalSummary, Evaluation};
+use crate::loss::Loss;
 use crate::model::Vit;
 use crate::plan::TrainPlan;
 use crate::report::{self, StageTime};
@@ -148,6 +149,7 @@ struct Run<'r> {
     plan: &'r TrainPlan,
     watch: &'r mut dyn Watch,
     state: TrainState,
+    loss: Loss,
     log: Log,
     meters: Meters,
     since_log: Interval,
@@ -161,11 +163,14 @@ impl<'r> Run<'r> {
         if plan.resume {
             resume(plan, &mut state, watch)?;
         }
+        let priors = &plan.priors;
+        let loss = Loss::new(&plan.config.loss, priors.rows, &priors.positives, plan.device)
+            .map_err(TrainError::torch("weigh the labels"))?;
         let log = plan.run.log_from(state.step, state.step < plan.schedule.steps)?;
         let num_params = state.vit.layout().num_params();
         watch.see(Event::Begun { step: state.step, num_params });
         let since_log = Interval::new(&state);
-        Ok(Self { plan, watch, state, log, meters: Meters::default(), since_log })
+        Ok(Self { plan, watch, state, loss, log, meters: Meters::default(), since_log })
     }
 
     /// Evaluates a step that was saved by a stop before its evaluation.
@@ -189,7 +194,7 @@ impl<'r> Run<'r> {
         let batch = self.meters.copy.measure(|| DeviceBatch::from_host(&mut host, plan.device));
         let batch = batch.map_err(TrainError::torch("copy a batch"))?;
         let lr = plan.schedule.lr(state.step);
-        let metrics = self.meters.step.measure(|| step(state, &batch, lr));
+        let metrics = self.meters.step.measure(|| step(state, &self.loss, &batch, lr));
         self.meters.images += host.len() as u64;
         state.cursor = host.cursor;
         self.watch.see(Event::Stepped { step: state.step });

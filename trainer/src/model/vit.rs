@@ -134,7 +134,7 @@ impl Vit {
 mod tests {
     use super::*;
     use crate::batch::DeviceBatch;
-    use crate::loss::SparseTargets;
+    use crate::loss::{Loss, SparseTargets};
     use crate::model::params::Entry;
     use crate::optim::AdamWPlan;
     use crate::state::TrainState;
@@ -144,6 +144,7 @@ mod tests {
     use std::collections::BTreeMap;
     use tch::Kind;
 
+    const BCE: Loss = Loss::Bce { smoothing: 0.0 };
     const SMALL: VitPlan = VitPlan {
         width: 64,
         depth: 2,
@@ -233,7 +234,7 @@ mod tests {
         let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
         let weights = sine_weights(&vit);
         let mut state = TrainState::new(vit, weights, REFERENCE, 0.0, cursor).unwrap();
-        let metrics = step(&mut state, &sine_batch(), 0.0).unwrap();
+        let metrics = step(&mut state, &BCE, &sine_batch(), 0.0).unwrap();
         assert!((metrics.loss.double_value(&[]) - golden["loss"].as_f64().unwrap()).abs() < 1e-5);
         let norms: BTreeMap<String, f64> =
             serde_json::from_value(golden["gradient_norms"].clone()).unwrap();
@@ -265,7 +266,7 @@ mod tests {
         let weights = sine_weights(&vit);
         let mut state = TrainState::new(vit, weights, REFERENCE, 5e-4, cursor).unwrap();
         for (at, (loss, norm)) in losses.iter().zip(&norms).enumerate() {
-            let metrics = step(&mut state, &sine_batch(), 1e-3 * (at + 1) as f64).unwrap();
+            let metrics = step(&mut state, &BCE, &sine_batch(), 1e-3 * (at + 1) as f64).unwrap();
             let (found, found_norm) =
                 (metrics.loss.double_value(&[]), metrics.gradient_norm.double_value(&[]));
             assert!((found / loss - 1.0).abs() < 1e-4, "step {at}: loss {found}, torch {loss}");
