@@ -25,6 +25,8 @@ use catlip_schemas::version::ORDER_VERSION;
 use catlip_schemas::{Cursor, VocabCut};
 use crossbeam_queue::ArrayQueue;
 
+pub mod order;
+
 /// What went wrong: a bench has no user to be gentle with.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -82,6 +84,8 @@ pub fn run(folder: &Path, scenes: usize) -> Result<Vec<Measured>, Failure> {
     all.push(hand_over("our ring, spinning", items, Ring::new(64), push, pop)?);
     let (push, pop) = (|r: &ArrayQueue<u64>, n| r.push(n).is_ok(), ArrayQueue::pop);
     all.push(hand_over("crossbeam ArrayQueue, spinning", items, ArrayQueue::new(64), push, pop)?);
+    // 130,000 parts of 10,000 rows are DataComp-1B.
+    all.extend(order::measure_order(if scenes < 1000 { 130 } else { 130_000 })?);
     Ok(all)
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use catlip_pipeline::error::exit;
+use catlip_pipeline::feed::Stream;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -156,6 +157,7 @@ fn fit(args: FitArgs) -> Result<u8, TrainError> {
     let plan = plan::plan(config, &request)?;
     say(&plan.device_report);
     say(&described(&plan));
+    say(&order_text(&plan.feed.stream));
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
     progress.bar.finish_and_clear();
@@ -250,6 +252,17 @@ fn described(plan: &TrainPlan) -> String {
         plan.schedule.steps,
         report::step_sizes(&plan.feed.stream.sampler),
         plan.num_threads,
+    )
+}
+
+/// How well the order shuffles, and what that costs.
+fn order_text(stream: &Stream) -> String {
+    format!(
+        "order: {} lanes; {:.3} × the rows are read in an epoch; were the data sorted by class, the \
+         counts of a batch would vary {:.1} × as much as drawn independently (feed.window_bytes)",
+        stream.num_lanes(),
+        stream.rows_read_ratio(0),
+        stream.sorted_variance_ratio(),
     )
 }
 

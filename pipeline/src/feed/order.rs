@@ -138,6 +138,11 @@ impl Order {
         rows
     }
 
+    /// The row groups that all lanes read, one after the other; one of two lanes comes twice.
+    pub fn groups_read(&self) -> impl Iterator<Item = u32> + '_ {
+        self.lanes.iter().flat_map(|lane| lane.pieces.iter().map(|piece| piece.group))
+    }
+
     /// The position of a row; `None` if the row is not on offer.
     pub fn position_of(&self, row: RowAt) -> Option<u64> {
         let holds = |piece: &Piece| {
