@@ -352,8 +352,14 @@ mod tests {
     };
     const ADAMW: AdamWPlan =
         AdamWPlan { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.2, clip_norm: 1.0 };
-    const SCHEDULE: Schedule =
-        Schedule { warmup_start: 1e-4, lr_max: 1e-2, lr_min: 1e-4, warmup_steps: 2, steps: 6 };
+    const SCHEDULE: Schedule = Schedule {
+        warmup_start: 1e-4,
+        lr_max: 1e-2,
+        lr_min: 1e-4,
+        fall: crate::schedule::Fall::Cosine,
+        warmup_steps: 2,
+        steps: 6,
+    };
 
     fn fresh() -> TrainState {
         let vit = Vit::new(PLAN);

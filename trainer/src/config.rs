@@ -116,6 +116,15 @@ pub struct SamplerConfig {
     pub shares: u32,
 }
 
+/// `optim.schedule`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum ScheduleKind {
+    Cosine,
+    Wsd,
+}
+
 /// Section `optim`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +132,8 @@ pub struct SamplerConfig {
 pub struct OptimConfig {
     pub lr_max: f64,
     pub lr_min: f64,
+    pub schedule: ScheduleKind,
+    pub fall_steps: u64,
     pub warmup_start: f64,
     pub warmup_steps: u64,
     pub beta1: f64,
@@ -252,6 +263,8 @@ impl Default for TrainConfig {
             optim: OptimConfig {
                 lr_max: 1e-3,
                 lr_min: 1e-5,
+                schedule: ScheduleKind::Cosine,
+                fall_steps: 0,
                 warmup_start: 1e-6,
                 warmup_steps: 500,
                 beta1: 0.9,

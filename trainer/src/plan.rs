@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::checkpoint::Identity;
-use crate::config::{SamplerKind, TrainConfig};
+use crate::config::{SamplerKind, ScheduleKind, TrainConfig};
 use crate::device::{self, DeviceChoice, DeviceError};
 use crate::error::TrainError;
 use crate::eval::EvalPlan;
@@ -32,7 +32,7 @@ use crate::metrics::LabelPriors;
 use crate::model::VitPlan;
 use crate::optim::AdamWPlan;
 use crate::run_folder::RunFolder;
-use crate::schedule::Schedule;
+use crate::schedule::{Fall, Schedule};
 use crate::tensor_file::hex;
 
 /// Threads that read row groups: one waits for the disk while the other checks a checksum.
@@ -386,6 +386,10 @@ fn schedule(config: &TrainConfig, steps: u64) -> Schedule {
         warmup_start: optim.warmup_start,
         lr_max: optim.lr_max,
         lr_min: optim.lr_min,
+        fall: match optim.schedule {
+            ScheduleKind::Cosine => Fall::Cosine,
+            ScheduleKind::Wsd => Fall::LastSteps(optim.fall_steps),
+        },
         warmup_steps: optim.warmup_steps,
         steps,
     }
