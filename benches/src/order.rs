@@ -57,7 +57,9 @@ pub fn measure_order(parts: u32) -> Result<Vec<Measured>, Failure> {
     })?;
     let seen = measure("order: rows of a step", "rows", |hasher| {
         let step = trace::steps(&stream, 3, 5).next().ok_or("an epoch has more than 5 steps")?;
-        step.rows.iter().for_each(|row| drop(hasher.update(&row.nth.to_le_bytes())));
+        for row in &step.rows {
+            hasher.update(&row.nth.to_le_bytes());
+        }
         Ok(step.rows.len() as u64)
     })?;
     Ok(vec![laid_out, looked_up, seen])

@@ -55,11 +55,24 @@ pub struct CaptionConfig {
     pub bytes_max: usize,
 }
 
+/// `budget.on_bad_sample`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub enum BadSample {
+    Skip,
+    Stop,
+    Quarantine,
+}
+
 /// Section `budget`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
 pub struct BudgetConfig {
+    pub on_bad_sample: BadSample,
+    pub quarantine_dir: String,
+    pub failure_count: i64,
     pub failure_rate: f64,
     pub probation: u64,
     pub damaged_shards: u64,
@@ -72,6 +85,7 @@ pub struct BudgetConfig {
 pub struct RuntimeConfig {
     pub threads: usize,
     pub redo_changed: bool,
+    pub redo_config: bool,
 }
 
 /// All settings of `catlip-prep run`.
@@ -105,8 +119,15 @@ impl Default for PrepConfig {
                 rule: "corenet".to_owned(),
                 bytes_max: 1 << 20,
             },
-            budget: BudgetConfig { failure_rate: 0.05, probation: 1000, damaged_shards: 0 },
-            runtime: RuntimeConfig { threads: 0, redo_changed: false },
+            budget: BudgetConfig {
+                on_bad_sample: BadSample::Skip,
+                quarantine_dir: String::new(),
+                failure_count: -1,
+                failure_rate: 0.05,
+                probation: 1000,
+                damaged_shards: 0,
+            },
+            runtime: RuntimeConfig { threads: 0, redo_changed: false, redo_config: false },
         }
     }
 }
@@ -142,6 +163,14 @@ impl PrepConfig {
                     (1u64 << 31) / u64::from(image.rows_per_group),
                     image.rows_per_group
                 ),
+            });
+        }
+        let needs_dir = self.budget.on_bad_sample == BadSample::Quarantine;
+        if needs_dir && self.budget.quarantine_dir.is_empty() {
+            return Err(ConfigError::Range {
+                key: "budget.quarantine_dir",
+                found: "empty".to_owned(),
+                expected: "a folder, since budget.on_bad_sample is quarantine".to_owned(),
             });
         }
         if !(0.0..=1.0).contains(&self.budget.failure_rate) {

@@ -9,6 +9,7 @@ use catlip_schemas::SchemaError;
 
 use crate::caption::UnknownRule;
 use crate::demo::DemoError;
+use crate::prep::error::{ChangeError, lines};
 use crate::source::SourceError;
 
 /// Exit codes of `catlip-prep` and `catlip-train`.
@@ -306,18 +307,9 @@ pub enum PrepError {
         /// What it holds.
         message: String,
     },
-    /// A source shard is not what it was when its part was made.
-    #[error("shard {shard} has changed since part {part} was made: {found}, was {expected}")]
-    SourceChanged {
-        /// The shard.
-        shard: String,
-        /// Its part.
-        part: String,
-        /// Bytes and ETag now.
-        found: String,
-        /// Bytes and ETag then.
-        expected: String,
-    },
+    /// A change of a data set that is refused.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// The path is no data set, or has no committed snapshot.
     #[error("{path} is no whole data set: {message}")]
     NoDataSet {
@@ -343,9 +335,21 @@ pub enum PrepError {
         /// Shard, key and error of the last one.
         last: String,
     },
+    /// More samples failed than the budget's number.
+    #[error("too many bad samples: {failed} of {samples}, the budget is {budget} (last: {last})")]
+    FailureCount {
+        /// Bad samples.
+        failed: u64,
+        /// Samples so far.
+        samples: u64,
+        /// `budget.failure_count`, or 0 where `budget.on_bad_sample` is `stop`.
+        budget: u64,
+        /// Shard, key and error of the last one.
+        last: String,
+    },
     /// More shards are damaged than the budget allows.
     #[error("{} of the source shards cannot be read whole, the budget is {budget}:{}",
-        .shards.len(), list_of(.shards))]
+        .shards.len(), lines(.shards))]
     DamagedShards {
         /// Their names, with what is wrong.
         shards: Vec<String>,
@@ -375,15 +379,6 @@ pub enum PrepError {
     },
 }
 
-fn list_of(lines: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let mut text: String = lines.iter().take(SHOWN).map(|line| format!("\n    {line}")).collect();
-    if lines.len() > SHOWN {
-        text.push_str(&format!("\n    and {} more", lines.len() - SHOWN));
-    }
-    text
-}
-
 impl PrepError {
     /// An input or output error at `path`; a full disk is told apart.
     pub fn io(verb: &'static str, path: &Path, source: std::io::Error) -> Self {
@@ -410,12 +405,15 @@ impl PrepError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Rule(_) => exit::CONFIG,
-            Self::Source(_) | Self::SourceChanged { .. } | Self::Line { .. } => exit::INPUT,
+            Self::Change(error) => error.exit_code(),
+            Self::Source(_) | Self::Line { .. } => exit::INPUT,
             Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
             Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
             Self::OutputTaken { .. } => exit::CONFLICT,
-            Self::FailureRate { .. } | Self::DamagedShards { .. } => exit::BUDGET,
+            Self::FailureRate { .. } | Self::FailureCount { .. } | Self::DamagedShards { .. } => {
+                exit::BUDGET
+            }
             Self::Interrupted { .. } => exit::INTERRUPTED,
         }
     }
@@ -436,9 +434,11 @@ impl PrepError {
                 Some("free space and start the same command again: whole parts are kept")
             }
             Self::OutputTaken { .. } => Some("choose another --output, or remove this one"),
-            Self::SourceChanged { .. } => {
-                Some("restore the shard, or say --set runtime.redo_changed=true")
-            }
+            Self::Change(error) => error.hint(),
+            Self::FailureCount { .. } => Some(
+                "look at the sample; raise `budget.failure_count`, or skip bad samples with --set \
+                 budget.on_bad_sample=skip",
+            ),
             Self::NoDataSet { .. } => {
                 Some("run `catlip-prep run` to its end; the same command goes on where it stopped")
             }

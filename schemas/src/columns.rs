@@ -11,6 +11,10 @@ use crate::key::{PartName, SAMPLE_ID_BYTES};
 /// Prefix of the column sets that hold synsets; the rule and its version follow.
 pub const SYNSETS_PREFIX: &str = "synsets.";
 
+/// Prefix of the column sets that were joined later: scores, recaptions; a name follows. Their
+/// columns are those of the table that they came from.
+pub const ADDED_PREFIX: &str = "added.";
+
 /// A group of columns that is written, versioned and replaced as one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ColumnSet {

@@ -16,6 +16,9 @@ pub use cursor::Cursor;
 pub use error::SchemaError;
 pub use key::{PartName, SampleId};
 pub use labels::{LabelId, Labels};
-pub use manifest::{Counts, FileEntry, Manifest, Receipt, RowGroup, SourceEntry};
+pub use manifest::{
+    ColumnSetEntry, Counts, FileEntry, JobConfig, Manifest, NumberedSource, Receipt, RowGroup,
+    SourceEntry, SourceList, SourceUse, TombstonesEntry,
+};
 pub use synset::{SynsetId, Synsets};
 pub use vocab::{Frequencies, Frequency, Vocab, VocabCut, VocabRow};

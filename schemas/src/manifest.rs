@@ -84,6 +84,20 @@ impl Counts {
         }
     }
 
+    /// Takes away the counts of a part that is no longer there.
+    pub fn subtract(&mut self, other: &Self) {
+        self.samples = self.samples.saturating_sub(other.samples);
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.captions = self.captions.saturating_sub(other.captions);
+        self.synsets = self.synsets.saturating_sub(other.synsets);
+        for (reason, count) in &other.rejects {
+            if let Some(sum) = self.rejects.get_mut(reason) {
+                *sum = sum.saturating_sub(*count);
+            }
+        }
+        self.rejects.retain(|_, count| *count > 0);
+    }
+
     /// Entries of the ledger.
     pub fn num_rejects(&self) -> u64 {
         self.rejects.values().sum()
@@ -119,6 +133,95 @@ impl Receipt {
     }
 }
 
+/// Why a part number was given: a shard's samples, or those of them that were rejected before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceUse {
+    /// All samples of the shard.
+    #[default]
+    Whole,
+    /// Only the samples that stand in the ledger of this snapshot.
+    RejectsOf(u64),
+}
+
+impl SourceUse {
+    fn is_whole(&self) -> bool {
+        *self == Self::Whole
+    }
+}
+
+/// One part number: the shard that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NumberedSource {
+    /// Path of the shard relative to the input root, with `/`.
+    pub shard: String,
+    /// Which of its samples.
+    #[serde(default, skip_serializing_if = "SourceUse::is_whole")]
+    pub samples: SourceUse,
+}
+
+/// `sources/part-000000.json`: shards in order, numbered from the number in the file's name.
+///
+/// Created exclusively before the first of these parts is made, and never changed, so that every
+/// job on the data set gives a shard the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceList {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// Number of the first shard below.
+    pub first: u32,
+    /// The shards.
+    pub sources: Vec<NumberedSource>,
+}
+
+impl SourceList {
+    /// Reads a list.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError::Json`], [`SchemaError::Version`].
+    pub fn from_json(bytes: &[u8]) -> Result<Self, SchemaError> {
+        read_versioned("list of sources", bytes)
+    }
+
+    /// Path below the data set of the list that begins with part `first`.
+    pub fn file(first: u32) -> String {
+        format!("sources/part-{first:06}.json")
+    }
+}
+
+/// `receipts/config-1a2b3c4d.json`: the config of the receipts that carry these eight digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobConfig {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// Hash of the config, 64 hex digits.
+    pub config_hash: String,
+    /// The config without `runtime` and `budget`.
+    pub config: serde_json::Value,
+    /// The column sets that a part gets, in the order in which they are written, without bytes.
+    pub column_sets: Vec<ColumnSetEntry>,
+}
+
+impl JobConfig {
+    /// Reads a config.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError::Json`], [`SchemaError::Version`].
+    pub fn from_json(bytes: &[u8]) -> Result<Self, SchemaError> {
+        read_versioned("config of receipts", bytes)
+    }
+
+    /// Path below the data set.
+    pub fn file(config_tag: &str) -> String {
+        format!("receipts/config-{config_tag}.json")
+    }
+}
+
 /// One column set as a snapshot knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +234,12 @@ pub struct ColumnSetEntry {
     pub rows_per_group: Option<u32>,
     /// Bytes of all its files.
     pub bytes: u64,
+    /// How many parts have it, where not all have: readers refuse such a set until it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<u64>,
+    /// What made it, where it was not the run of the snapshot's config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<serde_json::Value>,
 }
 
 /// The table of parts that belongs to a manifest.
@@ -147,6 +256,20 @@ pub struct PartsEntry {
     pub parts: u64,
 }
 
+/// The rows that a snapshot leaves out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TombstonesEntry {
+    /// Path below the data set.
+    pub file: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// SHA-256, 64 hex digits.
+    pub sha256: String,
+    /// Rows that are left out.
+    pub rows: u64,
+}
+
 /// `manifest/00000007.json`: a snapshot, created by exclusive create and never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,16 +280,22 @@ pub struct Manifest {
     pub snapshot: u64,
     /// The snapshot it was made from.
     pub parent: Option<u64>,
+    /// What was changed in it, for people; absent in the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
     /// Hash of the config, 64 hex digits.
     pub config_hash: String,
     /// The config without `runtime.*`.
     pub config: serde_json::Value,
-    /// What became of all samples.
+    /// What became of all samples; rows that are left out are counted.
     pub totals: Counts,
     /// The column sets by name.
     pub column_sets: Vec<ColumnSetEntry>,
     /// The table of parts.
     pub parts: PartsEntry,
+    /// The rows that are left out; absent if none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstones: Option<TombstonesEntry>,
 }
 
 impl Manifest {
@@ -184,9 +313,15 @@ impl Manifest {
         format!("manifest/{number:08}.json")
     }
 
-    /// Path of the table of parts of snapshot `number` below the data set.
+    /// Path of the table of parts of snapshot `number` below the data set; readers take it from
+    /// the manifest, since a commit that met another carries 8 digits of its hash.
     pub fn parts_file(number: u64) -> String {
         format!("manifest/{number:08}.parts.parquet")
+    }
+
+    /// Path of the tombstones of snapshot `number` below the data set, likewise.
+    pub fn tombstones_file(number: u64) -> String {
+        format!("tombstones/{number:08}.parquet")
     }
 }
 
@@ -215,7 +350,7 @@ mod tests {
             Manifest::from_json(br#"{"format_version": 9, "unheard_of": true}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "manifest has format version 9, this program reads versions 1 to 1"
+            "manifest has format version 9, this program reads versions 1 to 2"
         );
     }
 
@@ -232,5 +367,11 @@ mod tests {
         }
         assert_eq!((sum.samples, sum.rows, sum.num_rejects()), (15, 12, 3));
         assert_eq!(sum.rejects["image-corrupt"], 2);
+        sum.subtract(&Counts {
+            rows: 5,
+            rejects: BTreeMap::from([("shard-cut".to_owned(), 1)]),
+            ..Counts::default()
+        });
+        assert_eq!((sum.rows, sum.rejects.len()), (7, 1));
     }
 }

@@ -2,8 +2,12 @@
 
 use crate::error::SchemaError;
 
-/// Version of the data set's files: manifest, receipts, column sets. See `FORMAT.md`.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the data set's files: manifest, receipts, lists of sources. See `FORMAT.md`.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// Version of the bytes that one shard becomes; it is part of the config hash, so that a program
+/// which would make other bytes from the same config does not add to what another began.
+pub const PART_VERSION: u32 = 1;
 
 /// Version of the order of samples. A change of any draw, permutation or lane rule raises it.
 pub const ORDER_VERSION: u32 = 1;

@@ -37,6 +37,70 @@ pub fn told(output: &Output) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
+/// A folder that vanishes, with shards and data sets in it.
+pub struct Place(tempfile::TempDir);
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Place {
+    /// An empty folder.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no room for it.
+    pub fn new() -> Self {
+        match tempfile::tempdir() {
+            Ok(folder) => Self(folder),
+            Err(error) => panic!("no temporary folder: {error}"),
+        }
+    }
+
+    /// The path of a name in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The same as text.
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// Writes a file.
+    ///
+    /// # Panics
+    ///
+    /// If the system refuses.
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        if let Err(error) = std::fs::write(self.path(name), bytes) {
+            panic!("{name}: {error}");
+        }
+    }
+
+    /// Writes a shard and gives its bytes.
+    pub fn shard(&self, name: &str, files: &[(String, Vec<u8>)]) -> Vec<u8> {
+        let bytes = shard(files);
+        self.write(name, &bytes);
+        bytes
+    }
+
+    /// Runs `catlip-prep` with a command: exit code, standard output, standard error.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        told(&run("catlip-prep", arguments))
+    }
+
+    /// Runs `catlip-prep run` over `input`: exit code, standard output, standard error.
+    pub fn prep(&self, input: &str, output: &str, more: &[&str]) -> (i32, String, String) {
+        let (input, output) = (self.text(input), self.text(output));
+        let mut arguments = vec!["run", "--quiet", "--input", &input, "--output", &output];
+        arguments.extend(more);
+        self.run(&arguments)
+    }
+}
+
 /// A JPEG of a gradient that depends on `seed`.
 ///
 /// # Panics

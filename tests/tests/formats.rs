@@ -20,7 +20,7 @@ fn golden() -> std::path::PathBuf {
 
 #[test]
 fn version_1_is_read_whole() {
-    let checked = verify(&golden(), false).unwrap();
+    let checked = verify(&golden(), None, false).unwrap();
     assert_eq!((checked.snapshot, checked.rows, checked.files), (1, 7, 5));
     let data = DataSet::open(&golden()).unwrap();
     let part = &data.parts[0];

@@ -1,41 +1,11 @@
 //! `catlip-prep` as its users meet it: the program, real files, bad input.
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by a panic")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use catlip_tests::{files_of, picture, program, run, samples, shard, told};
-
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn shard(&self, name: &str, files: &[(String, Vec<u8>)]) -> Vec<u8> {
-        let bytes = shard(files);
-        std::fs::write(self.path(name), &bytes).unwrap();
-        bytes
-    }
-
-    /// Runs `catlip-prep run` over `input`: exit code, standard output, standard error.
-    fn prep(&self, input: &str, output: &str, more: &[&str]) -> (i32, String, String) {
-        let (input, output) = (self.text(input), self.text(output));
-        let mut arguments = vec!["run", "--quiet", "--input", &input, "--output", &output];
-        arguments.extend(more);
-        told(&run("catlip-prep", &arguments))
-    }
-}
+use catlip_tests::{Place, files_of, picture, program, run, samples, told};
 
 fn file(name: &str, data: &[u8]) -> (String, Vec<u8>) {
     (name.to_owned(), data.to_vec())
@@ -117,7 +87,7 @@ fn another_run_and_other_files_in_the_output_are_left_alone() {
     let before = files_of(&place.path("out"));
     let (code, _, err) = place.prep("s.tar", "out", &["--set", "image.quality=40"]);
     assert_eq!(code, 6, "{err}");
-    assert!(err.contains("already holds another run"), "{err}");
+    assert!(err.contains("image.quality: 40, was 90") && err.contains("redo_config"), "{err}");
     assert!(files_of(&place.path("out")) == before);
     std::fs::create_dir(place.path("mine")).unwrap();
     std::fs::write(place.path("mine/diary.txt"), b"").unwrap();
@@ -254,7 +224,7 @@ fn help_and_version_are_short() {
     assert!(out.starts_with("catlip-prep 0.1.0, JPEG with"), "{out}");
     let (code, out, _) = told(&run("catlip-prep", &["--help"]));
     assert_eq!(code, 0);
-    for command in ["run", "labels", "vocab", "demo-data", "verify", "config"] {
+    for command in ["run", "commit", "labels", "vocab", "demo-data", "verify", "config"] {
         assert!(out.contains(&format!("\n  {command}")), "{out}");
     }
 }

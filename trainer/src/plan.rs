@@ -426,8 +426,8 @@ fn count_labels(
     let mut priors = LabelPriors::none(vocab.len());
     for part in &data.parts {
         let ids = data.read_sample_ids(part)?;
-        for (id, captions) in ids.iter().zip(data.read_synsets(part)?) {
-            if trains(id) {
+        for ((id, captions), row) in ids.iter().zip(data.read_synsets(part)?).zip(0..) {
+            if trains(id) && !data.dropped.is_dropped(part.name, row) {
                 let synsets = captions.iter().flat_map(|caption| caption.0.iter().copied());
                 priors.add(vocab.labels_of(synsets).ids());
             }
@@ -459,7 +459,7 @@ fn check_same_vocab(request: &FitRequest, vocab: &Vocab) -> Result<(), TrainErro
 
 /// The config and the data set together: a run goes on only over the rows that it began with.
 fn identity(config: &TrainConfig, data: &DataSet, vocab: &Vocab) -> Identity {
-    let text = format!("{} {}", config.hash(), data.manifest.parts.sha256);
+    let text = format!("{} {}", config.hash(), data.identity());
     let config_hash = hex(&Sha256::digest(text.as_bytes())[..8]);
     Identity { config_hash, vocab_hash: vocab.hash() }
 }

@@ -3,26 +3,22 @@
 //! Flags are for paths, `--set` and verbosity; every setting is a config key. Results go to
 //! standard output, progress and errors to standard error.
 
+mod change;
 mod labels;
 mod progress;
+mod run;
 pub mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use catlip_schemas::{Frequencies, VocabCut};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::PrepConfig;
 use crate::demo::{DemoConfig, write_demo};
 use crate::error::{PrepError, exit};
 use crate::image::simd::jpeg_simd;
-use crate::metrics::PrepMetrics;
-use crate::prep::{self, DataSet, PrepPlan, verify, vocab};
-use crate::source::ShardList;
+use crate::prep::{DataSet, verify, vocab};
 
 /// Prepares image-text shards for pre-training as classification.
 #[derive(Parser)]
@@ -38,7 +34,13 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Shards in, a data set out; started again it goes on where it stopped.
-    Run(RunArgs),
+    Run(run::RunArgs),
+    /// Join what `run --jobs` made into a snapshot.
+    Commit(run::CommitArgs),
+    /// Label the captions of a data set by another rule, beside the labels that it has.
+    Relabel(change::RelabelArgs),
+    /// Leave rows out from now on; older snapshots keep them.
+    Drop(change::DropArgs),
     /// Captions in (lines, or JSON lines with a `caption`), their synsets out as JSON lines.
     Labels(LabelsArgs),
     /// Count the synsets of data sets and write a vocabulary.
@@ -49,28 +51,6 @@ enum Command {
     Verify(VerifyArgs),
     /// Print prep.default.toml: every setting, its default, unit, range and meaning.
     Config,
-}
-
-#[derive(clap::Args)]
-struct RunArgs {
-    /// Shards: files, globs, braces such as `train-{00000..00099}.tar`, or @list.txt.
-    #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
-    input: Vec<String>,
-    /// Folder of the data set.
-    #[arg(long, value_name = "DIR")]
-    output: PathBuf,
-    /// TOML that says what differs from the defaults.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// One setting.
-    #[arg(long = "set", value_name = "section.key=value")]
-    settings: Vec<String>,
-    /// Write what the job did, with times, as one JSON object.
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-    /// No progress, only errors.
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 #[derive(clap::Args)]
@@ -99,6 +79,12 @@ struct VocabArgs {
     /// Data sets.
     #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
     input: Vec<PathBuf>,
+    /// Which labels, such as corenet-1; needed where a data set has several.
+    #[arg(long, default_value = "", value_name = "RULE")]
+    labels: String,
+    /// Which snapshot; the newest if it is left out.
+    #[arg(long, value_name = "N")]
+    snapshot: Option<u64>,
     /// The vocabulary, a Parquet file.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -133,6 +119,9 @@ struct DemoDataArgs {
 struct VerifyArgs {
     /// Folder of the data set.
     folder: PathBuf,
+    /// Which snapshot; the newest if it is left out.
+    #[arg(long, value_name = "N")]
+    snapshot: Option<u64>,
     /// Remove files that no snapshot names and that are older than a day.
     #[arg(long)]
     clean: bool,
@@ -146,7 +135,10 @@ pub fn main() -> ExitCode {
         return ExitCode::from(exit::OK);
     }
     let result = match args.command {
-        Some(Command::Run(args)) => run(&args),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Commit(args)) => run::commit(&args),
+        Some(Command::Relabel(args)) => change::run_relabel(&args),
+        Some(Command::Drop(args)) => change::run_drop(&args),
         Some(Command::Labels(args)) => {
             labels::run(&args.rule, &args.input, args.keys == Keys::Wnid)
         }
@@ -173,44 +165,12 @@ fn version_line() -> String {
     format!("catlip-prep {}, JPEG {simd}", env!("CARGO_PKG_VERSION"))
 }
 
-fn run(args: &RunArgs) -> Result<(), PrepError> {
-    let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let root = Some(config.source.root.clone()).filter(|root| !root.is_empty()).map(PathBuf::from);
-    let shards = ShardList::expand(&args.input, root.as_deref())?;
-    let plan = PrepPlan::new(config)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, stop.clone())
-            .map_err(|e| PrepError::io("watch signals for", &args.output, e))?;
-    }
-    let metrics = PrepMetrics::default();
-    let start = Instant::now();
-    let watch = progress::Watched { metrics: &metrics, parts: shards.0.len() as u64, start };
-    let outcome = progress::show_while(&watch, args.quiet, || {
-        prep::run(&shards, &args.output, &plan, &metrics, &stop)
-    });
-    let secs = start.elapsed().as_secs_f64();
-    if let Some(path) = &args.log {
-        let log = metrics.log(plan.threads(), secs);
-        let text = serde_json::to_string_pretty(&log)
-            .unwrap_or_else(|error| unreachable!("a log has text keys: {error}"));
-        prep::commit::write_whole(path, format!("{text}\n").as_bytes())
-            .map_err(|e| PrepError::io("write", path, e))?;
-    }
-    let summary = outcome?;
-    if !args.quiet {
-        eprint!("{}", show::stage_table(&metrics, secs));
-    }
-    print!("{}", show::summary_text(&summary, &args.output));
-    Ok(())
-}
-
 fn make_vocab(args: &VocabArgs) -> Result<(), PrepError> {
     let mut all = Frequencies::default();
     let mut rows = 0;
     let mut rule = None;
     for folder in &args.input {
-        let data = DataSet::open(folder)?;
+        let data = DataSet::open_at(folder, args.snapshot)?.with_labels(&args.labels)?;
         let set = data.synsets_set()?;
         if *rule.get_or_insert_with(|| set.clone()) != set {
             return Err(PrepError::NoDataSet {
@@ -255,7 +215,7 @@ fn demo_data(args: &DemoDataArgs) -> Result<(), PrepError> {
 }
 
 fn verify_folder(args: &VerifyArgs) -> Result<(), PrepError> {
-    let summary = verify::verify(&args.folder, args.clean)?;
+    let summary = verify::verify(&args.folder, args.snapshot, args.clean)?;
     println!(
         "snapshot {}: {} rows in {} files of {} bytes are as the manifest says",
         summary.snapshot, summary.rows, summary.files, summary.bytes

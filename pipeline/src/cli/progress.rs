@@ -1,6 +1,7 @@
 //! Progress of a job: a bar on a terminal, a line now and then in a log.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,10 @@ pub struct Watched<'m> {
     pub parts: u64,
     /// Begin of the job.
     pub start: Instant,
+    /// Threads of the job.
+    pub threads: usize,
+    /// Where the counters are kept.
+    pub metrics_file: Option<&'m Path>,
 }
 
 impl Watched<'_> {

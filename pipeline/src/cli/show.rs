@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::metrics::PrepMetrics;
-use crate::prep::run::PrepSummary;
+use crate::prep::add_set::SetSummary;
+use crate::prep::dry_run::DryRun;
+use crate::prep::run::{PrepSummary, Share};
 
 /// An error with its causes and the hint: `error: …`, `  caused by: …`, `hint: …`.
 pub fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
@@ -45,8 +47,83 @@ pub fn summary_text(summary: &PrepSummary, output: &Path) -> String {
     text
 }
 
+/// What became of a column set, for standard output.
+pub fn set_text(summary: &SetSummary, folder: &Path) -> String {
+    let mut text = String::new();
+    if summary.parts_made == 0 {
+        let _ = writeln!(text, "nothing to do: all {} parts were there", summary.parts_with);
+    }
+    let _ = writeln!(
+        text,
+        "{}: snapshot {}, {} for {} of {} parts",
+        folder.display(),
+        summary.snapshot,
+        summary.name,
+        summary.parts_with,
+        summary.parts
+    );
+    text
+}
+
+/// What a share made, for standard output.
+pub fn share_text(share: Share, made: u64, of: u64, output: &Path) -> String {
+    format!(
+        "share {} of {}: {made} parts made, {} were there\nwhen all shares are done: catlip-prep \
+         commit --output {}\n",
+        share.index,
+        share.of,
+        of - made,
+        output.display()
+    )
+}
+
+/// What a job would do, for standard output.
+pub fn dry_run_text(found: &DryRun, output: &Path) -> String {
+    let mut text = format!(
+        "{}: {} parts to make from {:.1} MB of shards, {} are there; nothing was written\n",
+        output.display(),
+        found.parts_missing,
+        found.bytes_missing as f64 / 1e6,
+        found.parts_made
+    );
+    const SHOWN: usize = 5;
+    for line in found.first.iter().take(SHOWN) {
+        let _ = writeln!(text, "    {line}");
+    }
+    if found.first.len() > SHOWN {
+        let _ = writeln!(text, "    and {} more", found.first.len() - SHOWN);
+    }
+    if let (Some(trial), Some(secs)) = (&found.trial, found.expected_secs()) {
+        let out = found.bytes_missing as f64 * trial.bytes_out as f64 / trial.bytes_in as f64;
+        let _ = writeln!(
+            text,
+            "about {} with {} threads and {:.1} MB of images (tried: {} samples of {}, {:.0} a \
+             second)",
+            duration_text(secs),
+            found.threads,
+            out / 1e6,
+            trial.samples,
+            trial.shard,
+            trial.samples as f64 / trial.secs.max(1e-9)
+        );
+    }
+    text
+}
+
+/// `3 d 4 h`, `2 h 5 min`, `4 min 3 s`, `2.5 s`.
+fn duration_text(secs: f64) -> String {
+    let whole = secs.round() as u64;
+    match (whole / 86_400, whole / 3600 % 24, whole / 60 % 60) {
+        (0, 0, 0) => format!("{secs:.1} s"),
+        (0, 0, minutes) => format!("{minutes} min {} s", whole % 60),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
 /// The stages with their busy time, and which one was the bottleneck.
-pub fn stage_table(metrics: &PrepMetrics, wall_secs: f64) -> String {
+pub fn stage_table(metrics: &PrepMetrics, threads: usize, wall_secs: f64) -> String {
+    let _ = threads;
     let mut text =
         format!("{:<20} {:>10} {:>12} {:>14}\n", "stage", "items", "busy s", "items/s busy");
     let mut slowest = ("", 0.0);

@@ -35,8 +35,16 @@ impl Selection {
         Self { rows: vec![None; groups.len()], groups, first_rows }
     }
 
-    /// All rows.
+    /// All rows but those that the snapshot leaves out: they have no position in the order.
     pub fn all(data: &DataSet) -> Self {
+        let mut selection = Self::every(data);
+        if !data.dropped.is_empty() {
+            selection.keep(|part, row| !data.dropped.is_dropped(data.parts[part].name, row));
+        }
+        selection
+    }
+
+    fn every(data: &DataSet) -> Self {
         let parts = data.parts.iter().enumerate().map(|(part, entry)| {
             let groups = entry.files.get("images").map_or(&[][..], |f| &f.groups);
             (0..).zip(groups).map(move |(group, g)| GroupRows {
@@ -48,7 +56,7 @@ impl Selection {
         Self::of_groups(parts.flatten().collect())
     }
 
-    /// The rows whose sample id passes `keep`.
+    /// The rows whose sample id passes `keep`, but those that the snapshot leaves out.
     ///
     /// # Errors
     ///
@@ -57,20 +65,27 @@ impl Selection {
         data: &DataSet,
         keep: impl Fn(&SampleId) -> bool + Sync,
     ) -> Result<Self, PrepError> {
-        let mut selection = Self::all(data);
         let ids = data.parts.par_iter().map(|part| data.read_sample_ids(part));
         let kept: Vec<Vec<bool>> = ids
             .map(|ids| Ok(ids?.iter().map(&keep).collect()))
             .collect::<Result<_, PrepError>>()?;
-        for (index, group) in selection.groups.iter_mut().enumerate() {
-            let first = selection.first_rows[index];
-            let rows: Vec<u32> = (first..first + group.rows)
-                .filter(|&row| kept[group.part as usize].get(row as usize) == Some(&true))
-                .collect();
-            group.rows = rows.len() as u32;
-            selection.rows[index] = Some(rows);
-        }
+        let mut selection = Self::every(data);
+        selection.keep(|part, row| {
+            kept[part].get(row as usize) == Some(&true)
+                && !data.dropped.is_dropped(data.parts[part].name, row)
+        });
         Ok(selection)
+    }
+
+    /// Keeps the rows that `keep` wants, by index of the part and number in the part.
+    fn keep(&mut self, keep: impl Fn(usize, u64) -> bool) {
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let first = self.first_rows[index];
+            let wanted = |&row: &u32| keep(group.part as usize, u64::from(row));
+            let rows: Vec<u32> = (first..first + group.rows).filter(wanted).collect();
+            group.rows = rows.len() as u32;
+            self.rows[index] = Some(rows);
+        }
     }
 
     /// The groups with their rows on offer: what an order is made from.

@@ -14,7 +14,7 @@ use arrow_array::{
     StringArray, StructArray,
 };
 use arrow_buffer::OffsetBuffer;
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, Schema};
 use catlip_schemas::{ColumnSet, FileEntry, PartName, RowGroup, SampleId, Synsets};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -82,7 +82,7 @@ pub struct RejectRow {
 
 /// One Parquet file that is being written.
 pub struct ColumnWriter {
-    set: ColumnSet,
+    set: String,
     writer: ArrowWriter<File>,
     temp: TempFile,
     path: std::path::PathBuf,
@@ -103,11 +103,35 @@ impl ColumnWriter {
         rows_per_group: u32,
     ) -> Result<Self, PrepError> {
         let file = set.file(part, config_tag);
+        let properties = properties(&set, rows_per_group);
+        Self::open(output, set.name(), file, set.schema(), properties)
+    }
+
+    /// Opens `file` below `output` for a small column set of any columns.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::Io`], [`PrepError::DiskFull`].
+    pub fn create_small(
+        output: &Path,
+        set: &str,
+        file: String,
+        schema: Arc<Schema>,
+    ) -> Result<Self, PrepError> {
+        Self::open(output, set.to_owned(), file, schema, compressed_properties().build())
+    }
+
+    fn open(
+        output: &Path,
+        set: String,
+        file: String,
+        schema: Arc<Schema>,
+        properties: WriterProperties,
+    ) -> Result<Self, PrepError> {
         let path = output.join(&file);
         let temp = TempFile::create(&path).map_err(|e| PrepError::io("create", &path, e))?;
         let handle = temp.handle().map_err(|e| PrepError::io("create", &path, e))?;
-        let properties = properties(&set, rows_per_group);
-        let writer = ArrowWriter::try_new(handle, set.schema(), Some(properties))
+        let writer = ArrowWriter::try_new(handle, schema, Some(properties))
             .map_err(|e| PrepError::parquet("create", &path, &e))?;
         Ok(Self { set, writer, temp, path, file })
     }
@@ -133,7 +157,7 @@ impl ColumnWriter {
         let rows = groups.iter().map(|g| u64::from(g.rows)).sum();
         let entry = fingerprint(temp.temp_path(), groups)
             .map(|(bytes, sha256, groups)| FileEntry {
-                column_set: set.name(),
+                column_set: set,
                 file,
                 rows,
                 bytes,
@@ -287,7 +311,12 @@ pub fn rejects_batch(rejects: &[RejectRow]) -> RecordBatch {
     build(&ColumnSet::Rejects, columns)
 }
 
-fn build(set: &ColumnSet, columns: Vec<ArrayRef>) -> RecordBatch {
+/// A batch of `set` from its columns.
+///
+/// # Panics
+///
+/// If they do not fit its schema, which both are ours.
+pub fn build(set: &ColumnSet, columns: Vec<ArrayRef>) -> RecordBatch {
     match RecordBatch::try_new(set.schema(), columns) {
         Ok(batch) => batch,
         Err(error) => panic!("columns of {}: {error}", set.name()),
@@ -327,8 +356,12 @@ fn meta_columns(rows: &[Row], shard: &str) -> Vec<ArrayRef> {
     ]
 }
 
-/// The element field of the list in column `index` of `set`.
-fn element(set: &ColumnSet) -> Arc<Field> {
+/// The element field of the list that is the first column of `set`.
+///
+/// # Panics
+///
+/// If it is no list.
+pub fn element(set: &ColumnSet) -> Arc<Field> {
     match set.schema().field(0).data_type() {
         DataType::List(element) => element.clone(),
         other => panic!("column of {} is {other}, expected a list", set.name()),

@@ -74,6 +74,18 @@ impl TempFile {
         sync_folder(&self.path)
     }
 
+    /// Makes the bytes durable and gives them the name `path`, if nothing has it; the file keeps
+    /// its temporary name until it is dropped, so that another name can be tried.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if the name is taken.
+    pub fn link_as(&self, path: &Path) -> io::Result<()> {
+        File::open(&self.temp)?.sync_all()?;
+        fs::hard_link(&self.temp, path)?;
+        sync_folder(path)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.file.take().map_or(Ok(()), |file| file.sync_all())
     }

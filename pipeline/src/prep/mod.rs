@@ -2,16 +2,30 @@
 //!
 //! In: a shard list and a config. Out: a data set as `schemas/FORMAT.md` describes it. One source
 //! shard becomes one part by one pure function ([`part::make_part`]); the job around it
-//! ([`run::run`]) is a merge of receipts. Never: a file that appears before it is whole.
+//! ([`run::run`]) is a merge of receipts. Every later change is the same again: old snapshot + new
+//! files → new snapshot ([`change::commit`]). Never: a file that appears before it is whole, or
+//! that changes after it appeared.
 
 pub mod plan;
 pub mod commit;
 pub mod columns;
 pub mod part;
+pub mod parts_table;
+pub mod tombstones;
 pub mod snapshot;
+pub mod change;
+pub mod numbers;
+pub mod work;
+pub mod watch;
+pub mod join;
 pub mod run;
+pub mod dry_run;
+pub mod add_set;
+pub mod relabel;
+pub mod drop_rows;
 pub mod verify;
 pub mod vocab;
+pub mod error;
 
 pub use plan::PrepPlan;
 pub use run::run;

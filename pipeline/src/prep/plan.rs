@@ -1,7 +1,7 @@
 //! What the config means for a job.
 
-use catlip_schemas::ColumnSet;
-use catlip_schemas::version::FORMAT_VERSION;
+use catlip_schemas::version::PART_VERSION;
+use catlip_schemas::{ColumnSet, ColumnSetEntry};
 
 use crate::caption::{self, LabelRule};
 use crate::config::{ChromaConfig, PrepConfig};
@@ -21,7 +21,8 @@ pub struct PrepPlan {
     pub chroma: Chroma,
     /// BLAKE3 of what decides the bytes of the output, 64 hex digits.
     pub config_hash: String,
-    /// The config as the manifest keeps it: without `budget` and `runtime`.
+    /// The config as the manifest keeps it: without `budget`, `runtime` and
+    /// `source.root`.
     pub config_json: serde_json::Value,
 }
 
@@ -34,13 +35,17 @@ impl PrepPlan {
     pub fn new(config: PrepConfig) -> Result<Self, PrepError> {
         let rule = caption::rule(&config.caption.rule)?;
         // serde_json keeps keys sorted, so the text is canonical.
-        let config_json = serde_json::json!({
+        let mut config_json = serde_json::json!({
             "source": config.source,
             "image": config.image,
             "caption": config.caption,
         });
+        // The root is a path of this machine: names below it decide, and a mount may move.
+        if let Some(source) = config_json["source"].as_object_mut() {
+            source.remove("root");
+        }
         let identity = serde_json::json!({
-            "format_version": FORMAT_VERSION,
+            "part_version": PART_VERSION,
             "rule": rule.id(),
             "config": config_json,
         });
@@ -78,6 +83,19 @@ impl PrepPlan {
         ]
     }
 
+    /// The same as a snapshot keeps them, before any file is there.
+    pub fn column_set_entries(&self) -> Vec<ColumnSetEntry> {
+        let entry = |set: &ColumnSet| ColumnSetEntry {
+            name: set.name(),
+            schema_id: set.schema_id().to_owned(),
+            rows_per_group: (*set == ColumnSet::Images).then_some(self.config.image.rows_per_group),
+            bytes: 0,
+            parts: None,
+            origin: None,
+        };
+        self.column_sets().iter().map(entry).collect()
+    }
+
     /// Threads of the job.
     pub fn threads(&self) -> usize {
         match self.config.runtime.threads {
@@ -99,6 +117,7 @@ mod tests {
     #[test]
     fn only_what_decides_the_bytes_is_in_the_hash() {
         assert_eq!(hash(&[]), hash(&["runtime.threads=3", "budget.damaged_shards=9"]));
+        assert_eq!(hash(&[]), hash(&["source.root=/elsewhere"]));
         assert_ne!(hash(&[]), hash(&["image.quality=91"]));
         assert_ne!(hash(&[]), hash(&["caption.sources=[\"txt\"]"]));
     }

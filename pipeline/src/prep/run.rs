@@ -1,31 +1,33 @@
 //! The job: parts that are missing are made, then all are committed as one snapshot.
 //!
 //! In: the shard list, the plan, the output folder. Out: a committed data set, or an error and the
-//! parts that are whole. Started again it goes on; started again after success it does nothing.
+//! parts that are whole. Started again it goes on; started again after success it does nothing;
+//! started with more shards it appends.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use catlip_schemas::columns::receipt_file;
-use catlip_schemas::{ColumnSet, Counts, PartName, Receipt};
+use catlip_schemas::{Counts, JobConfig, Manifest, PartName, Receipt, SourceUse};
 
-use super::columns::RejectRow;
+use super::change::json_text;
 use super::commit::write_new;
-use super::part::{PartJob, PartWatch, make_part, source_entry};
+use super::error::ChangeError;
+use super::join::RunCommit;
+use super::numbers::Numbers;
+use super::part::{PartJob, make_part};
 use super::plan::PrepPlan;
-use super::snapshot;
+use super::snapshot::DataSet;
+use super::watch::Watch;
+use super::work::{Listed, Work, job_configs, read_receipt, receipt_names};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
-use crate::source::map::MappedFile;
-use crate::source::{ShardList, ShardUrl};
+use crate::source::ShardList;
 
 /// Parts that are made at the same time, so that one is written while another is decoded.
 const PARTS_AT_ONCE: usize = 2;
-
-/// Folders that a data set has at its top; anything else there is somebody else's.
-const KNOWN_NAMES: [&str; 6] = ["images", "meta", "captions", "rejects", "receipts", "manifest"];
 
 /// What a job came to.
 #[derive(Clone, Debug)]
@@ -34,10 +36,26 @@ pub struct PrepSummary {
     pub snapshot: u64,
     /// Parts made by this run; the others were there.
     pub parts_made: u64,
-    /// All parts.
+    /// All parts of the snapshot.
     pub parts: u64,
     /// What became of all samples.
     pub totals: Counts,
+}
+
+/// One of n jobs that make the parts of one list together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which one. Counted from 0 or from 1: n of n is 0 of n.
+    pub index: u32,
+    /// n.
+    pub of: u32,
+}
+
+impl Share {
+    /// Whether a part is this job's: its number mod n.
+    pub fn has(&self, part: PartName) -> bool {
+        part.shard % self.of.max(1) == self.index % self.of.max(1)
+    }
 }
 
 /// Runs the job.
@@ -52,195 +70,149 @@ pub fn run(
     metrics: &PrepMetrics,
     stop: &AtomicBool,
 ) -> Result<PrepSummary, PrepError> {
-    check_output(output, plan)?;
-    let todo = missing_parts(shards, output, plan)?;
-    let parts = shards.0.len() as u64;
-    metrics.parts.add(parts - todo.len() as u64);
-    let parts_made = todo.len() as u64;
+    let work = Work::find(shards, output, plan, false)?;
+    let parts = work.listed.len() as u64;
+    let todo = missing(&work, metrics, None);
     make_parts(&todo, output, plan, metrics, stop)?;
     if stop.load(Ordering::Relaxed) {
         return Err(PrepError::Interrupted { done: metrics.parts.get(), parts });
     }
-    let receipts = read_receipts(output, plan, parts)?;
-    let totals = check_damage(&receipts, plan)?;
-    let snapshot = snapshot::commit_first(output, plan, &receipts, &totals)?;
-    Ok(PrepSummary { snapshot, parts_made, parts, totals })
-}
-
-/// The folder must be empty, absent, or this very job's.
-fn check_output(output: &Path, plan: &PrepPlan) -> Result<(), PrepError> {
-    let taken = |message: String| PrepError::OutputTaken { path: output.into(), message };
-    let entries = match std::fs::read_dir(output) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(PrepError::io("read", output, e)),
+    let wanted = work.listed.iter().map(|listed| listed.part).collect();
+    let job = RunCommit {
+        config_hash: &plan.config_hash,
+        config: &plan.config_json,
+        column_sets: &plan.column_set_entries(),
+        may_redo: Some(plan),
+        damaged_shards: plan.config.budget.damaged_shards,
+        numbers: &work.numbers,
+        wanted,
     };
-    for entry in entries {
-        let entry = entry.map_err(|e| PrepError::io("read", output, e))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let known = KNOWN_NAMES.contains(&name.as_str())
-            || ColumnSet::from_name(&name).is_some()
-            || matches!(name.as_str(), "vocab" | "README.md");
-        if !known && !name.starts_with('.') {
-            return Err(taken(format!("holds `{name}`, which is no part of a data set")));
-        }
-    }
-    if let Some(manifest) = snapshot::newest(output)?
-        && manifest.config_hash != plan.config_hash
-    {
-        return Err(taken(format!(
-            "already holds another run: snapshot {} of config {}, this one is {}",
-            manifest.snapshot,
-            &manifest.config_hash[..8],
-            plan.config_tag()
-        )));
-    }
-    for name in receipt_names(output)? {
-        if !name.ends_with(&format!("-{}.json", plan.config_tag())) {
-            return Err(taken(format!(
-                "already holds another run: receipts/{name} is not of config {}",
-                plan.config_tag()
-            )));
-        }
-    }
-    Ok(())
+    let manifest = job.commit(output)?;
+    Ok(summary(&manifest, todo.len() as u64))
 }
 
-fn receipt_names(output: &Path) -> Result<Vec<String>, PrepError> {
-    let folder = output.join("receipts");
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(PrepError::io("read", &folder, e)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| PrepError::io("read", &folder, e))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".json") && !name.starts_with('.') {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn part_name(number: usize) -> PartName {
-    PartName { shard: u32::try_from(number).unwrap_or(u32::MAX), cut: 0 }
-}
-
-/// The parts without a receipt. A receipt of another shard, or of one that changed, is refused.
-fn missing_parts<'s>(
-    shards: &'s ShardList,
+/// Makes this job's share of the missing parts and commits nothing: how many were made, of how many
+/// that the share has.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_share(
+    shards: &ShardList,
     output: &Path,
     plan: &PrepPlan,
-) -> Result<Vec<(PartName, &'s ShardUrl)>, PrepError> {
-    let present: BTreeMap<String, ()> =
-        receipt_names(output)?.into_iter().map(|name| (name, ())).collect();
-    if present.len() > shards.0.len() {
-        return Err(PrepError::OutputTaken {
-            path: output.into(),
-            message: format!(
-                "already holds another run: {} parts, the input names {} shards",
-                present.len(),
-                shards.0.len()
-            ),
-        });
+    share: Share,
+    metrics: &PrepMetrics,
+    stop: &AtomicBool,
+) -> Result<(u64, u64), PrepError> {
+    let work = Work::find(shards, output, plan, false)?;
+    let parts = work.listed.iter().filter(|listed| share.has(listed.part)).count() as u64;
+    let todo = missing(&work, metrics, Some(share));
+    make_parts(&todo, output, plan, metrics, stop)?;
+    if stop.load(Ordering::Relaxed) {
+        return Err(PrepError::Interrupted { done: metrics.parts.get(), parts });
     }
-    let mut todo = Vec::new();
-    for (number, shard) in shards.0.iter().enumerate() {
-        let part = part_name(number);
-        let file = receipt_file(part, plan.config_tag());
-        let name = file.trim_start_matches("receipts/");
-        if !present.contains_key(name) {
-            todo.push((part, shard));
-            continue;
+    Ok((todo.len() as u64, parts))
+}
+
+/// Commits the parts that jobs of [`run_share`] made: all that have a number, unless `is_partial`
+/// is content with those that have a receipt.
+///
+/// # Errors
+///
+/// [`ChangeError::PartsMissing`], [`ChangeError::WhichConfig`], [`PrepError::DamagedShards`].
+pub fn commit_shares(
+    output: &Path,
+    config_tag: Option<&str>,
+    is_partial: bool,
+    damaged_shards: u64,
+) -> Result<PrepSummary, PrepError> {
+    let old = DataSet::open_newest(output)?;
+    let config = unfinished_config(output, config_tag)?;
+    let numbers = Numbers::load(output, old.as_ref())?;
+    let present = receipt_names(output)?;
+    let tag = &config.config_hash[..8];
+    let committed: HashSet<PartName> = old
+        .iter()
+        .filter(|data| data.manifest.config_hash == config.config_hash)
+        .flat_map(|data| data.parts.iter().map(|part| part.name))
+        .collect();
+    let is_made = |part: PartName| {
+        let file = receipt_file(part, tag);
+        committed.contains(&part) || present.contains(file.trim_start_matches("receipts/"))
+    };
+    let (mut wanted, mut missing) = (Vec::new(), Vec::new());
+    for (part, source) in numbers.all() {
+        let newest = numbers.parts_of(&source.shard).next() == Some(part);
+        match (newest && source.samples == SourceUse::Whole, is_made(part)) {
+            (true, true) => wanted.push(part),
+            (true, false) => missing.push(format!("{part}: {}", source.shard)),
+            _ => {}
         }
-        let path = output.join(&file);
-        let receipt = read_receipt(&path)?;
-        let bytes =
-            MappedFile::open(&shard.path).map_err(|e| PrepError::io("read", &shard.path, e))?;
-        let now = source_entry(shard, &bytes);
-        if now == receipt.source {
-            continue;
-        }
-        let committed = snapshot::newest(output)?.is_some();
-        if committed || !plan.config.runtime.redo_changed {
-            let identity = |s: &catlip_schemas::SourceEntry| {
-                format!("{} of {} bytes, ETag {}", s.shard, s.bytes, s.etag)
-            };
-            return Err(PrepError::SourceChanged {
-                shard: shard.name.clone(),
-                part: part.to_string(),
-                found: identity(&now),
-                expected: identity(&receipt.source),
-            });
-        }
-        std::fs::remove_file(&path).map_err(|e| PrepError::io("remove", &path, e))?;
-        todo.push((part, shard));
     }
-    Ok(todo)
+    if !missing.is_empty() && !is_partial {
+        let parts = (missing.len() + wanted.len()) as u64;
+        return Err(ChangeError::PartsMissing { missing, parts }.into());
+    }
+    let made = wanted.iter().filter(|part| !committed.contains(part)).count() as u64;
+    let job = RunCommit {
+        config_hash: &config.config_hash,
+        config: &config.config,
+        column_sets: &config.column_sets,
+        may_redo: None,
+        damaged_shards,
+        numbers: &numbers,
+        wanted,
+    };
+    let manifest = job.commit(output)?;
+    Ok(summary(&manifest, made))
 }
 
-fn read_receipt(path: &Path) -> Result<Receipt, PrepError> {
-    let bytes = std::fs::read(path).map_err(|e| PrepError::io("read", path, e))?;
-    Receipt::from_json(&bytes)
-        .map_err(|source| PrepError::Schema { path: path.to_path_buf(), source })
-}
-
-fn read_receipts(output: &Path, plan: &PrepPlan, parts: u64) -> Result<Vec<Receipt>, PrepError> {
-    (0..parts as usize)
-        .map(|number| {
-            read_receipt(&output.join(receipt_file(part_name(number), plan.config_tag())))
-        })
-        .collect()
-}
-
-/// Budget and stop flag, shared by the parts in work.
-struct Watch<'w> {
-    plan: &'w PrepPlan,
-    stop: &'w AtomicBool,
-    /// Set when one part failed, so that the others end early.
-    failed: AtomicBool,
-    samples: AtomicU64,
-    rejects: AtomicU64,
-    parts: u64,
-    metrics: &'w PrepMetrics,
-}
-
-impl PartWatch for Watch<'_> {
-    fn check(&self, samples: u64, rejects: &[RejectRow]) -> Result<(), PrepError> {
-        if self.stop.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed) {
-            return Err(PrepError::Interrupted {
-                done: self.metrics.parts.get(),
-                parts: self.parts,
-            });
-        }
-        let added = rejects.len() as u64;
-        let samples = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
-        let failed = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
-        let budget = &self.plan.config.budget;
-        let rate = failed as f64 / samples.max(1) as f64;
-        match rejects.last() {
-            Some(last) if samples >= budget.probation && rate > budget.failure_rate => {
-                Err(PrepError::FailureRate {
-                    failed,
-                    samples,
-                    rate: 100.0 * rate,
-                    budget: 100.0 * budget.failure_rate,
-                    last: format!(
-                        "shard {}, key {}: {}",
-                        last.source_shard, last.key, last.message
-                    ),
-                })
-            }
-            _ => Ok(()),
+/// The config of the jobs that are to be joined.
+fn unfinished_config(output: &Path, config_tag: Option<&str>) -> Result<JobConfig, PrepError> {
+    let mut configs = job_configs(output)?;
+    if let Some(tag) = config_tag {
+        configs.retain(|config| config.config_hash.starts_with(tag));
+    }
+    match (configs.pop(), configs.len()) {
+        (Some(config), 0) => Ok(config),
+        (last, others) => {
+            let all = configs.iter().chain(&last).map(|config| config.config_hash[..8].to_owned());
+            let tags = all.collect::<Vec<_>>().join(", ");
+            let found = others + usize::from(last.is_some());
+            Err(ChangeError::WhichConfig { path: output.into(), found, tags }.into())
         }
     }
 }
 
-fn make_parts(
-    todo: &[(PartName, &ShardUrl)],
+fn summary(manifest: &Manifest, parts_made: u64) -> PrepSummary {
+    PrepSummary {
+        snapshot: manifest.snapshot,
+        parts_made,
+        parts: manifest.parts.parts,
+        totals: manifest.totals.clone(),
+    }
+}
+
+/// The parts that are to be made; those of the share that are there are counted.
+fn missing<'w, 's>(
+    work: &'w Work<'s>,
+    metrics: &PrepMetrics,
+    share: Option<Share>,
+) -> Vec<&'w Listed<'s>> {
+    let is_mine = |listed: &&Listed<'_>| share.is_none_or(|share| share.has(listed.part));
+    let mine = || work.listed.iter().filter(is_mine);
+    metrics.parts.add(mine().filter(|listed| listed.is_made).count() as u64);
+    mine().filter(|listed| !listed.is_made).collect()
+}
+
+/// Makes parts, several at a time.
+///
+/// # Errors
+///
+/// The first [`PrepError`] of a part.
+pub fn make_parts(
+    todo: &[&Listed<'_>],
     output: &Path,
     plan: &PrepPlan,
     metrics: &PrepMetrics,
@@ -251,25 +223,18 @@ fn make_parts(
         .thread_name(|i| format!("prep-{i}"))
         .build()
         .map_err(|e| PrepError::io("start threads in", output, std::io::Error::other(e)))?;
-    let watch = Watch {
-        plan,
-        stop,
-        failed: AtomicBool::new(false),
-        samples: AtomicU64::new(0),
-        rejects: AtomicU64::new(0),
-        parts: metrics.parts.get() + todo.len() as u64,
-        metrics,
-    };
+    let parts = metrics.parts.get() + todo.len() as u64;
+    let watch = Watch::new(&plan.config.budget, stop, metrics, parts);
     let next = AtomicU64::new(0);
     let first_error: Mutex<Option<PrepError>> = Mutex::new(None);
     let work = || {
-        while !watch.failed.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
+        while !watch.ends() {
             let index = next.fetch_add(1, Ordering::Relaxed) as usize;
-            let Some(&(part, shard)) = todo.get(index) else { return };
+            let Some(&&Listed { part, shard, .. }) = todo.get(index) else { return };
             let job = PartJob { plan, output, part, shard, metrics, watch: &watch };
             let done = pool
                 .install(|| make_part(&job))
-                .and_then(|r| write_receipt(output, plan, part, &r));
+                .and_then(|r| write_receipt(output, plan.config_tag(), part, &r));
             match done {
                 Ok(()) => metrics.parts.add(1),
                 Err(error) => {
@@ -291,17 +256,20 @@ fn make_parts(
     }
 }
 
-fn write_receipt(
+/// Writes the receipt of a part; if another job did so first, both must have come to the same.
+///
+/// # Errors
+///
+/// [`PrepError::OutputTaken`], [`PrepError::Io`], [`PrepError::DiskFull`].
+pub fn write_receipt(
     output: &Path,
-    plan: &PrepPlan,
+    config_tag: &str,
     part: PartName,
     receipt: &Receipt,
 ) -> Result<(), PrepError> {
-    let path: PathBuf = output.join(receipt_file(part, plan.config_tag()));
-    let bytes = snapshot::json_text(receipt);
-    match write_new(&path, &bytes) {
+    let path = output.join(receipt_file(part, config_tag));
+    match write_new(&path, &json_text(receipt)) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            // Another job on the same output made the same part; it must have come to the same.
             let theirs = read_receipt(&path)?;
             if theirs == *receipt {
                 return Ok(());
@@ -313,27 +281,6 @@ fn write_receipt(
         }
         other => other.map_err(|e| PrepError::io("write", &path, e)),
     }
-}
-
-/// The totals, if no more shards are damaged than the budget allows.
-fn check_damage(receipts: &[Receipt], plan: &PrepPlan) -> Result<Counts, PrepError> {
-    let mut totals = Counts::default();
-    let mut damaged = Vec::new();
-    for receipt in receipts {
-        totals.merge(&receipt.counts);
-        for reason in ["shard-cut", "shard-damaged"] {
-            if receipt.counts.rejects.contains_key(reason) {
-                let ledger = receipt.files.iter().find(|f| f.column_set == "rejects");
-                let ledger = ledger.map_or("", |f| f.file.as_str());
-                damaged.push(format!("{}: {reason}, see {ledger}", receipt.source.shard));
-            }
-        }
-    }
-    let budget = plan.config.budget.damaged_shards;
-    if damaged.len() as u64 > budget {
-        return Err(PrepError::DamagedShards { shards: damaged, budget });
-    }
-    Ok(totals)
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The whole job on small shards that the tests draw themselves.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use super::*;
 use crate::config::PrepConfig;
 use crate::image::Image;
@@ -86,7 +89,7 @@ fn shards_become_parts_of_exact_row_groups() {
     let summary = job.run("out", &["image.short_side_px=16"]).unwrap();
     assert_eq!((summary.parts, summary.totals.rows, summary.totals.captions), (2, 13, 13));
     let data = DataSet::open(&job.output("out")).unwrap();
-    let groups = |part: &snapshot::Part| -> Vec<u32> {
+    let groups = |part: &crate::prep::snapshot::Part| -> Vec<u32> {
         part.files["images"].groups.iter().map(|g| g.rows).collect()
     };
     assert_eq!(groups(&data.parts[0]), [4, 4, 2]);
@@ -97,7 +100,7 @@ fn shards_become_parts_of_exact_row_groups() {
     assert_eq!(data.read_captions(&data.parts[1]).unwrap()[2], ["a dog and two bicycles"]);
     let ids = data.read_sample_ids(&data.parts[1]).unwrap();
     assert_eq!(ids[0], catlip_schemas::SampleId::new("s-1.tar", b"0010"));
-    let checked = verify(&job.output("out"), false).unwrap();
+    let checked = verify(&job.output("out"), None, false).unwrap();
     assert_eq!((checked.rows, checked.files, checked.rubbish.len()), (13, 10, 0));
 }
 
@@ -129,7 +132,7 @@ fn an_output_of_another_run_is_refused() {
     let job = Job::new(&[shard(&samples(0, 2))]);
     job.run("out", &[]).unwrap();
     let error = job.run("out", &["image.quality=50"]).unwrap_err();
-    assert!(matches!(error, PrepError::OutputTaken { .. }), "{error}");
+    assert!(matches!(error, PrepError::Change(ChangeError::ConfigChanged { .. })), "{error}");
     std::fs::create_dir(job.output("home")).unwrap();
     std::fs::write(job.output("home").join("thesis.tex"), b"").unwrap();
     let error = job.run("home", &[]).unwrap_err().to_string();
@@ -178,7 +181,7 @@ fn a_shard_that_changed_is_noticed() {
     job.run("out", &[]).unwrap();
     std::fs::write(&job.shards.0[0].path, shard(&samples(3, 3))).unwrap();
     let error = job.run("out", &[]).unwrap_err();
-    assert!(matches!(error, PrepError::SourceChanged { .. }), "{error}");
+    assert!(matches!(error, PrepError::Change(ChangeError::SourcesChanged { .. })), "{error}");
 }
 
 #[test]
@@ -193,9 +196,9 @@ fn a_flipped_byte_is_found() {
         let mut broken = bytes.clone();
         broken[bytes.len() / 2] ^= 1;
         std::fs::write(&path, &broken).unwrap();
-        let error = verify(&job.output("out"), false).unwrap_err();
+        let error = verify(&job.output("out"), None, false).unwrap_err();
         assert_eq!(error.exit_code(), crate::error::exit::DAMAGED, "{name}: {error}");
         std::fs::write(&path, &bytes).unwrap();
     }
-    verify(&job.output("out"), false).unwrap();
+    verify(&job.output("out"), None, false).unwrap();
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use catlip_schemas::columns::receipt_file;
-use catlip_schemas::{FileEntry, Manifest};
+use catlip_schemas::{FileEntry, Manifest, SourceList};
 use rayon::prelude::*;
 
 use super::columns::fingerprint;
-use super::snapshot::DataSet;
+use super::snapshot::{DataSet, Part, newest_number};
+use super::work::{read_receipt, receipt_names};
 use crate::error::PrepError;
 
 /// Files younger than this may belong to a job that runs now.
@@ -35,22 +35,26 @@ pub struct VerifySummary {
     pub removed: u64,
 }
 
-/// Reads every file of the newest snapshot and compares it with the manifest.
+/// Reads every file of a snapshot, the newest if none is named, and compares it with the manifest.
 ///
 /// With `clean`, files that no snapshot names and that are older than a day are removed.
 ///
 /// # Errors
 ///
 /// [`PrepError::Damaged`] for the first file, in the order of parts, that differs.
-pub fn verify(folder: &Path, clean: bool) -> Result<VerifySummary, PrepError> {
-    let data = DataSet::open(folder)?;
+pub fn verify(
+    folder: &Path,
+    snapshot: Option<u64>,
+    clean: bool,
+) -> Result<VerifySummary, PrepError> {
+    let data = DataSet::open_at(folder, snapshot)?;
     let files: Vec<(&FileEntry, u64)> = data
         .parts
         .iter()
-        .flat_map(|part| part.files.values().map(|file| (file, data.rows(part))))
+        .flat_map(|part| part.files.values().map(|file| (file, part.rows())))
         .collect();
     files.par_iter().try_for_each(|(file, rows)| check_file(folder, file, *rows))?;
-    let sum: u64 = data.parts.iter().map(|part| data.rows(part)).sum();
+    let sum: u64 = data.parts.iter().map(Part::rows).sum();
     if sum != data.manifest.totals.rows {
         return Err(PrepError::Damaged {
             path: folder.join(Manifest::file(data.manifest.snapshot)),
@@ -59,7 +63,7 @@ pub fn verify(folder: &Path, clean: bool) -> Result<VerifySummary, PrepError> {
             expected: sum.to_string(),
         });
     }
-    let rubbish = rubbish(&data)?;
+    let rubbish = rubbish(folder)?;
     let mut removed = 0;
     for path in rubbish.iter().filter(|_| clean) {
         if is_old(path) {
@@ -107,27 +111,42 @@ fn check_file(folder: &Path, file: &FileEntry, rows: u64) -> Result<(), PrepErro
     Ok(())
 }
 
-/// Files below the data set's own folders that neither a snapshot nor a receipt of it names.
-fn rubbish(data: &DataSet) -> Result<Vec<PathBuf>, PrepError> {
-    let folder = &data.folder;
+/// Files below the data set's own folders that neither a snapshot nor a receipt names.
+fn rubbish(folder: &Path) -> Result<Vec<PathBuf>, PrepError> {
     let mut named = BTreeSet::from([folder.join("README.md")]);
-    for number in 1..=data.manifest.snapshot {
+    for number in 1..=newest_number(folder) {
+        let data = DataSet::open_at(folder, Some(number))?;
         named.insert(folder.join(Manifest::file(number)));
-        named.insert(folder.join(Manifest::parts_file(number)));
+        named.insert(folder.join(&data.manifest.parts.file));
+        named.extend(data.manifest.tombstones.iter().map(|entry| folder.join(&entry.file)));
+        for file in data.parts.iter().flat_map(|part| part.files.values()) {
+            named.insert(folder.join(&file.file));
+        }
     }
-    for part in &data.parts {
-        named.insert(folder.join(receipt_file(part.name, &data.manifest.config_hash[..8])));
-        named.extend(part.files.values().map(|file| folder.join(&file.file)));
+    for name in receipt_names(folder)? {
+        let path = folder.join("receipts").join(name);
+        let files = read_receipt(&path)?.files;
+        named.extend(files.iter().map(|file| folder.join(&file.file)));
+        named.insert(path);
     }
+    let mut first = 0;
+    while let Ok(bytes) = std::fs::read(folder.join(SourceList::file(first))) {
+        named.insert(folder.join(SourceList::file(first)));
+        let Ok(list) = SourceList::from_json(&bytes) else { break };
+        first += u32::try_from(list.sources.len()).unwrap_or(u32::MAX);
+    }
+    let is_config = |path: &Path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("config-"))
+    };
     let mut folders: BTreeSet<PathBuf> =
         named.iter().filter_map(|path| path.parent()).map(Path::to_path_buf).collect();
     folders.remove(folder);
     let mut rubbish = Vec::new();
-    for folder in folders {
+    for folder in folders.into_iter().filter(|folder| folder.is_dir()) {
         let entries = std::fs::read_dir(&folder).map_err(|e| PrepError::io("read", &folder, e))?;
         for entry in entries {
             let path = entry.map_err(|e| PrepError::io("read", &folder, e))?.path();
-            if path.is_file() && !named.contains(&path) {
+            if path.is_file() && !named.contains(&path) && !is_config(&path) {
                 rubbish.push(path);
             }
         }

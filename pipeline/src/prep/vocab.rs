@@ -19,7 +19,7 @@ use super::snapshot::DataSet;
 use crate::caption::wordnet::WordNet;
 use crate::error::PrepError;
 
-/// Counts the synsets of the rows that `keep` wants.
+/// Counts the synsets of the rows that `keep` wants and that are not left out.
 ///
 /// # Errors
 ///
@@ -32,8 +32,8 @@ pub fn count(
         let ids = data.read_sample_ids(part)?;
         let mut frequencies = Frequencies::default();
         let mut rows = 0;
-        for (id, captions) in ids.iter().zip(data.read_synsets(part)?) {
-            if keep(id) {
+        for ((id, captions), row) in ids.iter().zip(data.read_synsets(part)?).zip(0..) {
+            if keep(id) && !data.dropped.is_dropped(part.name, row) {
                 rows += 1;
                 captions.iter().for_each(|caption| frequencies.add(caption));
             }

@@ -1,0 +1,167 @@
+//! `catlip-prep run` and `catlip-prep commit`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::{progress, show};
+use crate::config::PrepConfig;
+use crate::error::PrepError;
+use crate::metrics::PrepMetrics;
+use crate::prep::dry_run::dry_run;
+use crate::prep::run::{Share, commit_shares, run_share};
+use crate::prep::{self, PrepPlan};
+use crate::source::ShardList;
+
+/// Arguments of `run`.
+#[derive(clap::Args)]
+pub struct RunArgs {
+    /// Shards: files, globs, braces such as `train-{00000..00099}.tar`, or @list.txt. Shards that
+    /// the data set does not have yet are appended.
+    #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
+    input: Vec<String>,
+    /// Folder of the data set.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// TOML that says what differs from the defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting.
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
+    /// Print how many parts and bytes are to do and how long that will take; write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Make one of n shares of the parts, i from 1 to n (or 0 to n - 1), and commit nothing;
+    /// `catlip-prep commit` joins them.
+    #[arg(long, value_name = "i/n", value_parser = parse_share)]
+    jobs: Option<Share>,
+    /// Write what the job did, with times, as one JSON object.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Keep the counters in this file, in Prometheus' text form, while the job runs.
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+    /// No progress, only errors.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Arguments of `commit`.
+#[derive(clap::Args)]
+pub struct CommitArgs {
+    /// Folder of the data set.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Which config, by the digits in the names of its files; needed where several were begun.
+    #[arg(long, value_name = "HEX")]
+    config_tag: Option<String>,
+    /// Be content with the parts that are whole; the others can be made and committed later.
+    #[arg(long)]
+    partial: bool,
+    /// One setting of `budget`, such as budget.damaged_shards=1.
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
+}
+
+fn parse_share(text: &str) -> Result<Share, String> {
+    let wrong = || "expected i/n, such as 3/8, with i at most n and n at least 1".to_owned();
+    let (index, of) = text.split_once('/').ok_or_else(wrong)?;
+    let share =
+        Share { index: index.parse().map_err(|_| wrong())?, of: of.parse().map_err(|_| wrong())? };
+    if share.of == 0 || share.index > share.of {
+        return Err(wrong());
+    }
+    Ok(share)
+}
+
+/// A flag that SIGTERM and SIGINT set.
+pub fn stop_flag(output: &Path) -> Result<Arc<AtomicBool>, PrepError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|e| PrepError::io("watch signals for", output, e))?;
+    }
+    Ok(stop)
+}
+
+/// Shards in, a data set out.
+pub fn run(args: &RunArgs) -> Result<(), PrepError> {
+    let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
+    let root = Some(config.source.root.clone()).filter(|root| !root.is_empty()).map(PathBuf::from);
+    let shards = ShardList::expand(&args.input, root.as_deref())?;
+    let plan = PrepPlan::new(config)?;
+    let output = &args.output;
+    if args.dry_run {
+        let found = dry_run(&shards, output, &plan, args.jobs, &std::env::temp_dir())?;
+        print!("{}", show::dry_run_text(&found, output));
+        return Ok(());
+    }
+    let stop = stop_flag(output)?;
+    let metrics = PrepMetrics::default();
+    let parts = shards.0.iter().len() as u64;
+    let start = Instant::now();
+    let watch = progress::Watched {
+        metrics: &metrics,
+        parts: args.jobs.map_or(parts, |share| parts.div_ceil(u64::from(share.of))),
+        start,
+        threads: plan.threads(),
+        metrics_file: args.metrics_file.as_deref(),
+    };
+    let outcome = progress::show_while(&watch, args.quiet, || match args.jobs {
+        None => prep::run(&shards, output, &plan, &metrics, &stop)
+            .map(|summary| show::summary_text(&summary, output)),
+        Some(share) => run_share(&shards, output, &plan, share, &metrics, &stop)
+            .map(|(made, of)| show::share_text(share, made, of, output)),
+    });
+    let secs = start.elapsed().as_secs_f64();
+    if let Some(path) = &args.log {
+        let log = metrics.log(plan.threads(), secs);
+        let text = serde_json::to_string_pretty(&log)
+            .unwrap_or_else(|error| unreachable!("a log has text keys: {error}"));
+        prep::commit::write_whole(path, format!("{text}\n").as_bytes())
+            .map_err(|e| PrepError::io("write", path, e))?;
+    }
+    let text = outcome?;
+    if !args.quiet {
+        eprint!("{}", show::stage_table(&metrics, plan.threads(), secs));
+    }
+    print!("{text}");
+    Ok(())
+}
+
+/// Joins what jobs of `run --jobs` made.
+pub fn commit(args: &CommitArgs) -> Result<(), PrepError> {
+    let budget = PrepConfig::load(None, &args.settings)?.budget;
+    let summary = commit_shares(
+        &args.output,
+        args.config_tag.as_deref(),
+        args.partial,
+        budget.damaged_shards,
+    )?;
+    print!("{}", show::summary_text(&summary, &args.output));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_counted_from_0_or_from_1() {
+        let parts = |text: &str| -> Vec<u32> {
+            let share = parse_share(text).unwrap();
+            let part = |shard| catlip_schemas::PartName { shard, cut: 0 };
+            (0..6).filter(|&shard| share.has(part(shard))).collect()
+        };
+        assert_eq!(
+            (parts("1/3"), parts("2/3"), parts("3/3")),
+            (vec![1, 4], vec![2, 5], vec![0, 3])
+        );
+        assert_eq!(parts("0/3"), parts("3/3"));
+        for wrong in ["", "3", "4/3", "1/0", "-1/2", "a/2"] {
+            assert!(parse_share(wrong).is_err(), "{wrong}");
+        }
+    }
+}

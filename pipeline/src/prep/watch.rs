@@ -1,0 +1,81 @@
+//! Budget and stop flag, shared by the parts in work.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::columns::RejectRow;
+use super::part::PartWatch;
+use crate::config::{BadSample, BudgetConfig};
+use crate::error::PrepError;
+use crate::metrics::PrepMetrics;
+
+/// What the parts in work may spend, and whether they are to stop.
+pub struct Watch<'w> {
+    budget: &'w BudgetConfig,
+    stop: &'w AtomicBool,
+    /// Set when one part failed, so that the others end early.
+    pub failed: AtomicBool,
+    samples: AtomicU64,
+    rejects: AtomicU64,
+    parts: u64,
+    metrics: &'w PrepMetrics,
+}
+
+impl<'w> Watch<'w> {
+    /// Nothing is spent yet.
+    pub fn new(
+        budget: &'w BudgetConfig,
+        stop: &'w AtomicBool,
+        metrics: &'w PrepMetrics,
+        parts: u64,
+    ) -> Self {
+        Self {
+            budget,
+            stop,
+            failed: AtomicBool::new(false),
+            samples: AtomicU64::new(0),
+            rejects: AtomicU64::new(0),
+            parts,
+            metrics,
+        }
+    }
+
+    /// Whether no further part is to be begun.
+    pub fn ends(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl PartWatch for Watch<'_> {
+    fn check(&self, samples: u64, rejects: &[RejectRow]) -> Result<(), PrepError> {
+        if self.ends() {
+            return Err(PrepError::Interrupted {
+                done: self.metrics.parts.get(),
+                parts: self.parts,
+            });
+        }
+        let added = rejects.len() as u64;
+        let samples = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
+        let failed = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
+        let Some(last) = rejects.last() else { return Ok(()) };
+        let last = || format!("shard {}, key {}: {}", last.source_shard, last.key, last.message);
+        let budget = self.budget;
+        if budget.on_bad_sample == BadSample::Stop {
+            return Err(PrepError::FailureCount { failed, samples, budget: 0, last: last() });
+        }
+        if u64::try_from(budget.failure_count).is_ok_and(|count| failed > count) {
+            let budget = budget.failure_count.unsigned_abs();
+            return Err(PrepError::FailureCount { failed, samples, budget, last: last() });
+        }
+        let rate = failed as f64 / samples.max(1) as f64;
+        if samples >= budget.probation && rate > budget.failure_rate {
+            return Err(PrepError::FailureRate {
+                failed,
+                samples,
+                rate: 100.0 * rate,
+                budget: 100.0 * budget.failure_rate,
+                last: last(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,394 @@
+//! What a job has to do: which parts of its list are there, which are missing, which changed.
+//!
+//! In: the shard list, the plan, the output folder. Out: a part for each shard, or why the folder
+//! is not to be touched. Never: makes a part.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use catlip_schemas::columns::{ADDED_PREFIX, receipt_file};
+use catlip_schemas::version::FORMAT_VERSION;
+use catlip_schemas::{
+    ColumnSet, JobConfig, NumberedSource, PartName, Receipt, SourceEntry, SourceUse,
+};
+
+use rayon::prelude::*;
+
+use super::change::json_text;
+use super::commit::write_new;
+use super::error::ChangeError;
+use super::numbers::Numbers;
+use super::part::source_entry;
+use super::plan::PrepPlan;
+use super::snapshot::{DataSet, Part};
+use crate::error::PrepError;
+use crate::source::map::MappedFile;
+use crate::source::{ShardList, ShardUrl};
+
+/// Folders that a data set has at its top; anything else there is somebody else's.
+const KNOWN_NAMES: [&str; 10] = [
+    "images",
+    "meta",
+    "captions",
+    "rejects",
+    "receipts",
+    "manifest",
+    "sources",
+    "tombstones",
+    "vocab",
+    "README.md",
+];
+
+/// One shard of the list.
+#[derive(Clone, Debug)]
+pub struct Listed<'s> {
+    /// Its part.
+    pub part: PartName,
+    /// The shard.
+    pub shard: &'s ShardUrl,
+    /// Whether the part is whole, committed or not.
+    pub is_made: bool,
+}
+
+/// The list of a job with its part numbers.
+pub struct Work<'s> {
+    /// The shards in the order of the list.
+    pub listed: Vec<Listed<'s>>,
+    /// Every number that was given.
+    pub numbers: Numbers,
+}
+
+impl<'s> Work<'s> {
+    /// Compares the list with what is there and gives numbers to new shards.
+    ///
+    /// With `is_dry` nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::OutputTaken`], [`ChangeError::ConfigChanged`], [`ChangeError::SourcesChanged`],
+    /// [`ChangeError::SameShard`], [`PrepError::Io`].
+    pub fn find(
+        shards: &'s ShardList,
+        output: &Path,
+        plan: &PrepPlan,
+        is_dry: bool,
+    ) -> Result<Self, PrepError> {
+        check_names(output)?;
+        let old = DataSet::open_newest(output)?;
+        let present = check_configs(output, plan, old.as_ref())?;
+        if !is_dry {
+            keep_config(output, plan)?;
+        }
+        loop {
+            let mut numbers = Numbers::load(output, old.as_ref())?;
+            let known = Known::new(output, plan, old.as_ref(), &present, shards, &numbers)?;
+            let fresh = known.unnumbered(shards, &numbers)?;
+            numbers.give(fresh);
+            if is_dry || numbers.keep(output)? {
+                let listed = known.list(shards, &numbers)?;
+                return Ok(Self { listed, numbers });
+            }
+        }
+    }
+}
+
+/// The folder must be empty, absent, or hold nothing but a data set.
+fn check_names(output: &Path) -> Result<(), PrepError> {
+    for name in names_in(output)? {
+        let known = KNOWN_NAMES.contains(&name.as_str())
+            || ColumnSet::from_name(&name).is_some()
+            || name.starts_with(ADDED_PREFIX);
+        if !known && !name.starts_with('.') {
+            return Err(PrepError::OutputTaken {
+                path: output.into(),
+                message: format!("holds `{name}`, which is no part of a data set"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>, PrepError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(PrepError::io("read", folder, e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| PrepError::io("read", folder, e))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Names of the receipts of parts below `output`.
+///
+/// # Errors
+///
+/// [`PrepError::Io`].
+pub fn receipt_names(output: &Path) -> Result<BTreeSet<String>, PrepError> {
+    let names = names_in(&output.join("receipts"))?.into_iter();
+    let is_receipt = |name: &String| name.starts_with("part-") && name.ends_with(".json");
+    Ok(names.filter(is_receipt).collect())
+}
+
+/// The configs of the jobs that ever ran on `output`.
+///
+/// # Errors
+///
+/// [`PrepError::Io`], [`PrepError::Schema`].
+pub fn job_configs(output: &Path) -> Result<Vec<JobConfig>, PrepError> {
+    let folder = output.join("receipts");
+    let names = names_in(&folder)?.into_iter().filter(|name| name.starts_with("config-"));
+    names
+        .map(|name| {
+            let path = folder.join(name);
+            let bytes = std::fs::read(&path).map_err(|e| PrepError::io("read", &path, e))?;
+            JobConfig::from_json(&bytes).map_err(|source| PrepError::Schema { path, source })
+        })
+        .collect()
+}
+
+/// Refuses to go on under another config; gives the names of the receipts that are there.
+fn check_configs(
+    output: &Path,
+    plan: &PrepPlan,
+    old: Option<&DataSet>,
+) -> Result<BTreeSet<String>, PrepError> {
+    let present = receipt_names(output)?;
+    if let Some(old) = old {
+        check_same_config(output, plan, "was", &old.manifest.config_hash, &old.manifest.config)?;
+        return Ok(present);
+    }
+    let configs = job_configs(output)?;
+    let is_ours = |config: &JobConfig| config.config_hash == plan.config_hash;
+    if let Some(other) = configs.first().filter(|_| !configs.iter().any(is_ours)) {
+        check_same_config(output, plan, "is being", &other.config_hash, &other.config)?;
+    }
+    Ok(present)
+}
+
+/// Refuses a plan of another config, unless everything is to be made again.
+///
+/// # Errors
+///
+/// [`ChangeError::ConfigChanged`] with the keys that differ.
+pub fn check_same_config(
+    output: &Path,
+    plan: &PrepPlan,
+    was: &'static str,
+    hash: &str,
+    config: &serde_json::Value,
+) -> Result<(), PrepError> {
+    if hash == plan.config_hash || plan.config.runtime.redo_config {
+        return Ok(());
+    }
+    let mut keys = differences(config, &plan.config_json);
+    if keys.is_empty() {
+        keys.push(format!(
+            "the rule `{}` or the program, whose version is another",
+            plan.rule.id()
+        ));
+    }
+    Err(ChangeError::ConfigChanged {
+        path: output.into(),
+        was,
+        found: plan.config_tag().to_owned(),
+        expected: hash.chars().take(8).collect(),
+        keys,
+    }
+    .into())
+}
+
+/// `section.key: now, was then` for each key that differs.
+fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String> {
+    fn flat(prefix: &str, value: &serde_json::Value, all: &mut BTreeMap<String, String>) {
+        match value.as_object() {
+            Some(table) => {
+                for (key, value) in table {
+                    let dot = if prefix.is_empty() { "" } else { "." };
+                    flat(&format!("{prefix}{dot}{key}"), value, all);
+                }
+            }
+            None => drop(all.insert(prefix.to_owned(), value.to_string())),
+        }
+    }
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    flat("", then, &mut before);
+    flat("", now, &mut after);
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let value = |all: &BTreeMap<String, String>, key: &String| {
+        all.get(key).cloned().unwrap_or_else(|| "absent".to_owned())
+    };
+    keys.into_iter()
+        .filter(|key| before.get(*key) != after.get(*key))
+        .map(|key| format!("{key}: {}, was {}", value(&after, key), value(&before, key)))
+        .collect()
+}
+
+/// Writes down what the receipts of this config mean, so that `commit` needs no config.
+fn keep_config(output: &Path, plan: &PrepPlan) -> Result<(), PrepError> {
+    let path = output.join(JobConfig::file(plan.config_tag()));
+    let config = JobConfig {
+        format_version: FORMAT_VERSION,
+        config_hash: plan.config_hash.clone(),
+        config: plan.config_json.clone(),
+        column_sets: plan.column_set_entries(),
+    };
+    match write_new(&path, &json_text(&config)) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(|e| PrepError::io("write", &path, e)),
+    }
+}
+
+/// Size and ETag of a shard as it is now.
+///
+/// # Errors
+///
+/// [`PrepError::Io`].
+pub fn source_now(shard: &ShardUrl) -> Result<SourceEntry, PrepError> {
+    let bytes = MappedFile::open(&shard.path).map_err(|e| PrepError::io("read", &shard.path, e))?;
+    Ok(source_entry(shard, &bytes))
+}
+
+/// Reads a receipt.
+///
+/// # Errors
+///
+/// [`PrepError::Io`], [`PrepError::Schema`].
+pub fn read_receipt(path: &Path) -> Result<Receipt, PrepError> {
+    let bytes = std::fs::read(path).map_err(|e| PrepError::io("read", path, e))?;
+    Receipt::from_json(&bytes)
+        .map_err(|source| PrepError::Schema { path: path.to_path_buf(), source })
+}
+
+/// What is there of the parts of one config.
+struct Known<'k> {
+    output: &'k Path,
+    plan: &'k PrepPlan,
+    committed: HashMap<PartName, &'k Part>,
+    present: &'k BTreeSet<String>,
+    /// The shards of the list that have a number, as they are now.
+    now: HashMap<&'k str, SourceEntry>,
+}
+
+impl<'k> Known<'k> {
+    fn new(
+        output: &'k Path,
+        plan: &'k PrepPlan,
+        old: Option<&'k DataSet>,
+        present: &'k BTreeSet<String>,
+        shards: &'k ShardList,
+        numbers: &Numbers,
+    ) -> Result<Self, PrepError> {
+        let old = old.filter(|data| data.manifest.config_hash == plan.config_hash);
+        let parts = old.iter().flat_map(|data| &data.parts);
+        let committed = parts.map(|part| (part.name, part)).collect();
+        let numbered = shards.0.par_iter().filter(|s| numbers.parts_of(&s.name).next().is_some());
+        let now = numbered
+            .map(|shard| Ok((shard.name.as_str(), source_now(shard)?)))
+            .collect::<Result<_, PrepError>>()?;
+        Ok(Self { output, plan, committed, present, now })
+    }
+
+    /// The shard that a part was made from, as it was then; `None` if it is not made.
+    fn source(&self, part: PartName) -> Result<Option<SourceEntry>, PrepError> {
+        if let Some(part) = self.committed.get(&part) {
+            return Ok(Some(part.source.clone()));
+        }
+        let file = receipt_file(part, self.plan.config_tag());
+        if !self.present.contains(file.trim_start_matches("receipts/")) {
+            return Ok(None);
+        }
+        read_receipt(&self.output.join(file)).map(|receipt| Some(receipt.source))
+    }
+
+    /// The shards of the list that need a number: new ones, and changed ones that may be redone.
+    fn unnumbered(
+        &self,
+        shards: &ShardList,
+        numbers: &Numbers,
+    ) -> Result<Vec<NumberedSource>, PrepError> {
+        let mut fresh = Vec::new();
+        let mut changed = Vec::new();
+        for shard in &shards.0 {
+            let source = NumberedSource { shard: shard.name.clone(), samples: SourceUse::Whole };
+            let Some(newest) = numbers.parts_of(&shard.name).next() else {
+                if !self.committed.is_empty() {
+                    self.check_other_names(shard)?;
+                }
+                fresh.push(source);
+                continue;
+            };
+            let mut made = Vec::new();
+            for part in numbers.parts_of(&shard.name) {
+                made.extend(self.source(part)?.map(|source| (part, source)));
+            }
+            let Some((part, then)) = made.first() else { continue };
+            let Some(now) = self.now.get(shard.name.as_str()) else { continue };
+            if made.iter().any(|(_, then)| then == now) {
+                continue;
+            }
+            let identity = |s: &SourceEntry| format!("{} bytes, ETag {}", s.bytes, s.etag);
+            changed.push(format!(
+                "{} (part {part}): {}, was {}",
+                shard.name,
+                identity(now),
+                identity(then)
+            ));
+            // The newest number is used if nothing was made under it.
+            if *part == newest {
+                fresh.push(source);
+            }
+        }
+        if !changed.is_empty() && !self.plan.config.runtime.redo_changed {
+            return Err(ChangeError::SourcesChanged { shards: changed }.into());
+        }
+        Ok(fresh)
+    }
+
+    /// The same file under another name means that the root is not what it was.
+    fn check_other_names(&self, shard: &ShardUrl) -> Result<(), PrepError> {
+        let file_name = |name: &str| name.rsplit('/').next().map(str::to_owned);
+        let bytes = std::fs::metadata(&shard.path).map_or(0, |m| m.len());
+        let alike = self.committed.values().filter(|part| {
+            part.source.bytes == bytes && file_name(&part.source.shard) == file_name(&shard.name)
+        });
+        for part in alike {
+            if source_now(shard)?.etag == part.source.etag {
+                return Err(ChangeError::SameShard {
+                    shard: shard.name.clone(),
+                    part: part.name.to_string(),
+                    known: part.source.shard.clone(),
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn list<'s>(
+        &self,
+        shards: &'s ShardList,
+        numbers: &Numbers,
+    ) -> Result<Vec<Listed<'s>>, PrepError> {
+        let mut listed = Vec::with_capacity(shards.0.len());
+        for shard in &shards.0 {
+            let mut chosen = None;
+            for part in numbers.parts_of(&shard.name) {
+                if let Some(then) = self.source(part)?
+                    && self.now.get(shard.name.as_str()) == Some(&then)
+                {
+                    chosen = Some(Listed { part, shard, is_made: true });
+                    break;
+                }
+            }
+            let newest = || numbers.parts_of(&shard.name).next();
+            let unmade = || newest().map(|part| Listed { part, shard, is_made: false });
+            listed.extend(chosen.or_else(unmade));
+        }
+        Ok(listed)
+    }
+}
