@@ -3,10 +3,13 @@
 //! In: a caption. Out: its synsets in token order, repeats kept.
 //! Never: asks for the part of speech; `are` is a unit of area, as it is in CatLIP's vocabulary.
 
+use std::borrow::Cow;
+
 use catlip_schemas::{SynsetId, Synsets};
 
 use super::LabelRule;
 use super::clean::clean;
+use super::explain::{Explanation, Outcome, Step};
 use super::lemmas::lemmatize;
 use super::tokens::tokens;
 use super::wordnet::WordNet;
@@ -23,18 +26,49 @@ impl LabelRule for Corenet {
     fn synsets(&self, caption: &str) -> Synsets {
         let wordnet = WordNet::embedded();
         let tokens = tokens(&clean(caption));
-        Synsets(tokens.iter().filter_map(|token| synset(wordnet, token)).collect())
+        let kept = |token: &String| look_up(wordnet, token).kept();
+        Synsets(tokens.iter().filter_map(kept).collect())
+    }
+
+    fn explain(&self, caption: &str) -> Explanation {
+        let wordnet = WordNet::embedded();
+        let text = clean(caption);
+        let steps = tokens(&text).iter().map(|token| look_up(wordnet, token).step(token)).collect();
+        Explanation { text, steps }
     }
 }
 
-/// The synset of one token, if its lemma names it.
-///
-/// The name check drops most function words (`a` is angstrom, `in` is inch) and also `photo`,
-/// whose synset is named photograph.
-fn synset(wordnet: &WordNet, token: &str) -> Option<SynsetId> {
+/// What WordNet says about one token.
+struct Found<'a> {
+    lemma: Cow<'a, str>,
+    /// The first sense of the lemma and its name, if it is a noun.
+    sense: Option<(SynsetId, &'a str)>,
+}
+
+fn look_up<'a>(wordnet: &'a WordNet, token: &'a str) -> Found<'a> {
     let lemma = lemmatize(wordnet, token);
-    let synset = wordnet.first_sense(&lemma)?;
-    (wordnet.head_lemma(synset) == Some(&*lemma)).then_some(synset)
+    let synset = wordnet.first_sense(&lemma);
+    Found { sense: synset.and_then(|s| Some((s, wordnet.head_lemma(s)?))), lemma }
+}
+
+impl Found<'_> {
+    /// The synset, if its lemma names it.
+    ///
+    /// The name check drops most function words (`a` is angstrom, `in` is inch) and also `photo`,
+    /// whose synset is named photograph.
+    fn kept(&self) -> Option<SynsetId> {
+        self.sense.filter(|(_, name)| *name == self.lemma).map(|(synset, _)| synset)
+    }
+
+    fn step(self, token: &str) -> Step {
+        let outcome = match self.sense {
+            None => Outcome::unknown(token),
+            Some(_) if self.kept().is_some() => Outcome::Kept,
+            Some(_) => Outcome::OtherName,
+        };
+        let synset = self.sense.map(|(synset, _)| synset);
+        Step { token: token.to_owned(), lemma: self.lemma.into_owned(), synset, outcome }
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +163,25 @@ mod tests {
     }
 
     #[test]
+    fn each_token_is_explained_with_the_reason() {
+        let told = |step: Step| format!("{}→{}: {}", step.token, step.lemma, step.outcome);
+        let steps = Corenet.explain("Photos of a dog/cat, 2 dogs.").steps;
+        assert_eq!(
+            steps.into_iter().map(told).collect::<Vec<_>>(),
+            [
+                "photos→photo: its synset bears another name",
+                "of→of: no noun of WordNet",
+                "a→a: its synset bears another name",
+                "dog/cat→dog/cat: \"/\" makes it one word that WordNet lacks",
+                ",→,: a mark, not a word",
+                "2→2: its synset bears another name",
+                "dogs→dog: its synset bears its name",
+                ".→.: a mark, not a word",
+            ]
+        );
+    }
+
+    #[test]
     fn long_hostile_captions_are_labelled() {
         // 256 KB each. A loop that looks back over all it has read would not end in a test's time.
         const BYTES: usize = 1 << 18;
@@ -159,6 +212,11 @@ mod tests {
                 let head = WordNet::embedded().head_lemma(synset).unwrap();
                 prop_assert_eq!(WordNet::embedded().first_sense(head), Some(synset));
             }
+        }
+
+        #[test]
+        fn what_is_explained_as_kept_is_what_is_kept(caption in hostile_caption()) {
+            prop_assert_eq!(Corenet.explain(&caption).synsets(), Corenet.synsets(&caption));
         }
 
         #[test]

@@ -17,7 +17,10 @@ pub mod sentences;
 pub mod tokens;
 pub mod lemmas;
 pub mod wordnet;
+pub mod explain;
 pub mod corenet;
+
+pub use explain::Explanation;
 
 /// A way to read synsets from a caption.
 pub trait LabelRule: Send + Sync {
@@ -26,6 +29,10 @@ pub trait LabelRule: Send + Sync {
 
     /// The synsets of `caption` in token order, repeats kept.
     fn synsets(&self, caption: &str) -> Synsets;
+
+    /// The same with every token, its lemma, its synset and the reason, for people. The synsets
+    /// that it calls kept are those of [`Self::synsets`].
+    fn explain(&self, caption: &str) -> Explanation;
 }
 
 /// Every rule by its name in the config.

@@ -10,6 +10,7 @@ pub mod bytes;
 pub mod tar;
 pub mod sample;
 pub mod captions;
+pub mod pickle;
 
 pub use list::{ShardList, ShardUrl, SourceError};
 pub use sample::{Sample, SampleReader};
