@@ -46,6 +46,25 @@ fn lemmas<'a>(wordnet: &'a WordNet, form: &'a str) -> Vec<Cow<'a, str>> {
     found
 }
 
+/// Whether a form that one step brings to no lemma may be brought to one by more steps: whether
+/// what an ending leaves has an ending again.
+pub fn may_have_more_endings(form: &[u8]) -> bool {
+    [b"ss".as_slice(), b"ses", b"mens"].iter().any(|ending| form.ends_with(ending))
+}
+
+/// Every form that one step may bring to a noun lemma without an underscore, repeats included:
+/// the lemmas, the irregular forms, and the lemmas with each ending that replaces theirs.
+pub fn forms_of(wordnet: &WordNet) -> Vec<String> {
+    let lemmas = wordnet.noun_lemmas().filter(|lemma| !lemma.contains('_'));
+    let regular = lemmas.clone().flat_map(|lemma| {
+        ENDINGS.iter().filter_map(move |(ending, lemma_ending)| {
+            Some(format!("{}{ending}", lemma.strip_suffix(lemma_ending)?))
+        })
+    });
+    let irregular = wordnet.irregular_forms().map(str::to_owned);
+    lemmas.clone().map(str::to_owned).chain(irregular).chain(regular).collect()
+}
+
 /// Every form with every ending replaced that it has.
 fn without_endings<'a>(forms: &[Cow<'a, str>]) -> Vec<Cow<'a, str>> {
     let mut out = Vec::new();
