@@ -95,9 +95,7 @@ fn rare_synset(letters: &[u8]) -> Option<SynsetId> {
 /// The name check drops most function words (`a` is angstrom, `in` is inch) and also `photo`,
 /// whose synset is named photograph.
 fn synset(wordnet: &WordNet, token: &str) -> Option<SynsetId> {
-    let lemma = lemmatize(wordnet, token);
-    let synset = wordnet.first_sense(&lemma)?;
-    (wordnet.head_lemma(synset) == Some(&*lemma)).then_some(synset)
+    wordnet.sense_named(&lemmatize(wordnet, token))
 }
 
 #[cfg(test)]

@@ -147,6 +147,14 @@ impl WordNet {
         self.senses(lemma).next()
     }
 
+    /// The most frequent noun sense of a lemma, if the lemma is the one that names the synset.
+    pub fn sense_named(&self, lemma: &str) -> Option<SynsetId> {
+        let row = self.lemma_row(lemma)?;
+        let &synset = self.senses.get(row).first()?;
+        let &head = self.members.get(synset as usize).first()?;
+        (head as usize == row).then(|| self.synset(synset))
+    }
+
     /// All noun senses of a lemma, in WordNet's order; none for what is no noun lemma.
     pub fn senses(&self, lemma: &str) -> impl Iterator<Item = SynsetId> {
         let row = self.lemma_row(lemma);
