@@ -4,14 +4,17 @@
 //! Never: asks for the part of speech; `are` is a unit of area, as it is in CatLIP's vocabulary.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use catlip_schemas::{SynsetId, Synsets};
 
 use super::LabelRule;
 use super::clean::clean;
 use super::explain::{Explanation, Outcome, Step};
-use super::lemmas::lemmatize;
+use super::fast::{self, Unusual, Visitor, Word};
+use super::lemmas::{forms_of, lemmatize, may_have_more_endings};
 use super::tokens::tokens;
+use super::word_table::WordTable;
 use super::wordnet::WordNet;
 
 /// The reference's rule: first sense, kept only if the lemma heads its synset.
@@ -24,10 +27,7 @@ impl LabelRule for Corenet {
     }
 
     fn synsets(&self, caption: &str) -> Synsets {
-        let wordnet = WordNet::embedded();
-        let tokens = tokens(&clean(caption));
-        let kept = |token: &String| look_up(wordnet, token).kept();
-        Synsets(tokens.iter().filter_map(kept).collect())
+        fast_synsets(caption).unwrap_or_else(|_| literal_synsets(caption))
     }
 
     fn explain(&self, caption: &str) -> Explanation {
@@ -36,6 +36,72 @@ impl LabelRule for Corenet {
         let steps = tokens(&text).iter().map(|token| look_up(wordnet, token).step(token)).collect();
         Explanation { text, steps }
     }
+}
+
+/// The rule as it is defined, step by step: the source of truth.
+pub fn literal_synsets(caption: &str) -> Synsets {
+    let wordnet = WordNet::embedded();
+    let tokens = tokens(&clean(caption));
+    Synsets(tokens.iter().filter_map(|token| synset(wordnet, token)).collect())
+}
+
+/// The same for a usual caption, twenty times as fast.
+///
+/// # Errors
+///
+/// [`Unusual`]: only [`literal_synsets`] knows the synsets of this caption.
+pub fn fast_synsets(caption: &str) -> Result<Synsets, Unusual> {
+    let mut found = Collected { synsets: Vec::with_capacity(SYNSETS_USUAL), table: &FORMS };
+    fast::words(caption, &mut found)?;
+    Ok(Synsets(found.synsets))
+}
+
+/// Synsets of most captions: the mean is 4.4.
+const SYNSETS_USUAL: usize = 8;
+
+/// Every form of one word that the rules bring to a lemma in one step, with its synset; offset 0
+/// where the name check drops it. What a token gives depends on the token alone.
+static FORMS: LazyLock<WordTable<i32>> = LazyLock::new(|| {
+    let wordnet = WordNet::embedded();
+    let offset = |form: &str| synset(wordnet, form).map_or(0, |synset| synset.0);
+    let forms = forms_of(wordnet);
+    let offsets: Vec<i32> = forms.iter().map(|form| offset(form)).collect();
+    WordTable::new(forms.iter().map(String::as_str).zip(offsets.iter().copied()))
+});
+
+/// Collects the synsets of words.
+struct Collected {
+    synsets: Vec<SynsetId>,
+    table: &'static WordTable<i32>,
+}
+
+impl Visitor for Collected {
+    #[inline]
+    fn word(&mut self, word: Word<'_>) {
+        match word.look_up(self.table) {
+            Some(0) => {}
+            Some(offset) => self.synsets.push(SynsetId(offset)),
+            None => {
+                let letters = word.letters();
+                if may_have_more_endings(letters) || letters.contains(&b'_') {
+                    self.synsets.extend(rare_synset(letters));
+                }
+            }
+        }
+    }
+}
+
+/// The synset of a word that is in no table.
+#[cold]
+fn rare_synset(letters: &[u8]) -> Option<SynsetId> {
+    // No lemma has a character outside ASCII, for which letters have other bytes.
+    let token = str::from_utf8(letters).ok()?;
+    synset(WordNet::embedded(), token)
+}
+
+/// The synset of one token, if its lemma names it.
+fn synset(wordnet: &WordNet, token: &str) -> Option<SynsetId> {
+    wordnet.sense_named(&lemmatize(wordnet, token))
 }
 
 /// What WordNet says about one token.

@@ -27,29 +27,47 @@ pub fn lemmatize<'a>(wordnet: &'a WordNet, token: &'a str) -> Cow<'a, str> {
 
 /// The noun lemmas that `form` may be a form of: NLTK's `_morphy`.
 fn lemmas<'a>(wordnet: &'a WordNet, form: &'a str) -> Vec<Cow<'a, str>> {
-    let known = |forms: &[Cow<'a, str>]| -> Vec<Cow<'a, str>> {
-        forms.iter().filter(|f| wordnet.is_noun_lemma(f)).cloned().collect()
-    };
+    let is_lemma = |form: &Cow<'a, str>| wordnet.is_noun_lemma(form);
     let itself = [Cow::Borrowed(form)];
     // An exception forbids the endings, even if nothing that it lists is a lemma.
     if let Some(exceptions) = wordnet.exceptions(form) {
         let listed = exceptions.iter().map(|lemma| Cow::Borrowed(lemma.as_str()));
-        return known(&itself.into_iter().chain(listed).collect::<Vec<_>>());
+        return itself.into_iter().chain(listed).filter(is_lemma).collect();
     }
     let mut forms = without_endings(&itself);
-    let mut found = known(&[itself.as_slice(), &forms].concat());
+    let mut found: Vec<_> = itself.iter().chain(&forms).filter(|f| is_lemma(f)).cloned().collect();
     // Only NLTK up to 3.8 goes on: `womens`, and `possess` by way of `posses`.
     while found.is_empty() && !forms.is_empty() {
         forms = without_endings(&forms);
-        found = known(&forms);
+        found = forms.iter().filter(|f| is_lemma(f)).cloned().collect();
     }
     found
+}
+
+/// Whether a form that one step brings to no lemma may be brought to one by more steps: whether
+/// what an ending leaves has an ending again.
+pub fn may_have_more_endings(form: &[u8]) -> bool {
+    [b"ss".as_slice(), b"ses", b"mens"].iter().any(|ending| form.ends_with(ending))
+}
+
+/// Every form that one step may bring to a noun lemma without an underscore, repeats included:
+/// the lemmas, the irregular forms, and the lemmas with each ending that replaces theirs.
+pub fn forms_of(wordnet: &WordNet) -> Vec<String> {
+    let lemmas = wordnet.noun_lemmas().filter(|lemma| !lemma.contains('_'));
+    let regular = lemmas.clone().flat_map(|lemma| {
+        ENDINGS.iter().filter_map(move |(ending, lemma_ending)| {
+            Some(format!("{}{ending}", lemma.strip_suffix(lemma_ending)?))
+        })
+    });
+    let irregular = wordnet.irregular_forms().map(str::to_owned);
+    lemmas.clone().map(str::to_owned).chain(irregular).chain(regular).collect()
 }
 
 /// Every form with every ending replaced that it has.
 fn without_endings<'a>(forms: &[Cow<'a, str>]) -> Vec<Cow<'a, str>> {
     let mut out = Vec::new();
-    for form in forms {
+    // Most words have the last letter of no ending.
+    for form in forms.iter().filter(|form| form.ends_with(['s', 'n'])) {
         for (ending, lemma_ending) in ENDINGS {
             if let Some(stem) = form.strip_suffix(ending) {
                 out.push(replace_ending(form, stem.len(), ending, lemma_ending));

@@ -16,6 +16,8 @@ pub mod characters;
 pub mod sentences;
 pub mod tokens;
 pub mod lemmas;
+pub mod word_table;
+pub mod fast;
 pub mod wordnet;
 pub mod explain;
 pub mod corenet;

@@ -31,6 +31,10 @@ pub fn repair(text: &str) -> String {
 
 fn repair_line(line: &str, decode_entities: bool) -> String {
     let mut text = line.to_owned();
+    // None of what follows knows a character of these; most lines have no other.
+    if text.bytes().all(|byte| matches!(byte, b'\t' | b'\n' | b' '..=b'~') && byte != b'&') {
+        return text;
+    }
     for _ in 0..ROUNDS_MAX {
         let repaired = repair_once(&text, decode_entities);
         if repaired == text {

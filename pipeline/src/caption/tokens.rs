@@ -4,7 +4,8 @@
 //! Never: joins words, drops a mark, or looks at WordNet.
 //!
 //! NLTK pads marks with spaces by one regular expression after another and splits at spaces last.
-//! Each is a line here, in NLTK's order: a later one sees the spaces of the earlier ones.
+//! Each is a line here, in NLTK's order: a later one sees the spaces of the earlier ones. A
+//! [`Text`] knows which marks it has, so that most of them cost nothing.
 
 use super::characters::{is_digit, is_space, is_word};
 use super::sentences::sentences;
@@ -16,17 +17,41 @@ pub fn tokens(text: &str) -> Vec<String> {
 }
 
 fn sentence_tokens(sentence: &[char]) -> Vec<String> {
-    let text = starting_quotes(sentence.to_vec());
+    let text = starting_quotes(Text::new(sentence.to_vec()));
     let text = punctuation(text);
     let text = pad(text, &[']', '[', '(', ')', '{', '}', '<', '>']);
     let text = pad_pair(text, ['-', '-']);
-    let text = [&[' '], text.as_slice(), &[' ']].concat();
+    let text = Text::new([&[' '], text.chars.as_slice(), &[' ']].concat());
     let text = ending_quotes(text);
     let text = contractions(text);
-    text.split(|&c| is_space(c)).filter(|t| !t.is_empty()).map(|t| t.iter().collect()).collect()
+    let tokens = text.chars.split(|&c| is_space(c)).filter(|token| !token.is_empty());
+    tokens.map(|token| token.iter().collect()).collect()
 }
 
-fn starting_quotes(text: Vec<char>) -> Vec<char> {
+/// Characters, and which of them it has.
+struct Text {
+    chars: Vec<char>,
+    /// Bit `c` for each ASCII character `c`, bit 0 for all others.
+    marks: u128,
+}
+
+impl Text {
+    fn new(chars: Vec<char>) -> Self {
+        let marks = chars.iter().fold(0, |marks, &c| marks | bit(c));
+        Self { chars, marks }
+    }
+
+    /// Whether one of `marks` may stand in the text.
+    fn may_have(&self, marks: &[char]) -> bool {
+        marks.iter().any(|&mark| self.marks & bit(mark) != 0)
+    }
+}
+
+fn bit(c: char) -> u128 {
+    if c.is_ascii() { 1 << u32::from(c) } else { 1 }
+}
+
+fn starting_quotes(text: Text) -> Text {
     // `([«“‘„]|[`]+)` → ` \1 `
     let text = replace(text, &['«', '“', '‘', '„', '`'], |rest, _, out| {
         let backticks = rest.iter().take_while(|&&c| c == '`').count();
@@ -35,8 +60,8 @@ fn starting_quotes(text: Vec<char>) -> Vec<char> {
         length
     });
     // `^"` → two backticks
-    let text = match text.as_slice() {
-        ['"', rest @ ..] => [&['`', '`'], rest].concat(),
+    let text = match text.chars.as_slice() {
+        ['"', rest @ ..] => Text::new([&['`', '`'], rest].concat()),
         _ => text,
     };
     let text = pad_pair(text, ['`', '`']);
@@ -64,7 +89,7 @@ fn starting_quotes(text: Vec<char>) -> Vec<char> {
     })
 }
 
-fn punctuation(text: Vec<char>) -> Vec<char> {
+fn punctuation(text: Text) -> Text {
     // `([^\.])(\.)([\]\)}>"\'»”’ ]*)\s*$` → `\1 \2 \3 `
     let closes = |c| matches!(c, ']' | ')' | '}' | '>' | '"' | '\'' | '»' | '”' | '’' | ' ');
     let text = split_final_period(text, closes, &[' ', '.', ' ']);
@@ -78,9 +103,11 @@ fn punctuation(text: Vec<char>) -> Vec<char> {
         _ => 0,
     });
     // `([:,])$` → ` \1 `; Python's `$` also stands before a last newline.
-    let text = match text.as_slice() {
-        [before @ .., mark @ (':' | ',')] => [before, &[' ', *mark, ' ']].concat(),
-        [before @ .., mark @ (':' | ','), '\n'] => [before, &[' ', *mark, ' ', '\n']].concat(),
+    let text = match text.chars.as_slice() {
+        [before @ .., mark @ (':' | ',')] => Text::new([before, &[' ', *mark, ' ']].concat()),
+        [before @ .., mark @ (':' | ','), '\n'] => {
+            Text::new([before, &[' ', *mark, ' ', '\n']].concat())
+        }
         _ => text,
     };
     // `\.{2,}` → ` \g<0> `
@@ -109,19 +136,23 @@ fn punctuation(text: Vec<char>) -> Vec<char> {
 }
 
 /// Splits off a dot that only closers and spaces follow; not one of an ellipsis.
-fn split_final_period(text: Vec<char>, closes: impl Fn(char) -> bool, dot: &[char]) -> Vec<char> {
-    // Neither closers nor spaces are dots, so only the last dot can match.
-    let Some(at) = text.iter().rposition(|&c| c == '.') else { return text };
-    let after = &text[at + 1..];
-    let closers = after.iter().take_while(|&&c| closes(c)).count();
-    let ends = after[closers..].iter().all(|&c| is_space(c));
-    if !ends || at == 0 || text[at - 1] == '.' {
+fn split_final_period(text: Text, closes: impl Fn(char) -> bool, dot: &[char]) -> Text {
+    if !text.may_have(&['.']) {
         return text;
     }
-    [&text[..at], dot, &after[..closers], &[' ']].concat()
+    let chars = &text.chars;
+    // Neither closers nor spaces are dots, so only the last dot can match.
+    let Some(at) = chars.iter().rposition(|&c| c == '.') else { return text };
+    let after = &chars[at + 1..];
+    let closers = after.iter().take_while(|&&c| closes(c)).count();
+    let ends = after[closers..].iter().all(|&c| is_space(c));
+    if !ends || at == 0 || chars[at - 1] == '.' {
+        return text;
+    }
+    Text::new([&chars[..at], dot, &after[..closers], &[' ']].concat())
 }
 
-fn ending_quotes(text: Vec<char>) -> Vec<char> {
+fn ending_quotes(text: Text) -> Text {
     let text = pad(text, &['»', '”', '’']);
     let text = pad_pair(text, ['\'', '\'']);
     // `"` → ` '' `
@@ -139,7 +170,7 @@ fn ending_quotes(text: Vec<char>) -> Vec<char> {
 }
 
 /// Splits a clitic off what stands before it, if a space follows.
-fn split_clitics(text: Vec<char>, clitics: &[&str]) -> Vec<char> {
+fn split_clitics(text: Text, clitics: &[&str]) -> Text {
     replace(text, &['\''], |rest, _, out| {
         let [before, after @ ..] = rest else { return 0 };
         if matches!(before, '\'' | ' ') {
@@ -157,7 +188,7 @@ fn split_clitics(text: Vec<char>, clitics: &[&str]) -> Vec<char> {
     })
 }
 
-fn contractions(mut text: Vec<char>) -> Vec<char> {
+fn contractions(mut text: Text) -> Text {
     const AT_WORD_BOUNDARIES: [(&str, &str); 7] = [
         ("can", "not"),
         ("d", "'ye"),
@@ -167,6 +198,10 @@ fn contractions(mut text: Vec<char>) -> Vec<char> {
         ("lem", "me"),
         ("more", "'n"),
     ];
+    // All have a quote or a doubled letter.
+    if !text.may_have(&['\'']) && !text.chars.windows(2).any(|pair| pair[0] == pair[1]) {
+        return text;
+    }
     for (left, right) in AT_WORD_BOUNDARIES {
         text = split_contraction(text, left, right, |after| !after.is_some_and(is_word));
     }
@@ -182,13 +217,13 @@ fn contractions(mut text: Vec<char>) -> Vec<char> {
 /// `\b(left)(right)` → ` \1 \2 ` where `may_follow` accepts the next character. A left part that
 /// begins with a space has its boundary there.
 fn split_contraction(
-    text: Vec<char>,
+    text: Text,
     left: &str,
     right: &str,
     may_follow: impl Fn(Option<char>) -> bool,
-) -> Vec<char> {
+) -> Text {
     let whole: Vec<char> = left.chars().chain(right.chars()).collect();
-    if !text.windows(whole.len()).any(|window| window == whole) {
+    if !text.chars.windows(whole.len()).any(|window| window[0] == whole[0] && window == whole) {
         return text;
     }
     let parts = format!(" {} {right} ", left.trim_start());
@@ -208,13 +243,14 @@ fn split_contraction(
 ///
 /// A rule matches only where one of `marks` is near; most captions have few of them.
 fn replace(
-    text: Vec<char>,
+    text: Text,
     marks: &[char],
     rule: impl Fn(&[char], Option<char>, &mut Vec<char>) -> usize,
-) -> Vec<char> {
-    if !text.iter().any(|c| marks.contains(c)) {
+) -> Text {
+    if !text.may_have(marks) {
         return text;
     }
+    let text = text.chars;
     let mut out = Vec::with_capacity(text.len() + 16);
     let mut at = 0;
     while at < text.len() {
@@ -227,11 +263,11 @@ fn replace(
             length => at += length,
         }
     }
-    out
+    Text::new(out)
 }
 
 /// Puts a space on both sides of each of `marks`.
-fn pad(text: Vec<char>, marks: &[char]) -> Vec<char> {
+fn pad(text: Text, marks: &[char]) -> Text {
     replace(text, marks, |rest, _, out| {
         if !marks.contains(&rest[0]) {
             return 0;
@@ -242,7 +278,7 @@ fn pad(text: Vec<char>, marks: &[char]) -> Vec<char> {
 }
 
 /// Puts a space on both sides of each `pair`.
-fn pad_pair(text: Vec<char>, pair: [char; 2]) -> Vec<char> {
+fn pad_pair(text: Text, pair: [char; 2]) -> Text {
     replace(text, &pair, |rest, _, out| {
         if !rest.starts_with(&pair) {
             return 0;

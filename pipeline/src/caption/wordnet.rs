@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 
 use catlip_schemas::SynsetId;
 
+use super::word_table::WordTable;
+
 /// First bytes of a compiled table.
 const MAGIC: &[u8; 8] = b"catlipWN";
 
@@ -86,7 +88,6 @@ pub enum WordNetError {
 #[derive(Debug)]
 pub struct WordNet {
     lemmas: Lines,
-    lemma_bytes_max: usize,
     /// Rows of synsets by lemma, first sense first.
     senses: Lists,
     offsets: Vec<SynsetId>,
@@ -138,13 +139,20 @@ impl WordNet {
         if !sections.rest.is_empty() {
             return Err(WordNetError::Trailing { found: sections.rest.len() });
         }
-        let lemma_bytes_max = (0..num_lemmas).map(|row| lemmas.get(row).len()).max().unwrap_or(0);
-        Ok(Self { lemmas, lemma_bytes_max, senses, offsets, members, hypernyms, exceptions })
+        Ok(Self { lemmas, senses, offsets, members, hypernyms, exceptions })
     }
 
     /// The most frequent noun sense of a lemma such as `dog` or `ice_cream`.
     pub fn first_sense(&self, lemma: &str) -> Option<SynsetId> {
         self.senses(lemma).next()
+    }
+
+    /// The most frequent noun sense of a lemma, if the lemma is the one that names the synset.
+    pub fn sense_named(&self, lemma: &str) -> Option<SynsetId> {
+        let row = self.lemma_row(lemma)?;
+        let &synset = self.senses.get(row).first()?;
+        let &head = self.members.get(synset as usize).first()?;
+        (head as usize == row).then(|| self.synset(synset))
     }
 
     /// All noun senses of a lemma, in WordNet's order; none for what is no noun lemma.
@@ -180,6 +188,16 @@ impl WordNet {
         self.exceptions.get(form).map(Vec::as_slice)
     }
 
+    /// Every noun lemma by rising spelling.
+    pub fn noun_lemmas(&self) -> impl Iterator<Item = &str> + Clone {
+        (0..self.lemmas.len()).map(|row| self.lemmas.get(row))
+    }
+
+    /// Every irregular form, in no order.
+    pub fn irregular_forms(&self) -> impl Iterator<Item = &str> + Clone {
+        self.exceptions.keys().map(String::as_str)
+    }
+
     /// Every synset by rising offset.
     pub fn synsets(&self) -> impl ExactSizeIterator<Item = SynsetId> {
         self.offsets.iter().copied()
@@ -194,10 +212,6 @@ impl WordNet {
     }
 
     fn lemma_row(&self, lemma: &str) -> Option<usize> {
-        // A hostile token may be long; what is longer than any lemma is none.
-        if lemma.len() > self.lemma_bytes_max {
-            return None;
-        }
         self.lemmas.find(lemma)
     }
 }
@@ -339,8 +353,8 @@ impl<'a> Sections<'a> {
         let num_bytes = self.count(section)?;
         let bytes = self.bytes(section, num_bytes)?;
         let wrong = |row, message| WordNetError::Text { section, row, message };
-        if !bytes.is_ascii() {
-            return Err(wrong(0, "not ASCII"));
+        if !bytes.iter().all(|byte| matches!(byte, b'\n' | b' '..=b'~')) {
+            return Err(wrong(0, "not printable ASCII"));
         }
         let text = String::from_utf8_lossy(bytes).into_owned();
         let mut ranges = Vec::with_capacity(len.min(num_bytes));
@@ -350,6 +364,9 @@ impl<'a> Sections<'a> {
             let range = start..start + line.len() - 1;
             if !line.ends_with('\n') {
                 return Err(wrong(row, "no newline at the end"));
+            }
+            if range.is_empty() {
+                return Err(wrong(row, "empty"));
             }
             if ranges
                 .last()
@@ -363,8 +380,9 @@ impl<'a> Sections<'a> {
         if ranges.len() != len {
             return Err(wrong(ranges.len(), "not as many lines as the header says"));
         }
-        let row_of = ranges.iter().enumerate();
-        let row_of = row_of.map(|(row, range)| (Box::from(&text[range.clone()]), row)).collect();
+        // A row is less than `len`, which is a `u32`.
+        let rows = (0..).zip(&ranges).map(|(row, range)| (&text[range.clone()], row));
+        let row_of = WordTable::new(rows);
         Ok(Lines { text, ranges, row_of })
     }
 }
@@ -374,8 +392,8 @@ impl<'a> Sections<'a> {
 struct Lines {
     text: String,
     ranges: Vec<Range<usize>>,
-    /// 10 MB for all lemmas. A binary search of `ranges` would do and took most of the time.
-    row_of: HashMap<Box<str>, usize>,
+    /// 6 MB for all lemmas. A binary search of `ranges` would do and took most of the time.
+    row_of: WordTable<u32>,
 }
 
 impl Lines {
@@ -388,7 +406,7 @@ impl Lines {
     }
 
     fn find(&self, line: &str) -> Option<usize> {
-        self.row_of.get(line).copied()
+        self.row_of.get(line.as_bytes()).map(|row| row as usize)
     }
 }
 
