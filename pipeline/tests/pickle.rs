@@ -1,4 +1,4 @@
-//! The pickle reader against Python: what Python wrote, what is hostile, and what chance makes of both.
+//! The pickle reader against Python: what Python wrote, hostile bytes, and what chance makes.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -264,8 +264,8 @@ fn wrong_programs_are_refused_with_the_reason() {
         (b"F1e999\n.", "FLOAT at byte 0: `1e999` is not a float"),
         (
             b"Vab\\x41\n.",
-            "UNICODE at byte 0: the backslash at byte 2 of the text is no \\uXXXX or \\UXXXXXXXX of \
-             a character",
+            "UNICODE at byte 0: the backslash at byte 2 of the text is no \\uXXXX or \\UXXXXXXXX \
+             of a character",
         ),
     ];
     for (bytes, expected) in cases {
@@ -291,7 +291,7 @@ const OPCODES: &[u8] =
     b"(.012FIJKLMNVXaedugeh]lpqrst})GBCcRbiQS\x80\x85\x86\x87\x88\x89\x8a\x8b\x8c\
     \x8d\x8e\x8f\x93\x94\x95\x96";
 
-/// Changes `bytes` in one of the ways in which a hostile or damaged pickle differs from a whole one.
+/// Changes `bytes` in one of the ways in which a damaged pickle differs from a whole one.
 fn mutate(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     let at = dice.below(bytes.len());
     let until = (at + 1 + dice.below(8)).min(bytes.len());

@@ -258,8 +258,9 @@ fn described(plan: &TrainPlan) -> String {
 /// How well the order shuffles, and what that costs.
 fn order_text(stream: &Stream) -> String {
     format!(
-        "order: {} lanes; {:.3} × the rows are read in an epoch; were the data sorted by class, the \
-         counts of a batch would vary {:.1} × as much as drawn independently (feed.window_bytes)",
+        "order: {} lanes; {:.3} × the rows are read in an epoch; were the data sorted by class, \
+         the counts of a batch would vary {:.1} × as much as drawn independently \
+         (feed.window_bytes)",
         stream.num_lanes(),
         stream.rows_read_ratio(0),
         stream.sorted_variance_ratio(),

@@ -4,7 +4,7 @@
 //! divides by rows: a step divides by those of the whole global batch, because the shares of a
 //! batch may be unequal.
 //!
-//! - `bce`, CatLIP's: `w_i · (Σ_c softplus(z_ic) − (1 − s) · Σ_{c ∈ Y_i} z_ic)`, which is the binary
+//! - `bce`, CatLIP's: `w_i · (Σ_c softplus(z_ic) − (1 − s) · Σ_{c ∈ Y_i} z_ic)`, the binary
 //!   cross-entropy with targets 1 − s for the positives and 0 elsewhere.
 //! - `softmax`, SuperClass's (arXiv 2411.03313): cross-entropy against the labels normalised to a
 //!   sum of 1, weighted by inverse document frequency if asked for, of which the share s is spread

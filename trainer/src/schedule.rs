@@ -8,8 +8,8 @@
 pub enum Fall {
     /// Half a cosine from the warm-up to the end: CatLIP's.
     Cosine,
-    /// Constant, then 1 − √ over the last steps (WSD; Hägele et al., arXiv 2405.18392): a run can be
-    /// prolonged from any checkpoint of its plateau.
+    /// Constant, then 1 − √ over the last steps (WSD; Hägele et al., arXiv 2405.18392): a run can
+    /// be prolonged from any checkpoint of its plateau.
     LastSteps(u64),
 }
 

@@ -1,4 +1,4 @@
-"""Writes pickles.jsonl: values of Python, pickled with every protocol, and what they are in letters.
+"""Writes pickles.jsonl: values of Python, pickled with every protocol, and their letters.
 
 Run `python3 pickles.py > pickles.jsonl` after changing VALUES. `Pickle::read` must find what Python
 put in; the test compares with Python itself where there is one.

@@ -129,8 +129,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A frame says how many bytes a reader may fetch at once. All are here, so that only its border
-    /// counts, which no opcode may cross.
+    /// A frame says how many bytes a reader may fetch at once. All are here, so that only its
+    /// border counts, which no opcode may cross.
     fn frame(&mut self) -> Result<(), Problem> {
         let is_inside = self.at < self.frame_end;
         let needed = self.count(8)?;
