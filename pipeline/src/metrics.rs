@@ -107,6 +107,42 @@ impl PrepMetrics {
     }
 }
 
+impl PrepMetrics {
+    /// The counters in Prometheus' text form.
+    pub fn prometheus(&self, threads: usize, wall_secs: f64) -> String {
+        let mut text = String::new();
+        let mut one = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+            text.push_str(&format!(
+                "# HELP catlip_prep_{name} {help}\n# TYPE catlip_prep_{name} {kind}\n"
+            ));
+            for (labels, value) in values {
+                text.push_str(&format!("catlip_prep_{name}{labels} {value}\n"));
+            }
+        };
+        let plain = |value: f64| [(String::new(), value)];
+        for (name, help, counter) in [
+            ("samples_total", "Samples found.", &self.samples),
+            ("rows_total", "Rows made.", &self.rows),
+            ("rejects_total", "Entries of the ledger.", &self.rejects),
+            ("parts_total", "Parts that are whole, those of earlier runs too.", &self.parts),
+            ("bytes_in_total", "Bytes of samples read.", &self.bytes_in),
+            ("bytes_out_total", "Bytes of images to store.", &self.bytes_out),
+        ] {
+            one(name, "counter", help, &plain(counter.get() as f64));
+        }
+        let stages = |value: fn(&StageMeter) -> f64| -> Vec<(String, f64)> {
+            let each = self.stages().into_iter();
+            each.map(|(name, meter)| (format!("{{stage=\"{name}\"}}"), value(meter))).collect()
+        };
+        let busy = stages(|meter| meter.busy().as_secs_f64());
+        one("stage_busy_seconds_total", "counter", "Time in a stage, over all threads.", &busy);
+        one("stage_items_total", "counter", "Items of a stage.", &stages(|m| m.items() as f64));
+        one("threads", "gauge", "Threads of the job.", &plain(threads as f64));
+        one("elapsed_seconds", "gauge", "Time since the job began.", &plain(wall_secs));
+        text
+    }
+}
+
 /// What one run of a prep job did, and how long it took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PrepLog {
@@ -139,4 +175,26 @@ pub struct StageLog {
     pub items: u64,
     /// Seconds in it, summed over threads.
     pub busy_secs: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_given_in_the_text_form_of_prometheus() {
+        let metrics = PrepMetrics::default();
+        metrics.samples.add(7);
+        metrics.label.measure(|| ());
+        let text = metrics.prometheus(2, 1.5);
+        for line in [
+            "# TYPE catlip_prep_samples_total counter",
+            "catlip_prep_samples_total 7",
+            "catlip_prep_stage_items_total{stage=\"captions to synsets\"} 1",
+            "catlip_prep_threads 2",
+            "catlip_prep_elapsed_seconds 1.5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+    }
 }

@@ -173,7 +173,9 @@ fn a_full_disk_is_said_and_leaves_nothing_that_looks_whole() {
     assert!(unmounted.is_ok_and(|status| status.success()));
     assert_eq!(code, 8, "{err}");
     assert!(err.contains("no space is left on the disk of"), "{err}");
-    assert!(left.is_empty(), "{left:?}");
+    // What was begun is written down; nothing of a part is there.
+    let is_plan = |name: &String| name.starts_with("sources/") || name.contains("/config-");
+    assert!(left.iter().all(is_plan), "{left:?}");
 }
 
 #[test]

@@ -7,8 +7,10 @@ use super::show;
 use crate::config::PrepConfig;
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
+use crate::prep::add_column::{JoinRequest, add_column};
 use crate::prep::drop_rows::{drop_rows, read_list};
 use crate::prep::relabel::relabel;
+use crate::prep::table::Table;
 use crate::prep::{DataSet, PrepPlan};
 
 /// Arguments of `relabel`.
@@ -25,6 +27,23 @@ pub struct RelabelArgs {
     /// One setting.
     #[arg(long = "set", value_name = "section.key=value")]
     settings: Vec<String>,
+}
+
+/// Arguments of `add-column`.
+#[derive(clap::Args)]
+pub struct AddColumnArgs {
+    /// Folder of the data set.
+    folder: PathBuf,
+    /// Table with a column sample_id, or key (with source_shard where keys repeat), and the values:
+    /// .parquet, .csv or .jsonl.
+    #[arg(long, value_name = "FILE")]
+    table: PathBuf,
+    /// Name of the new column set, a-z, 0-9, - and _; by default that of the file.
+    #[arg(long)]
+    name: Option<String>,
+    /// Pass over keys that no row has.
+    #[arg(long)]
+    allow_unknown: bool,
 }
 
 /// Arguments of `drop`.
@@ -71,6 +90,29 @@ pub fn run_relabel(args: &RelabelArgs) -> Result<(), PrepError> {
             metrics.rows.get() as f64 / start.elapsed().as_secs_f64().max(1e-9)
         );
     }
+    Ok(())
+}
+
+/// Values from a table, beside the columns that are there.
+pub fn run_add_column(args: &AddColumnArgs) -> Result<(), PrepError> {
+    let data = DataSet::open(&args.folder)?;
+    let table = Table::read(&args.table)?;
+    let stem = || args.table.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = args.name.clone().or_else(stem).unwrap_or_default();
+    let request = JoinRequest {
+        name: &name,
+        path: &args.table,
+        table: &table,
+        allow_unknown: args.allow_unknown,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let stop = stop_flag(&args.folder)?;
+    let summary = add_column(&data, &request, &PrepMetrics::default(), &stop)?;
+    print!("{}", show::set_text(&summary.set, &args.folder));
+    println!(
+        "{} rows have a value, {} have none, {} keys of the table name no row",
+        summary.matched, summary.unmatched, summary.unknown
+    );
     Ok(())
 }
 

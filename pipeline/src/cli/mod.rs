@@ -39,6 +39,8 @@ enum Command {
     Commit(run::CommitArgs),
     /// Label the captions of a data set by another rule, beside the labels that it has.
     Relabel(change::RelabelArgs),
+    /// Join a table of scores, recaptions or the like as a column set.
+    AddColumn(change::AddColumnArgs),
     /// Leave rows out from now on; older snapshots keep them.
     Drop(change::DropArgs),
     /// Captions in (lines, or JSON lines with a `caption`), their synsets out as JSON lines.
@@ -138,6 +140,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Commit(args)) => run::commit(&args),
         Some(Command::Relabel(args)) => change::run_relabel(&args),
+        Some(Command::AddColumn(args)) => change::run_add_column(&args),
         Some(Command::Drop(args)) => change::run_drop(&args),
         Some(Command::Labels(args)) => {
             labels::run(&args.rule, &args.input, args.keys == Keys::Wnid)

@@ -1,4 +1,4 @@
-//! Progress of a job: a bar on a terminal, a line now and then in a log.
+//! Progress of a job: a bar on a terminal, JSON lines in a log, a metrics file for Prometheus.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::metrics::PrepMetrics;
+use crate::prep::commit::write_whole;
 
 /// How often a bar is drawn.
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
@@ -29,9 +30,13 @@ pub struct Watched<'m> {
 }
 
 impl Watched<'_> {
+    fn secs(&self) -> f64 {
+        self.start.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// For the bar of a terminal.
     fn line(&self) -> String {
-        let metrics = self.metrics;
-        let secs = self.start.elapsed().as_secs_f64().max(1e-9);
+        let (metrics, secs) = (self.metrics, self.secs());
         format!(
             "{} samples, {:.0} a second, {:.1} MB/s in, {} rejected",
             metrics.samples.get(),
@@ -40,9 +45,38 @@ impl Watched<'_> {
             metrics.rejects.get()
         )
     }
+
+    /// For a log: one JSON object. `parts_before` were there when the job began.
+    fn json_line(&self, parts_before: u64) -> String {
+        let (metrics, secs) = (self.metrics, self.secs());
+        let parts = metrics.parts.get();
+        let (made, left) = (parts - parts_before, self.parts.saturating_sub(parts));
+        let eta_secs = (made > 0).then(|| (secs * left as f64 / made as f64).round());
+        serde_json::json!({
+            "parts": parts,
+            "of": self.parts,
+            "samples": metrics.samples.get(),
+            "rejected": metrics.rejects.get(),
+            "samples_per_sec": (metrics.samples.get() as f64 / secs).round(),
+            "mb_per_sec": (metrics.bytes_in.get() as f64 / 1e5 / secs).round() / 10.0,
+            "elapsed_secs": secs.round(),
+            "eta_secs": eta_secs,
+        })
+        .to_string()
+    }
+
+    /// Replaces the metrics file whole; a file that cannot be written stops no job.
+    fn write_metrics(&self) {
+        if let Some(path) = self.metrics_file {
+            let text = self.metrics.prometheus(self.threads, self.start.elapsed().as_secs_f64());
+            if let Err(error) = write_whole(path, text.as_bytes()) {
+                eprintln!("warning: cannot write {}: {error}", path.display());
+            }
+        }
+    }
 }
 
-/// Runs `work` while its progress is shown on standard error.
+/// Runs `work` while its progress is shown on standard error and kept in the metrics file.
 pub fn show_while<T: Send>(
     watched: &Watched<'_>,
     quiet: bool,
@@ -51,27 +85,32 @@ pub fn show_while<T: Send>(
     let terminal = std::io::stderr().is_terminal();
     let (done, wait) = channel::<()>();
     std::thread::scope(|scope| {
-        if !quiet {
-            scope.spawn(move || {
-                let bar = terminal.then(|| part_bar(watched.parts));
-                let interval = if terminal { BAR_INTERVAL } else { LINE_INTERVAL };
-                while wait.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                    let parts = watched.metrics.parts.get();
-                    match &bar {
-                        Some(bar) => {
-                            bar.set_position(parts);
-                            bar.set_message(watched.line());
-                        }
-                        None => eprintln!("parts {parts}/{}, {}", watched.parts, watched.line()),
+        scope.spawn(move || {
+            let bar = (terminal && !quiet).then(|| part_bar(watched.parts));
+            let interval = if bar.is_some() { BAR_INTERVAL } else { LINE_INTERVAL };
+            let parts_before = watched.metrics.parts.get();
+            let mut written = Instant::now();
+            while wait.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                match &bar {
+                    Some(bar) => {
+                        bar.set_position(watched.metrics.parts.get());
+                        bar.set_message(watched.line());
                     }
+                    None if quiet => {}
+                    None => eprintln!("{}", watched.json_line(parts_before)),
                 }
-                if let Some(bar) = bar {
-                    bar.finish_and_clear();
+                if written.elapsed() >= LINE_INTERVAL {
+                    watched.write_metrics();
+                    written = Instant::now();
                 }
-            });
-        }
+            }
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        });
         let result = work();
         drop(done);
+        watched.write_metrics();
         result
     })
 }
@@ -83,4 +122,31 @@ fn part_bar(parts: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_is_json() {
+        let metrics = PrepMetrics::default();
+        metrics.parts.add(3);
+        metrics.samples.add(20);
+        let watched = Watched {
+            metrics: &metrics,
+            parts: 5,
+            start: Instant::now(),
+            threads: 2,
+            metrics_file: None,
+        };
+        let line: serde_json::Value = serde_json::from_str(&watched.json_line(1)).unwrap();
+        assert_eq!(
+            (&line["parts"], &line["of"], &line["samples"]),
+            (&3.into(), &5.into(), &20.into())
+        );
+        assert!(line["eta_secs"].is_number());
+        let none: serde_json::Value = serde_json::from_str(&watched.json_line(3)).unwrap();
+        assert!(none["eta_secs"].is_null());
+    }
 }

@@ -121,28 +121,63 @@ fn duration_text(secs: f64) -> String {
     }
 }
 
-/// The stages with their busy time, and which one was the bottleneck.
+/// The stages with their busy time, how many threads each held on average, and which of them, or of
+/// the shards and the disk, was the bottleneck.
 pub fn stage_table(metrics: &PrepMetrics, threads: usize, wall_secs: f64) -> String {
-    let _ = threads;
-    let mut text =
-        format!("{:<20} {:>10} {:>12} {:>14}\n", "stage", "items", "busy s", "items/s busy");
-    let mut slowest = ("", 0.0);
+    let wall = wall_secs.max(1e-9);
+    let mut text = format!(
+        "{:<20} {:>10} {:>10} {:>12} {:>14}\n",
+        "stage", "items", "busy s", "threads held", "items/s busy"
+    );
+    let mut slowest = ("nothing", 0.0);
+    let mut sum = 0.0;
     for (name, meter) in metrics.stages() {
         let busy = meter.busy().as_secs_f64();
+        sum += busy;
         if busy > slowest.1 {
             slowest = (name, busy);
         }
         let rate = meter.items() as f64 / busy.max(1e-9);
-        let _ = writeln!(text, "{name:<20} {:>10} {busy:>12.2} {rate:>14.0}", meter.items());
+        let _ = writeln!(
+            text,
+            "{name:<20} {:>10} {busy:>10.2} {:>12.2} {rate:>14.0}",
+            meter.items(),
+            busy / wall
+        );
     }
-    let rate = metrics.samples.get() as f64 / wall_secs.max(1e-9);
+    let waiting = (threads as f64 * wall - sum).max(0.0);
     let _ = writeln!(
         text,
-        "{} samples in {wall_secs:.1} s, {rate:.0} a second; most time went into: {}",
+        "{:<20} {:>10} {waiting:>10.2} {:>12.2}",
+        "waiting, reading",
+        "",
+        waiting / wall
+    );
+    let _ = writeln!(
+        text,
+        "{} samples in {wall_secs:.1} s, {:.0} a second; {}",
         metrics.samples.get(),
-        if slowest.0.is_empty() { "nothing" } else { slowest.0 }
+        metrics.samples.get() as f64 / wall,
+        bottleneck(slowest, sum, threads as f64 * wall)
     );
     text
+}
+
+/// One sentence: what limits the job, and what would help.
+fn bottleneck((stage, busy): (&str, f64), sum: f64, available: f64) -> String {
+    let percent = |part: f64, of: f64| 100.0 * part / of.max(1e-9);
+    if sum < 0.5 * available {
+        return format!(
+            "the threads worked {:.0} % of the time, so reading the shards is the bottleneck: \
+             faster storage would help",
+            percent(sum, available)
+        );
+    }
+    let remedy = match stage {
+        "write" => "a faster disk would help",
+        _ => "more cores would help",
+    };
+    format!("`{stage}` is the bottleneck, {:.0} % of the busy time: {remedy}", percent(busy, sum))
 }
 
 #[cfg(test)]
@@ -150,6 +185,16 @@ mod tests {
     use super::*;
     use crate::error::PrepError;
     use crate::source::SourceError;
+
+    #[test]
+    fn the_sentence_names_the_bottleneck() {
+        assert_eq!(
+            bottleneck(("decode", 6.0), 9.0, 10.0),
+            "`decode` is the bottleneck, 67 % of the busy time: more cores would help"
+        );
+        assert!(bottleneck(("write", 8.0), 9.0, 10.0).ends_with("a faster disk would help"));
+        assert!(bottleneck(("decode", 1.0), 2.0, 10.0).contains("worked 20 % of the time"));
+    }
 
     #[test]
     fn an_error_reads_from_what_to_why_to_what_to_do() {

@@ -1,7 +1,7 @@
 //! Rows that are to be left out from now on.
 //!
-//! In: a list of sample ids, or of keys. Out: a snapshot whose readers pass over these rows; older
-//! snapshots still have them, and so do the files, until `reshuffle` writes a set without them.
+//! In: a list of sample ids, or of keys. Out: a snapshot whose readers pass over these rows. Older
+//! snapshots have them, and so do the files, until `reshuffle` writes a data set without them.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -22,6 +22,8 @@ pub mod run;
 pub mod dry_run;
 pub mod add_set;
 pub mod relabel;
+pub mod table;
+pub mod add_column;
 pub mod drop_rows;
 pub mod verify;
 pub mod vocab;

@@ -187,9 +187,13 @@ impl DataSet {
     ///
     /// [`PrepError::NoDataSet`] if the part has none.
     pub fn file<'p>(&self, part: &'p Part, set: &ColumnSet) -> Result<&'p FileEntry, PrepError> {
-        part.files.get(&set.name()).ok_or_else(|| PrepError::NoDataSet {
+        self.named_file(part, &set.name())
+    }
+
+    fn named_file<'p>(&self, part: &'p Part, set: &str) -> Result<&'p FileEntry, PrepError> {
+        part.files.get(set).ok_or_else(|| PrepError::NoDataSet {
             path: self.folder.clone(),
-            message: format!("part {} has no column set {}", part.name, set.name()),
+            message: format!("part {} has no column set {set}", part.name),
         })
     }
 
@@ -270,9 +274,24 @@ impl DataSet {
         part: &Part,
         set: &ColumnSet,
         column: &str,
+        take: impl FnMut(&ArrayRef),
+    ) -> Result<(), PrepError> {
+        self.read_named(part, &set.name(), column, take)
+    }
+
+    /// The same for a column set by its name, which may be one that was added.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataSet::read_column`].
+    pub fn read_named(
+        &self,
+        part: &Part,
+        set: &str,
+        column: &str,
         mut take: impl FnMut(&ArrayRef),
     ) -> Result<(), PrepError> {
-        let entry = self.file(part, set)?;
+        let entry = self.named_file(part, set)?;
         let path = self.folder.join(&entry.file);
         let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", &path, e);
         let file = File::open(&path).map_err(|e| PrepError::io("read", &path, e))?;

@@ -1,8 +1,8 @@
 //! Rows that a snapshot leaves out.
 //!
 //! In: rows by part. Out: `tombstones/00000007.parquet`: `part, rows, dropped, bitmap`, one row
-//! for each part that lost any. A bitmap is plain: bit `n & 7` of byte `n >> 3` stands for row n.
-//! A part has about 10,000 rows, so a bitmap is about 1 KB and zstd takes the zeros out of it;
+//! for each part that lost any. A bitmap is plain: bit `n & 7` of byte `n >> 3` stands for row n. A
+//! part has about 10,000 rows, so a bitmap is about 1 KB, and zstd takes the zeros out of it;
 //! roaring bitmaps would gain nothing at that size, and every engine can read these bytes.
 
 use std::collections::BTreeMap;
