@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 
-use catlip_pipeline::caption::{LabelRule, rule};
+use catlip_pipeline::caption::{Explanation, LabelRule, rule};
 use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::feed::Selection;
 use catlip_pipeline::metrics::PrepMetrics;
@@ -254,7 +254,14 @@ impl LabelRule for First {
     }
 
     fn synsets(&self, caption: &str) -> Synsets {
-        Synsets(rule("corenet").unwrap().synsets(caption).0.into_iter().take(1).collect())
+        self.explain(caption).synsets()
+    }
+
+    fn explain(&self, caption: &str) -> Explanation {
+        let mut explanation = rule("corenet").unwrap().explain(caption);
+        let first = explanation.steps.iter().position(|step| step.outcome.is_kept());
+        explanation.steps.truncate(first.map_or(0, |first| first + 1));
+        explanation
     }
 }
 
