@@ -248,6 +248,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_word_gives_is_in_the_table_or_found_without_it() {
+        // Every lemma with every ending, and with every second one behind it.
+        let wordnet = WordNet::embedded();
+        let endings = ["s", "ses", "ves", "xes", "zes", "ches", "shes", "men", "mens", "ies", "es"];
+        let mut num_labels = 0;
+        for lemma in wordnet.noun_lemmas().step_by(7).chain(wordnet.irregular_forms()) {
+            let stems = [lemma, &lemma[..lemma.len() - 1]];
+            let forms = stems.iter().flat_map(|stem| endings.map(|e| format!("{stem}{e}")));
+            for form in forms.flat_map(|form| [format!("{form}s"), format!("{form}es"), form]) {
+                let expected: Vec<_> = synset(wordnet, &form).into_iter().collect();
+                // A dot or quote in a lemma has its own rules.
+                let is_word = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_');
+                let found = fast_synsets(&form).ok().filter(|_| form.bytes().all(is_word));
+                if let Some(found) = found {
+                    assert_eq!(found.0, expected, "{form}");
+                    num_labels += expected.len();
+                }
+            }
+        }
+        assert!(num_labels > 10_000, "{num_labels}");
+    }
+
+    #[test]
     fn long_hostile_captions_are_labelled() {
         // 256 KB each. A loop that looks back over all it has read would not end in a test's time.
         const BYTES: usize = 1 << 18;
@@ -257,7 +280,7 @@ mod tests {
             "can't ", "(",
         ] {
             let caption = unit.repeat(BYTES / unit.len()) + " . a dog";
-            assert!(Corenet.synsets(&caption).0.len() <= BYTES, "{unit}");
+            assert_eq!(Corenet.synsets(&caption), literal_synsets(&caption), "{unit}");
         }
         let nested = format!("&{}", "amp;".repeat(BYTES / 4));
         assert!(Corenet.synsets(&nested).0.len() <= BYTES);
@@ -283,6 +306,12 @@ mod tests {
         #[test]
         fn what_is_explained_as_kept_is_what_is_kept(caption in hostile_caption()) {
             prop_assert_eq!(Corenet.explain(&caption).synsets(), Corenet.synsets(&caption));
+        }
+
+        #[test]
+        fn the_fast_path_is_the_rule(caption in hostile_caption(), any in ".{0,80}") {
+            prop_assert_eq!(Corenet.synsets(&caption), literal_synsets(&caption));
+            prop_assert_eq!(Corenet.synsets(&any), literal_synsets(&any));
         }
 
         #[test]

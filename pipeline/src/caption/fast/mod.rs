@@ -37,14 +37,14 @@ pub enum Unusual {
     /// digits and spaces outside ASCII.
     #[error("a character that cleaning changes")]
     Character,
-    /// U+00A0 beside a mark, or in a caption where a quote or dot matters: it separates words but
-    /// is no space to the rules about quotes.
+    /// U+00A0 in a caption where a quote or dot matters: it separates words but is no space to the
+    /// rules about quotes.
     #[error("a no-break space where a rule looks for a space")]
     WideSpace,
     /// `%` and two hex digits, or what looks like an entity: cleaning decodes them first.
     #[error("an escape that cleaning decodes")]
     Escape,
-    /// `--`, `''`, or two of `,` and `:`: NLTK's patterns take what they match in turns.
+    /// `''`, or two of `,` and `:`: NLTK's patterns take what they match in turns.
     #[error("a doubled mark")]
     DoubledMark,
     /// More quotes in one piece than one before and one behind its word.
@@ -69,3 +69,6 @@ pub fn words(caption: &str, visitor: &mut impl Visitor) -> Result<(), Unusual> {
     let letters = Letters::read(caption, &mut buffers)?;
     scan::scan(letters, visitor)
 }
+
+#[cfg(test)]
+mod tests;

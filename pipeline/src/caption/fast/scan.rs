@@ -83,8 +83,9 @@ struct Scan<'l, 'v, V> {
     /// Whether only white space stands between the last word and the piece.
     after_space: bool,
     run: Run,
+    /// Whether the caption has a space to `str.split` that is none to rules that look for U+0020.
     has_wide_space: bool,
-    /// Whether a rule was used that looks at the U+0020 around it.
+    /// Whether such a rule was used.
     has_context: bool,
 }
 
@@ -104,14 +105,17 @@ impl<V: Visitor> Scan<'_, '_, V> {
                 self.has_context = true;
                 Ok(())
             }
+            Kind::Joiner if letter == b'-' && self.at(at + 1) == b'-' => self.dashes(at),
             Kind::Joiner => {
-                if letter == b'-' && self.at(at + 1) == b'-' {
-                    return Err(Unusual::DoubledMark);
-                }
                 self.odd |= JOINER;
                 Ok(())
             }
-            Kind::WideSpace => self.wide_space(at),
+            Kind::WideSpace => {
+                self.has_wide_space = true;
+                self.end_piece(at)?;
+                self.start = at + 1;
+                Ok(())
+            }
             Kind::Word | Kind::Space | Kind::Refused => Err(Unusual::Character),
         }
     }
@@ -197,17 +201,14 @@ impl<V: Visitor> Scan<'_, '_, V> {
         Ok(())
     }
 
-    /// A space to `str.split`, but to no rule that looks for U+0020: it must stand between
-    /// letters, and no such rule may be used in the caption.
-    fn wide_space(&mut self, at: usize) -> Result<(), Unusual> {
-        let is_letter = |l: u8| l.is_ascii_alphanumeric() || l == WIDE_LETTER;
-        if !is_letter(self.before(at)) || !is_letter(self.at(at + 1)) {
-            return Err(Unusual::WideSpace);
+    /// Pairs of `-` separate; the last of an odd number belongs to what follows.
+    fn dashes(&mut self, at: usize) -> Result<(), Unusual> {
+        if self.before(at) == b'-' {
+            // Taken with the first of them.
+            return Ok(());
         }
-        self.has_wide_space = true;
-        self.end_piece(at)?;
-        self.start = at + 1;
-        Ok(())
+        let dashes = self.letters.padded[at..].iter().take_while(|&&l| l == b'-').count();
+        self.separate(at, at + dashes / 2 * 2)
     }
 
     /// Ends the piece at `end`; a mark stands from there to `next`.

@@ -42,9 +42,10 @@ fn before_space(letters: &Letters<'_>, at: usize) -> Result<Dot, Unusual> {
     let next = &text[at + 1 + spaces..];
     // Closers alone move to the sentence before, and a `"` among them becomes backticks.
     let closers = next.iter().take_while(|&&l| is_closer(l) || l == b'>').count();
-    let closes = closers > 0 && matches!(next.get(closers), None | Some(b' '));
+    let after = &next[closers..];
+    let closes = after.is_empty() || after.starts_with(b" ") || after.starts_with(b"--");
     let first = next.first().copied().unwrap_or(0);
-    if closes || first == WIDE_SPACE {
+    if closers > 0 && closes || first == WIDE_SPACE {
         return Err(Unusual::Dot);
     }
     let before = Before::of(&text[..at])?;
@@ -64,7 +65,7 @@ fn before_space(letters: &Letters<'_>, at: usize) -> Result<Dot, Unusual> {
         b'.' => i + 1 < run_end && !next[i + 1].is_ascii_alphanumeric(),
         _ => false,
     };
-    if closers > 0 || next[..run_end].iter().enumerate().any(may_end) {
+    if next[..run_end].iter().enumerate().any(may_end) {
         return Err(Unusual::Dot);
     }
     Ok(Dot::Stays)
@@ -98,9 +99,11 @@ impl Before {
     fn of(text: &[u8]) -> Result<Self, Unusual> {
         let run = text.iter().rposition(|&l| l == b' ').map_or(0, |space| space + 1);
         let run = &text[run..];
-        // An end in the same run shares its word with this one.
+        // An end in the same run shares its word with this one; a dash ends a word.
         let ends_inside = |pair: &[u8]| {
-            matches!(pair[0], b'?' | b'!') || pair[0] == b'.' && cannot_be_in_word(pair[1])
+            matches!(pair[0], b'?' | b'!')
+                || pair[0] == b'.' && cannot_be_in_word(pair[1])
+                || pair == b"--"
         };
         if run.windows(2).any(ends_inside) || matches!(run.last(), Some(b'?' | b'!')) {
             return Err(Unusual::Dot);
