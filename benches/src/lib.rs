@@ -14,7 +14,7 @@ use catlip_pipeline::demo::{DemoConfig, write_demo};
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::queue::PrefetchQueue;
 use catlip_pipeline::feed::{Feed, FeedPlan, LastBatch, Selection, Viewing};
-use catlip_pipeline::image;
+use catlip_pipeline::image::{self, DecodeOptions, Filter};
 use catlip_pipeline::metrics::PrepMetrics;
 use catlip_pipeline::prep::{self, DataSet, PrepPlan, vocab};
 use catlip_pipeline::source::bytes::TarBytes;
@@ -115,7 +115,7 @@ fn decode(list: &ShardList) -> Result<Measured, Failure> {
         let mut images = 0;
         each_file(list, |extension, data| {
             if matches!(extension, "jpg" | "png") {
-                hasher.update(&image::decode(data, image::PIXELS_MAX_DEFAULT)?.pixels);
+                hasher.update(&image::decode(data, &DecodeOptions::default())?.pixels);
                 images += 1;
             }
             Ok(())
@@ -163,7 +163,12 @@ fn feed(folder: &Path) -> Result<Measured, Failure> {
         vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut)?),
         data,
         layout: Layout::Shuffled { seed: 1, lanes: 4, window_groups: 1 },
-        viewing: Viewing::RandomCrop { area: (0.08, 1.0), aspect: (0.75, 4.0 / 3.0), flip: 0.5 },
+        viewing: Viewing::RandomCrop {
+            area: (0.08, 1.0),
+            aspect: (0.75, 4.0 / 3.0),
+            flip: 0.5,
+            filter: Filter::Bilinear,
+        },
         output_px: 64,
         batch,
         last_batch: LastBatch::Drop,

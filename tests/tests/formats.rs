@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::{Feed, FeedPlan, LastBatch, Selection, Targets, Viewing};
+use catlip_pipeline::image::Filter;
 use catlip_pipeline::prep::verify::verify;
 use catlip_pipeline::prep::{DataSet, vocab};
 use catlip_schemas::version::ORDER_VERSION;
@@ -43,7 +44,7 @@ fn version_1_is_fed_in_the_order_of_version_1() {
         vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut).unwrap()),
         data,
         layout: Layout::Shuffled { seed: 1, lanes: 2, window_groups: 1 },
-        viewing: Viewing::Centre { resize_px: 32 },
+        viewing: Viewing::Centre { resize_px: 32, filter: Filter::Bilinear },
         output_px: 32,
         batch: 7,
         last_batch: LastBatch::Drop,

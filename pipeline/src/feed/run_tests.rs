@@ -10,6 +10,7 @@ use crate::config::PrepConfig;
 use crate::feed::Targets;
 use crate::feed::group::GroupError;
 use crate::feed::{Selection, Viewing};
+use crate::image::Filter;
 use crate::image::Image;
 use crate::image::jpeg::{Chroma, encode};
 use crate::metrics::PrepMetrics;
@@ -64,7 +65,12 @@ fn plan(prepared: &Prepared) -> FeedPlan {
         selection: Arc::new(Selection::all(&prepared.data)),
         vocab: prepared.vocab.clone(),
         layout: Layout::Shuffled { seed: 3, lanes: 6, window_groups: 2 },
-        viewing: Viewing::RandomCrop { area: (0.3, 1.0), aspect: (0.75, 1.33), flip: 0.5 },
+        viewing: Viewing::RandomCrop {
+            area: (0.3, 1.0),
+            aspect: (0.75, 1.33),
+            flip: 0.5,
+            filter: Filter::Bilinear,
+        },
         output_px: 8,
         batch: 5,
         last_batch: LastBatch::Drop,

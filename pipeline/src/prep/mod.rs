@@ -4,9 +4,11 @@
 //! shard becomes one part by one pure function ([`part::make_part`]); the job around it
 //! ([`run::run`]) is a merge of receipts. Never: a file that appears before it is whole.
 
+pub mod filter;
 pub mod plan;
 pub mod commit;
 pub mod columns;
+pub mod stored;
 pub mod part;
 pub mod snapshot;
 pub mod run;

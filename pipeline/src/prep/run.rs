@@ -16,7 +16,7 @@ use super::commit::write_new;
 use super::part::{PartJob, PartWatch, make_part, source_entry};
 use super::plan::PrepPlan;
 use super::snapshot;
-use crate::error::PrepError;
+use crate::error::{PrepError, STAGE_FILTER};
 use crate::metrics::PrepMetrics;
 use crate::source::map::MappedFile;
 use crate::source::{ShardList, ShardUrl};
@@ -216,15 +216,17 @@ impl PartWatch for Watch<'_> {
                 parts: self.parts,
             });
         }
-        let added = rejects.len() as u64;
+        // What the config does not want is no failure.
+        let failed = || rejects.iter().filter(|reject| reject.stage != STAGE_FILTER);
+        let added = failed().count() as u64;
         let samples = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
-        let failed = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
+        let sum = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
         let budget = &self.plan.config.budget;
-        let rate = failed as f64 / samples.max(1) as f64;
-        match rejects.last() {
+        let rate = sum as f64 / samples.max(1) as f64;
+        match failed().next_back() {
             Some(last) if samples >= budget.probation && rate > budget.failure_rate => {
                 Err(PrepError::FailureRate {
-                    failed,
+                    failed: sum,
                     samples,
                     rate: 100.0 * rate,
                     budget: 100.0 * budget.failure_rate,
