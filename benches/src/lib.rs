@@ -15,7 +15,7 @@ use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::queue::PrefetchQueue;
 use catlip_pipeline::feed::ring::Ring;
 use catlip_pipeline::feed::{BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Viewing};
-use catlip_pipeline::image;
+use catlip_pipeline::image::{self, DecodeOptions, Filter};
 use catlip_pipeline::metrics::PrepMetrics;
 use catlip_pipeline::prep::{self, DataSet, PrepPlan, vocab};
 use catlip_pipeline::source::bytes::TarBytes;
@@ -126,7 +126,7 @@ fn decode(list: &ShardList) -> Result<Measured, Failure> {
         let mut images = 0;
         each_file(list, |extension, data| {
             if matches!(extension, "jpg" | "png") {
-                hasher.update(&image::decode(data, image::PIXELS_MAX_DEFAULT)?.pixels);
+                hasher.update(&image::decode(data, &DecodeOptions::default())?.pixels);
                 images += 1;
             }
             Ok(())
@@ -180,7 +180,12 @@ fn feed(folder: &Path) -> Result<Measured, Failure> {
         },
         vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut)?),
         data,
-        viewing: Viewing::RandomCrop { area: (0.08, 1.0), aspect: (0.75, 4.0 / 3.0), flip: 0.5 },
+        viewing: Viewing::RandomCrop {
+            area: (0.08, 1.0),
+            aspect: (0.75, 4.0 / 3.0),
+            flip: 0.5,
+            filter: Filter::Bilinear,
+        },
         start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
         num_steps: rows / u64::from(batch),
         with_captions: false,

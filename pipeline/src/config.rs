@@ -25,14 +25,28 @@ pub struct SourceConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
 pub struct ImageConfig {
+    pub mode: ImageMode,
     pub short_side_px: u32,
     pub filter: Filter,
     pub quality: u8,
     pub chroma: ChromaConfig,
     pub keep_small_jpeg: bool,
+    pub check: bool,
+    pub background: [u8; 3],
+    pub allow_truncated: bool,
     pub pixels_max: u64,
     pub bytes_max: u64,
     pub rows_per_group: u32,
+}
+
+/// `image.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub enum ImageMode {
+    Resize,
+    Keep,
+    Reference,
 }
 
 /// `image.chroma`.
@@ -63,6 +77,32 @@ pub enum BadSample {
     Skip,
     Stop,
     Quarantine,
+}
+
+/// Section `filter`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct FilterConfig {
+    pub side_min_px: u32,
+    pub aspect_max: f64,
+    pub captions_min: usize,
+    pub caption_bytes_min: usize,
+    pub caption_bytes_max: usize,
+    pub duplicates: Duplicates,
+    pub keep_keys: String,
+    pub drop_keys: String,
+    #[serde(rename = "where")]
+    pub conditions: Vec<String>,
+}
+
+/// `filter.duplicates`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub enum Duplicates {
+    Keep,
+    Drop,
 }
 
 /// Section `budget`.
@@ -96,6 +136,7 @@ pub struct PrepConfig {
     pub source: SourceConfig,
     pub image: ImageConfig,
     pub caption: CaptionConfig,
+    pub filter: FilterConfig,
     pub budget: BudgetConfig,
     pub runtime: RuntimeConfig,
 }
@@ -105,11 +146,15 @@ impl Default for PrepConfig {
         Self {
             source: SourceConfig { root: String::new(), allow_missing_end: false },
             image: ImageConfig {
+                mode: ImageMode::Resize,
                 short_side_px: 320,
                 filter: Filter::Lanczos3,
                 quality: 90,
                 chroma: ChromaConfig::Yuv420,
                 keep_small_jpeg: true,
+                check: true,
+                background: [255; 3],
+                allow_truncated: false,
                 pixels_max: PIXELS_MAX_DEFAULT,
                 bytes_max: 8_000_000,
                 rows_per_group: 256,
@@ -118,6 +163,17 @@ impl Default for PrepConfig {
                 sources: ["json:captions", "json:caption", "txt"].map(str::to_owned).to_vec(),
                 rule: "corenet".to_owned(),
                 bytes_max: 1 << 20,
+            },
+            filter: FilterConfig {
+                side_min_px: 0,
+                aspect_max: 0.0,
+                captions_min: 1,
+                caption_bytes_min: 0,
+                caption_bytes_max: 1 << 30,
+                duplicates: Duplicates::Keep,
+                keep_keys: String::new(),
+                drop_keys: String::new(),
+                conditions: Vec::new(),
             },
             budget: BudgetConfig {
                 on_bad_sample: BadSample::Skip,
@@ -171,6 +227,14 @@ impl PrepConfig {
                 key: "budget.quarantine_dir",
                 found: "empty".to_owned(),
                 expected: "a folder, since budget.on_bad_sample is quarantine".to_owned(),
+            });
+        }
+        let aspect = self.filter.aspect_max;
+        if aspect != 0.0 && !(1.0..1e6).contains(&aspect) {
+            return Err(ConfigError::Range {
+                key: "filter.aspect_max",
+                found: aspect.to_string(),
+                expected: "0 or 1.0 to 1000000".to_owned(),
             });
         }
         if !(0.0..=1.0).contains(&self.budget.failure_rate) {

@@ -36,6 +36,9 @@ pub mod exit {
     pub const INTERRUPTED: u8 = 9;
 }
 
+/// The stage of samples that are whole and not wanted; they are charged to no budget.
+pub const STAGE_FILTER: &str = "filter";
+
 /// One sample is bad: it goes to the ledger with its stage and reason, and is skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
@@ -96,7 +99,7 @@ pub enum SampleError {
         member: String,
     },
     /// Bytes that are no known image format.
-    #[error("first bytes {head} are no JPEG, PNG or WebP")]
+    #[error("first bytes {head} are no JPEG, PNG, WebP or GIF")]
     ImageFormat {
         /// The first bytes in hex.
         head: String,
@@ -122,7 +125,7 @@ pub enum SampleError {
     /// A decoder gave up.
     #[error("{format} does not decode: {message}")]
     ImageCorrupt {
-        /// JPEG, PNG or WebP.
+        /// JPEG, PNG, WebP or GIF.
         format: &'static str,
         /// What the decoder says.
         message: String,
@@ -130,7 +133,7 @@ pub enum SampleError {
     /// An image of a kind that is not decoded.
     #[error("{format} of a kind that is not supported: {message}")]
     ImageUnsupported {
-        /// JPEG, PNG or WebP.
+        /// JPEG, PNG, WebP or GIF.
         format: &'static str,
         /// Which kind.
         message: String,
@@ -147,6 +150,14 @@ pub enum SampleError {
         /// The extension.
         extension: String,
     },
+    /// A whole sample that the config does not want: no failure.
+    #[error("filtered: {message}")]
+    Filtered {
+        /// The word under which it is counted, `filter-…`.
+        reason: &'static str,
+        /// What was found and what is wanted.
+        message: String,
+    },
     /// The shard ends inside or right after this sample, without an end-of-archive mark.
     #[error("the shard is cut: {message}")]
     ShardCut {
@@ -162,7 +173,7 @@ pub enum SampleError {
 }
 
 impl SampleError {
-    /// The stage of the line that found it: `source`, `image` or `caption`.
+    /// The stage of the line that found it: `source`, `image`, `caption` or `filter`.
     pub fn stage(&self) -> &'static str {
         match self {
             Self::ImageMissing { .. }
@@ -181,6 +192,7 @@ impl SampleError {
             | Self::ImageTooManyBytes { .. }
             | Self::ImageCorrupt { .. }
             | Self::ImageUnsupported { .. } => "image",
+            Self::Filtered { .. } => STAGE_FILTER,
         }
     }
 
@@ -199,6 +211,7 @@ impl SampleError {
             Self::ImageTooManyBytes { .. } => "image-too-many-bytes",
             Self::ImageCorrupt { .. } => "image-corrupt",
             Self::ImageUnsupported { .. } => "image-unsupported",
+            Self::Filtered { reason, .. } => reason,
             Self::KeyRepeats { .. } => "key-repeats",
             Self::MemberRepeats { .. } => "member-repeats",
             Self::ShardCut { .. } => "shard-cut",
@@ -310,6 +323,14 @@ pub enum PrepError {
     /// A change of a data set that is refused.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// Rows cannot point into a shard.
+    #[error(
+        "`image.mode` is \"reference\", but shard {shard} is compressed: it has no byte ranges"
+    )]
+    NoByteRanges {
+        /// The shard.
+        shard: String,
+    },
     /// The path is no data set, or has no committed snapshot.
     #[error("{path} is no whole data set: {message}")]
     NoDataSet {
@@ -406,7 +427,7 @@ impl PrepError {
         match self {
             Self::Config(_) | Self::Rule(_) => exit::CONFIG,
             Self::Change(error) => error.exit_code(),
-            Self::Source(_) | Self::Line { .. } => exit::INPUT,
+            Self::Source(_) | Self::NoByteRanges { .. } | Self::Line { .. } => exit::INPUT,
             Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
             Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
@@ -433,6 +454,9 @@ impl PrepError {
             Self::DiskFull { .. } => {
                 Some("free space and start the same command again: whole parts are kept")
             }
+            Self::NoByteRanges { .. } => Some(
+                "decompress the shards, or say --set image.mode=keep to store the original bytes",
+            ),
             Self::OutputTaken { .. } => Some("choose another --output, or remove this one"),
             Self::Change(error) => error.hint(),
             Self::FailureCount { .. } => Some(

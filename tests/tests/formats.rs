@@ -7,6 +7,7 @@ use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::{
     BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Targets, Viewing,
 };
+use catlip_pipeline::image::Filter;
 use catlip_pipeline::prep::verify::verify;
 use catlip_pipeline::prep::{DataSet, vocab};
 use catlip_schemas::version::ORDER_VERSION;
@@ -51,7 +52,7 @@ fn version_1_is_fed_in_the_order_of_version_1() {
         },
         vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut).unwrap()),
         data,
-        viewing: Viewing::Centre { resize_px: 32 },
+        viewing: Viewing::Centre { resize_px: 32, filter: Filter::Bilinear },
         start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
         num_steps: 1,
         with_captions: true,

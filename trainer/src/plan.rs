@@ -16,6 +16,7 @@ use catlip_pipeline::feed::selection::is_held_out;
 use catlip_pipeline::feed::{
     BatchSampler, FeedPlan, LastBatch, Selection, StepSize, Stream, VariableSizes, Viewing,
 };
+use catlip_pipeline::image::Filter;
 use catlip_pipeline::metrics::PrepLog;
 use catlip_pipeline::prep::{DataSet, vocab};
 use catlip_schemas::version::ORDER_VERSION;
@@ -290,7 +291,7 @@ pub fn plan_of_rows(
 /// The centre of an image, as evaluation and prediction see it.
 pub fn centre_view(config: &TrainConfig) -> Viewing {
     let resize_px = (config.train.image_px as f64 / config.eval.crop_share).round() as u32;
-    Viewing::Centre { resize_px }
+    Viewing::Centre { resize_px, filter: Filter::Bilinear }
 }
 
 /// The training rows of `data` and the steps that they make.
@@ -332,6 +333,7 @@ fn training_feed(
             area: (augment.crop_area_min, augment.crop_area_max),
             aspect: (augment.crop_aspect_min, augment.crop_aspect_max),
             flip: augment.flip,
+            filter: Filter::Bilinear,
         },
         ..feed_plan(config, data.clone(), stream, vocab)
     })

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use catlip_pipeline::feed::draw::{Draws, Purpose};
 use catlip_pipeline::feed::view::fill_slot;
-use catlip_pipeline::image::resize::Resizer;
+use catlip_pipeline::image::{CropDecoder, DecodeOptions};
 use tch::{Kind, TchError, Tensor};
 
 use crate::batch::{DeviceBatch, HostRows};
@@ -39,8 +39,9 @@ pub fn predict(run: &TrainedRun, path: &Path, count: usize) -> Result<Vec<Predic
     let mut pixels = vec![0; side_px * side_px * 3];
     // The centre of an image needs no draw.
     let mut draws = Draws::new(Purpose::View, 0, 0, 0, 0);
-    let (viewing, mut resizer) = (centre_view(&run.config), Resizer::default());
-    fill_slot(&encoded, &viewing, side_px as u32, &mut draws, &mut resizer, &mut pixels)
+    let (viewing, mut decoder) = (centre_view(&run.config), CropDecoder::default());
+    let (options, seen) = (DecodeOptions::default(), (&viewing, side_px as u32));
+    fill_slot(&encoded, &options, seen, &mut draws, &mut decoder, &mut pixels)
         .map_err(|source| TrainError::Image { path: path.to_path_buf(), source })?;
     let rows = HostRows {
         images_bhwc: &pixels,

@@ -24,8 +24,8 @@ use super::queue::{PrefetchQueue, QueueStats};
 use super::sampler::StepSize;
 use super::slot::SlotBuffer;
 use super::stream::LastBatch;
-use super::view::fill_slot;
-use crate::image::resize::Resizer;
+use super::view::{decode_options, fill_slot};
+use crate::image::{CropDecoder, DecodeOptions};
 use crate::metrics::{Counter, StageMeter};
 
 /// Tasks in flight: enough that decoders never wait for the planner.
@@ -65,6 +65,7 @@ struct Task {
 /// What the threads of a feed share.
 struct Shared {
     plan: FeedPlan,
+    options: DecodeOptions,
     labels: LabelStore,
     tasks: PrefetchQueue<Task>,
     reads: PrefetchQueue<Arc<GroupHandle>>,
@@ -114,6 +115,7 @@ impl Feed {
             bad_rows: Counter::default(),
             last_bad_row: Mutex::new(None),
             wait_nanos: AtomicU64::new(0),
+            options: decode_options(&plan.data.manifest.config),
             plan,
         });
         let mut threads = vec![spawn(&shared, "feed-plan", plan_steps)];
@@ -412,9 +414,9 @@ impl<'s> Planner<'s> {
 }
 
 fn decode_tasks(shared: &Shared) -> Result<(), FeedError> {
-    let mut resizer = Resizer::default();
+    let mut decoder = CropDecoder::default();
     while let Some(task) = shared.tasks.pop() {
-        let outcome = fill(shared, &task, &mut resizer)?;
+        let outcome = fill(shared, &task, &mut decoder)?;
         if task.batch.fill(task.slot, outcome) {
             drop(task);
             shared.notify_full();
@@ -423,7 +425,7 @@ fn decode_tasks(shared: &Shared) -> Result<(), FeedError> {
     Ok(())
 }
 
-fn fill(shared: &Shared, task: &Task, resizer: &mut Resizer) -> Result<SlotOutcome, FeedError> {
+fn fill(shared: &Shared, task: &Task, decoder: &mut CropDecoder) -> Result<SlotOutcome, FeedError> {
     let plan = &shared.plan;
     let pixels = task.batch.pixels.take(task.slot);
     let Some((position, handle, at)) = &task.row else {
@@ -443,10 +445,10 @@ fn fill(shared: &Shared, task: &Task, resizer: &mut Resizer) -> Result<SlotOutco
     };
     let mut draws = Draws::new(Purpose::View, seed, task.epoch, *position, 0);
     let encoded = images.image(row_in_group);
-    let side_px = task.batch.size.side_px;
+    let seen = (&plan.viewing, task.batch.size.side_px);
     let view = shared
         .decode
-        .measure(|| fill_slot(encoded, &plan.viewing, side_px, &mut draws, resizer, pixels));
+        .measure(|| fill_slot(encoded, &shared.options, seen, &mut draws, decoder, pixels));
     let view = view.map_err(|error| {
         pixels.fill(0);
         shared.bad_rows.add(1);

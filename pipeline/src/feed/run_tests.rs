@@ -10,6 +10,7 @@ use crate::config::PrepConfig;
 use crate::feed::Targets;
 use crate::feed::group::GroupError;
 use crate::feed::{BatchSampler, LastBatch, Selection, Stream, Viewing};
+use crate::image::Filter;
 use crate::image::Image;
 use crate::image::jpeg::{Chroma, encode};
 use crate::metrics::PrepMetrics;
@@ -71,7 +72,12 @@ fn plan(prepared: &Prepared) -> FeedPlan {
         data: prepared.data.clone(),
         stream,
         vocab: prepared.vocab.clone(),
-        viewing: Viewing::RandomCrop { area: (0.3, 1.0), aspect: (0.75, 1.33), flip: 0.5 },
+        viewing: Viewing::RandomCrop {
+            area: (0.3, 1.0),
+            aspect: (0.75, 1.33),
+            flip: 0.5,
+            filter: Filter::Bilinear,
+        },
         start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
         num_steps: 12,
         with_captions: true,

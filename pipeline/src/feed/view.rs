@@ -5,8 +5,7 @@
 
 use super::draw::Draws;
 use crate::error::SampleError;
-use crate::image::resize::{Region, Resizer};
-use crate::image::{self, Filter, Image};
+use crate::image::{Crop, CropDecoder, DecodeOptions, Filter, Header, Region};
 
 /// Tries of RandomResizedCrop before it takes the largest centred crop (torchvision: 10).
 const CROP_TRIES: usize = 10;
@@ -22,11 +21,15 @@ pub enum Viewing {
         aspect: (f64, f64),
         /// Probability of a flip.
         flip: f64,
+        /// Antialiased resampling; CatLIP: bilinear.
+        filter: Filter,
     },
     /// torchvision's `Resize` of the short side, then `CenterCrop`.
     Centre {
         /// Short side after the resize, in px; the crop has the size of the batch.
         resize_px: u32,
+        /// Antialiased resampling.
+        filter: Filter,
     },
 }
 
@@ -45,13 +48,33 @@ impl Viewing {
     /// Chooses what to see of an image of that size.
     pub fn choose(&self, size_px: (u32, u32), output_px: u32, draws: &mut Draws) -> View {
         let (region, flipped) = match *self {
-            Self::RandomCrop { area, aspect, flip } => {
+            Self::RandomCrop { area, aspect, flip, .. } => {
                 let region = random_crop(size_px, area, aspect, draws);
                 (region, draws.unit() < flip)
             }
-            Self::Centre { resize_px } => (centre_crop(size_px, resize_px, output_px), false),
+            Self::Centre { resize_px, .. } => {
+                (Region::centre(size_px, resize_px, output_px), false)
+            }
         };
         View { region, scale: f64::from(output_px) / region.width_px, flipped }
+    }
+
+    /// How a view is decoded. A random crop is cropped first and then resized, and a large one may
+    /// be decoded smaller than stored; the centre is resized first, from all of its pixels, since
+    /// evaluations are compared across programs.
+    fn crop(&self, view: &View, output_px: u32) -> Crop {
+        let (is_random, filter) = match *self {
+            Self::RandomCrop { filter, .. } => (true, filter),
+            Self::Centre { filter, .. } => (false, filter),
+        };
+        Crop {
+            region: view.region,
+            reaches_out: !is_random,
+            filter,
+            output_px: (output_px, output_px),
+            flipped: view.flipped,
+            may_scale: is_random,
+        }
     }
 }
 
@@ -66,8 +89,9 @@ fn random_crop(
     for _ in 0..CROP_TRIES {
         let target = width * height * draws.between(area.0, area.1);
         let ratio = draws.between(aspect.0.ln(), aspect.1.ln()).exp();
-        let w = (target * ratio).sqrt().round();
-        let h = (target / ratio).sqrt().round();
+        // Python rounds half to even.
+        let w = (target * ratio).sqrt().round_ties_even();
+        let h = (target / ratio).sqrt().round_ties_even();
         if w >= 1.0 && h >= 1.0 && w <= width && h <= height {
             let top_px = draws.below((height - h) as u64 + 1) as f64;
             let left_px = draws.below((width - w) as u64 + 1) as f64;
@@ -76,9 +100,9 @@ fn random_crop(
     }
     let ratio = (width / height).clamp(aspect.0, aspect.1);
     let (w, h) = if width / height < aspect.0 {
-        (width, (width / ratio).round())
+        (width, (width / ratio).round_ties_even())
     } else if width / height > aspect.1 {
-        ((height * ratio).round(), height)
+        ((height * ratio).round_ties_even(), height)
     } else {
         (width, height)
     };
@@ -88,54 +112,37 @@ fn random_crop(
     Region { left_px, top_px, width_px: w, height_px: h }
 }
 
-/// The region that `Resize(resize_px)` and `CenterCrop(output_px)` leave, in px of the image.
-fn centre_crop((width_px, height_px): (u32, u32), resize_px: u32, output_px: u32) -> Region {
-    let short = width_px.min(height_px);
-    let resized = |side: u32| (u64::from(side) * u64::from(resize_px) / u64::from(short)).max(1);
-    let axis = |side: u32| {
-        let after = if side == short { u64::from(resize_px) } else { resized(side) } as f64;
-        let crop = f64::from(output_px).min(after);
-        // CenterCrop rounds half to even, as Python does.
-        let offset = ((after - crop) / 2.0).round_ties_even();
-        let per_px = f64::from(side) / after;
-        (offset * per_px, crop * per_px)
-    };
-    let ((left_px, width_px), (top_px, height_px)) = (axis(width_px), axis(height_px));
-    Region { left_px, top_px, width_px, height_px }
+/// How the images of a data set are decoded: as the config of its job says (`image.background`,
+/// `image.allow_truncated`), within the limit of the format, since prep kept to its own.
+pub fn decode_options(config: &serde_json::Value) -> DecodeOptions {
+    let mut options = DecodeOptions::default();
+    let image = &config["image"];
+    if let Some(colour) = image["background"].as_array() {
+        for (to, from) in options.background.iter_mut().zip(colour) {
+            *to = from.as_u64().and_then(|level| u8::try_from(level).ok()).unwrap_or(*to);
+        }
+    }
+    options.allow_truncated = image["allow_truncated"].as_bool().unwrap_or(false);
+    options
 }
 
-/// Decodes an image and puts what `viewing` chooses into `slot`, `output_px² × 3` bytes.
+/// Decodes what `viewing` chooses of an image into `slot`, `output_px² × 3` bytes.
 ///
 /// # Errors
 ///
 /// [`SampleError`] when the image does not decode.
 pub fn fill_slot(
     encoded: &[u8],
-    viewing: &Viewing,
-    output_px: u32,
+    options: &DecodeOptions,
+    (viewing, output_px): (&Viewing, u32),
     draws: &mut Draws,
-    resizer: &mut Resizer,
+    decoder: &mut CropDecoder,
     slot: &mut [u8],
 ) -> Result<View, SampleError> {
-    // What prep stored is within its own limit; the format's limit is the guard here.
-    let image: Image = image::decode(encoded, image::PIXELS_MAX_DEFAULT)?;
-    let view = viewing.choose((image.width_px, image.height_px), output_px, draws);
-    resizer.resize_into(&image, view.region, Filter::Bilinear, (output_px, output_px), slot);
-    if view.flipped {
-        flip_rows(slot, output_px as usize);
-    }
+    let header = Header::read(encoded, options)?;
+    let view = viewing.choose(header.upright_px(), output_px, draws);
+    decoder.decode(encoded, &header, options, &viewing.crop(&view, output_px), slot)?;
     Ok(view)
-}
-
-fn flip_rows(pixels: &mut [u8], width_px: usize) {
-    for row in pixels.chunks_exact_mut(width_px * 3) {
-        for x in 0..width_px / 2 {
-            let other = width_px - 1 - x;
-            for channel in 0..3 {
-                row.swap(3 * x + channel, 3 * other + channel);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -144,60 +151,78 @@ mod tests {
 
     use super::*;
     use crate::feed::draw::Purpose;
+    use crate::image::Image;
+    use crate::image::jpeg::{Chroma, encode};
 
     fn draws(n: u64) -> Draws {
         Draws::new(Purpose::View, n, 0, 0, 0)
     }
 
     #[test]
-    fn the_centre_crop_is_torchvisions() {
-        // Resize(232) of 500 × 375 gives 309 × 232; CenterCrop(224) starts at (42, 4).
-        let region = centre_crop((500, 375), 232, 224);
-        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
-        assert!(close(region.left_px, 42.0 * 500.0 / 309.0), "{region:?}");
-        assert!(close(region.top_px, 4.0 * 375.0 / 232.0), "{region:?}");
-        assert!(close(region.width_px, 224.0 * 500.0 / 309.0), "{region:?}");
-        assert!(close(region.height_px, 224.0 * 375.0 / 232.0), "{region:?}");
+    fn random_crops_have_torchvisions_means() {
+        let table = include_str!("../../tests/data/crops.jsonl");
+        let rows = table.lines().map(|line| serde_json::from_str(line).unwrap());
+        let rows: Vec<serde_json::Value> = rows.filter(is_means).collect();
+        assert_eq!(rows.len(), 5);
+        for row in rows {
+            let list = |key: &str| -> Vec<f64> {
+                row[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+            };
+            let (size, expected) = (list("size"), list("mean"));
+            let mut draws = draws(1);
+            let mut sums = [0.0; 4];
+            const DRAWS: u32 = 100_000;
+            for _ in 0..DRAWS {
+                let size = (size[0] as u32, size[1] as u32);
+                let r = random_crop(size, (0.08, 1.0), (0.75, 4.0 / 3.0), &mut draws);
+                for (sum, value) in
+                    sums.iter_mut().zip([r.width_px, r.height_px, r.left_px, r.top_px])
+                {
+                    *sum += value / f64::from(DRAWS);
+                }
+            }
+            for (found, expected) in sums.iter().zip(expected) {
+                // Five times the error of a mean of 100,000 draws that differ by half a side.
+                let tolerance = 5.0 * 0.5 * size[0].max(size[1]) / f64::from(DRAWS).sqrt();
+                assert!((found - expected).abs() < tolerance, "{row}: {sums:?}");
+            }
+        }
+    }
+
+    fn is_means(row: &serde_json::Value) -> bool {
+        row["op"] == "means"
+    }
+
+    fn picture(width_px: u32, height_px: u32) -> Vec<u8> {
+        let pixels = vec![7; (width_px * height_px * 3) as usize];
+        encode(&Image { width_px, height_px, pixels }, 95, Chroma::Yuv420).unwrap()
     }
 
     #[test]
-    fn the_mean_area_of_crops_is_that_of_the_range() {
-        let mut draws = draws(1);
-        let area = |d: &mut Draws| {
-            let r = random_crop((300, 300), (0.08, 1.0), (0.75, 4.0 / 3.0), d);
-            r.width_px * r.height_px / 90_000.0
-        };
-        let mean = (0..4000).map(|_| area(&mut draws)).sum::<f64>() / 4000.0;
-        // Crops that do not fit are drawn again, which costs some of the largest.
-        assert!((0.47..0.54).contains(&mean), "{mean}");
-    }
-
-    #[test]
-    fn rows_are_mirrored() {
-        let mut pixels = [1, 2, 3, 4, 5, 6, 7, 8, 9];
-        flip_rows(&mut pixels, 3);
-        assert_eq!(pixels, [7, 8, 9, 4, 5, 6, 1, 2, 3]);
+    fn the_config_of_a_data_set_says_how_it_is_decoded() {
+        let config = serde_json::json!({"image": {"background": [1, 2, 3]}});
+        assert_eq!(decode_options(&config).background, [1, 2, 3]);
+        assert!(!decode_options(&config).allow_truncated);
+        assert_eq!(decode_options(&serde_json::json!({})), DecodeOptions::default());
     }
 
     proptest! {
         #[test]
         fn every_crop_lies_inside_and_resizes(
-            width in 1u32..400, height in 1u32..400, seed in any::<u64>(), output in 1u32..40,
+            width in 1u32..300, height in 1u32..300, seed in any::<u64>(), output in 1u32..40,
         ) {
-            let image = Image {
-                width_px: width,
-                height_px: height,
-                pixels: vec![7; (width * height * 3) as usize],
-            };
-            let random =
-                Viewing::RandomCrop { area: (0.08, 1.0), aspect: (0.75, 4.0 / 3.0), flip: 0.5 };
-            for viewing in [random, Viewing::Centre { resize_px: output + 3 }] {
-                let view = viewing.choose((width, height), output, &mut draws(seed));
+            let (area, aspect) = ((0.08, 1.0), (0.75, 4.0 / 3.0));
+            let filter = Filter::Bilinear;
+            let random = Viewing::RandomCrop { area, aspect, flip: 0.5, filter };
+            let bytes = picture(width, height);
+            for viewing in [random, Viewing::Centre { resize_px: output + 3, filter }] {
                 let mut out = vec![0; (output * output * 3) as usize];
-                let mut resizer = Resizer::default();
-                let size_px = (output, output);
-                resizer.resize_into(&image, view.region, Filter::Bilinear, size_px, &mut out);
-                prop_assert!(out.iter().all(|&p| p == 7));
+                let (options, mut decoder) = (DecodeOptions::default(), CropDecoder::default());
+                let mut draws = draws(seed);
+                fill_slot(
+                    &bytes, &options, (&viewing, output), &mut draws, &mut decoder, &mut out,
+                ).unwrap();
+                prop_assert!(out.iter().all(|&p| p.abs_diff(7) <= 1), "{out:?}");
             }
         }
     }

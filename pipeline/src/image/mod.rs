@@ -1,21 +1,53 @@
 //! Encoded images to pixels and back.
 //!
-//! In: the bytes of one image file (JPEG, PNG, WebP), told by their first bytes, not by a name.
-//! Out: an [`Image`], `u8`, height × width × RGB. Never: allocates before the header's size is
-//! checked; touches a file.
+//! In: the bytes of one image file, told by their first bytes, not by a name. Out: an [`Image`],
+//! `u8`, height × width × RGB, upright; or a part of it, resized, in a caller's buffer. Never:
+//! allocates before the header's size is checked; touches a file.
+//!
+//! | format | read | not read |
+//! |---|---|---|
+//! | JPEG | grey, YCbCr, RGB, CMYK, YCCK; baseline, progressive | 12 bits, lossless, arithmetic |
+//! | PNG | every kind; 16 bits lose the lower eight | later frames of an animation |
+//! | WebP | lossy, lossless, alpha; of an animation the first frame | later frames |
+//! | GIF | the first frame | later frames |
+//!
+//! Colour profiles are not applied: numbers are taken as sRGB. EXIF orientation is applied.
 
 pub mod simd;
+pub mod orientation;
+pub mod header;
 pub mod jpeg;
 pub mod decode;
 pub mod resize;
+pub mod crop;
 
+pub use crop::{Crop, CropDecoder};
 pub use decode::decode;
-pub use resize::Filter;
-
-use crate::error::SampleError;
+pub use header::{Format, Header};
+pub use orientation::Orientation;
+pub use resize::{Filter, Region};
 
 /// Default limit of an image: 178,956,970 px × 3 B = 512 MiB, what one decode thread may hold.
+/// A progressive JPEG needs three times as much, for its coefficients.
 pub const PIXELS_MAX_DEFAULT: u64 = 178_956_970;
+
+/// What decoding may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// Limit of width × height, judged from the header.
+    pub pixels_max: u64,
+    /// The colour below transparent pixels, RGB.
+    pub background: [u8; 3],
+    /// Whether a JPEG that ends early is taken, grey where its rows are missing.
+    pub allow_truncated: bool,
+}
+
+impl Default for DecodeOptions {
+    /// The limit above, white, and no truncated files.
+    fn default() -> Self {
+        Self { pixels_max: PIXELS_MAX_DEFAULT, background: [255; 3], allow_truncated: false }
+    }
+}
 
 /// Decoded pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,71 +58,4 @@ pub struct Image {
     pub height_px: u32,
     /// `height_px × width_px × 3` bytes, RGB, rows from the top.
     pub pixels: Vec<u8>,
-}
-
-/// The formats that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Baseline or progressive JPEG of 8 bits.
-    Jpeg,
-    /// PNG of any kind.
-    Png,
-    /// WebP; of an animation the first frame.
-    WebP,
-}
-
-impl Format {
-    /// Judges by the first bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`SampleError::ImageFormat`] with the bytes.
-    pub fn of(bytes: &[u8]) -> Result<Self, SampleError> {
-        match bytes {
-            [0xff, 0xd8, 0xff, ..] => Ok(Self::Jpeg),
-            [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Ok(Self::Png),
-            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
-            _ => {
-                let head: Vec<_> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
-                Err(SampleError::ImageFormat { head: head.join(" ") })
-            }
-        }
-    }
-
-    /// Its name in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Jpeg => "JPEG",
-            Self::Png => "PNG",
-            Self::WebP => "WebP",
-        }
-    }
-
-    /// Its name in the column `encoding`.
-    pub fn encoding(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpeg",
-            Self::Png => "png",
-            Self::WebP => "webp",
-        }
-    }
-}
-
-/// Refuses an image above the pixel limit, or of no pixels, before anything is allocated.
-pub(crate) fn check_size(
-    format: Format,
-    width_px: u32,
-    height_px: u32,
-    pixels_max: u64,
-) -> Result<(), SampleError> {
-    if width_px == 0 || height_px == 0 {
-        return Err(SampleError::ImageCorrupt {
-            format: format.name(),
-            message: format!("its header says {width_px} × {height_px} px"),
-        });
-    }
-    if u64::from(width_px) * u64::from(height_px) > pixels_max {
-        return Err(SampleError::ImageTooLarge { width_px, height_px, pixels_max });
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Resizes pixels, antialiased as Pillow does.
 //!
-//! In: an [`Image`] and the part of it that is wanted. Out: pixels of the wanted size, in a new
-//! image or straight in a caller's buffer.
+//! In: RGB pixels and the part of them that is wanted. Out: pixels of the wanted size in a
+//! caller's buffer.
 
 use fast_image_resize as fir;
 
@@ -19,6 +19,25 @@ pub enum Filter {
     Lanczos3,
 }
 
+impl Filter {
+    fn kernel(self) -> fir::FilterType {
+        match self {
+            Self::Bilinear => fir::FilterType::Bilinear,
+            Self::Bicubic => fir::FilterType::CatmullRom,
+            Self::Lanczos3 => fir::FilterType::Lanczos3,
+        }
+    }
+
+    /// Source pixels at either side of a result's centre that count, before it widens.
+    pub fn support(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos3 => 3.0,
+        }
+    }
+}
+
 /// A part of an image in px; may have fractions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Region {
@@ -33,66 +52,148 @@ pub struct Region {
 }
 
 impl Region {
-    /// The whole image.
-    pub fn whole(image: &Image) -> Self {
-        let (width_px, height_px) = (f64::from(image.width_px), f64::from(image.height_px));
+    /// All of an image of that size.
+    pub fn whole((width_px, height_px): (u32, u32)) -> Self {
+        let (width_px, height_px) = (f64::from(width_px), f64::from(height_px));
         Self { left_px: 0.0, top_px: 0.0, width_px, height_px }
+    }
+
+    /// What torchvision's `Resize(resize_px)` of the short side and `CenterCrop(crop_px)` leave of
+    /// an image of that size.
+    ///
+    /// Where the resized image is smaller than the crop, which torchvision fills with black, all
+    /// of it is left, and so stretched.
+    pub fn centre((width_px, height_px): (u32, u32), resize_px: u32, crop_px: u32) -> Self {
+        let short = width_px.min(height_px);
+        let axis = |side: u32| {
+            let resized = u64::from(side) * u64::from(resize_px) / u64::from(short);
+            let resized = resized.max(1) as f64;
+            let crop = f64::from(crop_px).min(resized);
+            // CenterCrop rounds half to even, as Python does.
+            let offset = ((resized - crop) / 2.0).round_ties_even();
+            let per_px = f64::from(side) / resized;
+            (offset * per_px, crop * per_px)
+        };
+        let ((left_px, width_px), (top_px, height_px)) = (axis(width_px), axis(height_px));
+        Self { left_px, top_px, width_px, height_px }
+    }
+}
+
+/// A part of an image in whole px.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Columns to the left of it.
+    pub left_px: u32,
+    /// Rows above it.
+    pub top_px: u32,
+    /// Its columns.
+    pub width_px: u32,
+    /// Its rows.
+    pub height_px: u32,
+}
+
+impl Part {
+    /// All of an image of that size.
+    pub fn whole((width_px, height_px): (u32, u32)) -> Self {
+        Self { left_px: 0, top_px: 0, width_px, height_px }
+    }
+}
+
+/// Pixels to resize.
+#[derive(Clone, Copy)]
+pub struct Source<'p> {
+    /// RGB, rows from the top.
+    pub pixels: &'p [u8],
+    /// Width and height of `pixels`.
+    pub size_px: (u32, u32),
+    /// The part that the filter may look at.
+    pub view: Part,
+}
+
+impl<'p> Source<'p> {
+    /// All of an image.
+    pub fn whole(image: &'p Image) -> Self {
+        let size_px = (image.width_px, image.height_px);
+        Self { pixels: &image.pixels, size_px, view: Part::whole(size_px) }
     }
 }
 
 /// Keeps the buffers between calls: one a thread.
 #[derive(Default)]
-pub struct Resizer(fir::Resizer);
+pub struct Resizer {
+    passes: fir::Resizer,
+    between: Vec<u8>,
+}
 
 impl Resizer {
-    /// Resizes `region` of `image` into `out`, `height_px × width_px × 3` bytes.
+    /// Resizes `region` of the view of `source` into `out`, `height_px × width_px × 3` bytes.
     ///
     /// # Panics
     ///
-    /// If `region` is empty or not inside the image, or `out` is not of that length: the caller
+    /// If `region` is empty or not inside the view, or `out` is not of that length: the caller
     /// computed both.
     pub fn resize_into(
         &mut self,
-        image: &Image,
+        source: Source<'_>,
+        region: Region,
+        filter: Filter,
+        (width_px, height_px): (u32, u32),
+        out: &mut [u8],
+    ) {
+        let rows = source.view.height_px;
+        if filter != Filter::Bicubic {
+            return self.pass(source, region, filter, (width_px, height_px), out);
+        }
+        // Pillow's order, columns before rows: an overshoot at a sharp edge is cut off after each
+        // pass, so the other order differs by up to 13 levels there.
+        let mut between = std::mem::take(&mut self.between);
+        between.resize(width_px as usize * rows as usize * 3, 0);
+        let columns = Region { top_px: 0.0, height_px: f64::from(rows), ..region };
+        self.pass(source, columns, filter, (width_px, rows), &mut between);
+        let size_px = (width_px, rows);
+        let lines = Region { left_px: 0.0, width_px: f64::from(width_px), ..region };
+        let source = Source { pixels: &between, size_px, view: Part::whole(size_px) };
+        self.pass(source, lines, filter, (width_px, height_px), out);
+        self.between = between;
+    }
+
+    fn pass(
+        &mut self,
+        source: Source<'_>,
         region: Region,
         filter: Filter,
         (width_px, height_px): (u32, u32),
         out: &mut [u8],
     ) {
         assert_eq!(out.len(), width_px as usize * height_px as usize * 3, "output buffer");
-        let kernel = match filter {
-            Filter::Bilinear => fir::FilterType::Bilinear,
-            Filter::Bicubic => fir::FilterType::CatmullRom,
-            Filter::Lanczos3 => fir::FilterType::Lanczos3,
-        };
+        let Part { left_px, top_px, width_px: view_width, height_px: view_height } = source.view;
+        // Sums of fractions may pass the border by a rounding.
+        let (left, top) = (region.left_px.max(0.0), region.top_px.max(0.0));
+        let wide = region.width_px.min(f64::from(view_width) - left);
+        let high = region.height_px.min(f64::from(view_height) - top);
         let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(kernel))
+            .resize_alg(fir::ResizeAlg::Convolution(filter.kernel()))
             .use_alpha(false)
-            .crop(region.left_px, region.top_px, region.width_px, region.height_px);
-        let done = fir::images::ImageRef::new(
-            image.width_px,
-            image.height_px,
-            &image.pixels,
-            fir::PixelType::U8x3,
-        )
-        .map_err(|e| e.to_string())
-        .and_then(|source| {
-            let mut target =
-                fir::images::Image::from_slice_u8(width_px, height_px, out, fir::PixelType::U8x3)
-                    .map_err(|e| e.to_string())?;
-            self.0.resize(&source, &mut target, &options).map_err(|e| e.to_string())
-        });
+            .crop(left, top, wide, high);
+        let (columns, rows) = source.size_px;
+        let done = fir::images::ImageRef::new(columns, rows, source.pixels, fir::PixelType::U8x3)
+            .map_err(|e| e.to_string())
+            .and_then(|all| {
+                let view =
+                    fir::images::CroppedImage::new(&all, left_px, top_px, view_width, view_height)
+                        .map_err(|e| e.to_string())?;
+                let mut target = fir::images::Image::from_slice_u8(
+                    width_px,
+                    height_px,
+                    out,
+                    fir::PixelType::U8x3,
+                )
+                .map_err(|e| e.to_string())?;
+                self.passes.resize(&view, &mut target, &options).map_err(|e| e.to_string())
+            });
         if let Err(message) = done {
-            panic!("{region:?} of {} × {} px: {message}", image.width_px, image.height_px);
+            panic!("{region:?} of {:?} of {columns} × {rows} px: {message}", source.view);
         }
-    }
-
-    /// Resizes all of `image` to `width_px × height_px`.
-    pub fn resize(&mut self, image: &Image, filter: Filter, size_px: (u32, u32)) -> Image {
-        let (width_px, height_px) = size_px;
-        let mut pixels = vec![0; width_px as usize * height_px as usize * 3];
-        self.resize_into(image, Region::whole(image), filter, size_px, &mut pixels);
-        Image { width_px, height_px, pixels }
     }
 }
 
@@ -125,17 +226,36 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_image_stays_flat_and_a_region_is_taken() {
+    fn the_centre_is_torchvisions() {
+        // Resize(232) of 500 × 375 gives 309 × 232; CenterCrop(224) starts at (42, 4).
+        let region = Region::centre((500, 375), 232, 224);
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(close(region.left_px, 42.0 * 500.0 / 309.0), "{region:?}");
+        assert!(close(region.top_px, 4.0 * 375.0 / 232.0), "{region:?}");
+        assert!(close(region.width_px, 224.0 * 500.0 / 309.0), "{region:?}");
+        assert!(close(region.height_px, 224.0 * 375.0 / 232.0), "{region:?}");
+    }
+
+    #[test]
+    fn a_region_is_taken_and_the_view_bounds_it() {
         let mut pixels = vec![200u8; 40 * 20 * 3];
         for row in pixels.chunks_exact_mut(40 * 3) {
             row[..20 * 3].fill(10);
         }
         let image = Image { width_px: 40, height_px: 20, pixels };
         let mut out = vec![0; 8 * 8 * 3];
+        let mut resizer = Resizer::default();
         let right = Region { left_px: 24.0, top_px: 2.0, width_px: 12.5, height_px: 12.5 };
-        Resizer::default().resize_into(&image, right, Filter::Bilinear, (8, 8), &mut out);
+        resizer.resize_into(Source::whole(&image), right, Filter::Bilinear, (8, 8), &mut out);
         assert!(out.iter().all(|&p| p == 200), "{out:?}");
-        let small = Resizer::default().resize(&image, Filter::Lanczos3, (10, 5));
-        assert_eq!((small.pixels[0], small.pixels[27]), (10, 200));
+        // The filter sees the dark half across the border of a region, but not across a view's.
+        let right = Region { left_px: 20.0, top_px: 0.0, width_px: 20.0, height_px: 20.0 };
+        resizer.resize_into(Source::whole(&image), right, Filter::Bilinear, (8, 8), &mut out);
+        assert!(out[0] < 200, "{out:?}");
+        let view = Part { left_px: 20, top_px: 0, width_px: 20, height_px: 20 };
+        let source = Source { view, ..Source::whole(&image) };
+        let region = Region::whole((20, 20));
+        resizer.resize_into(source, region, Filter::Bilinear, (8, 8), &mut out);
+        assert!(out.iter().all(|&p| p == 200), "{out:?}");
     }
 }

@@ -6,9 +6,11 @@
 //! files → new snapshot ([`change::commit`]). Never: a file that appears before it is whole, or
 //! that changes after it appeared.
 
+pub mod filter;
 pub mod plan;
 pub mod commit;
 pub mod columns;
+pub mod stored;
 pub mod part;
 pub mod parts_table;
 pub mod tombstones;

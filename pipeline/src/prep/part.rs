@@ -4,6 +4,7 @@
 //! and its receipt as a value. A pure function: the same shard and config give the same bytes, in
 //! any thread, process or machine. Never: knows of other shards.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use catlip_schemas::version::FORMAT_VERSION;
@@ -11,10 +12,12 @@ use catlip_schemas::{ColumnSet, Counts, PartName, Receipt, SampleId, SourceEntry
 use rayon::prelude::*;
 
 use super::columns::{ColumnWriter, RejectRow, Row, batch, rejects_batch};
+use super::filter;
 use super::plan::PrepPlan;
+use super::stored::{Stored, store};
+use crate::config::{Duplicates, ImageMode};
 use crate::error::{PrepError, SampleError};
-use crate::image::resize::{Resizer, shrunk_size};
-use crate::image::{self, Format, Image, jpeg};
+use crate::image::CropDecoder;
 use crate::metrics::PrepMetrics;
 use crate::source::bytes::{Compression, TarBytes};
 use crate::source::captions::{captions, text_of};
@@ -23,7 +26,7 @@ use crate::source::sample::{File, Reject};
 use crate::source::{Sample, SampleReader, ShardUrl};
 
 /// Extensions that are read as images; the bytes decide the format.
-pub const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
 
 /// Samples that are prepared at once: enough to keep 64 threads busy to the end of a batch.
 const BATCH_SAMPLES: usize = 512;
@@ -83,6 +86,9 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
         MappedFile::open(&job.shard.path).map_err(|e| PrepError::io("read", &job.shard.path, e))?;
     let tar = TarBytes::open(&bytes).map_err(|e| PrepError::io("read", &job.shard.path, e))?;
     let is_plain = Compression::of(&bytes) == Compression::Plain;
+    if !is_plain && job.plan.config.image.mode == ImageMode::Reference {
+        return Err(PrepError::NoByteRanges { shard: job.shard.name.clone() });
+    }
     let mut reader = SampleReader::new(tar, job.plan.config.source.allow_missing_end);
     let mut files = PartFiles::create(job)?;
     loop {
@@ -92,9 +98,9 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
         }
         let rows: Vec<Result<Row, RejectRow>> = samples
             .into_par_iter()
-            .map_init(Resizer::default, |resizer, sample| {
+            .map_init(CropDecoder::default, |decoder, sample| {
                 let sample = sample.map_err(|r| reject_row(job, &r))?;
-                prepare(job, &sample, is_plain, resizer).map_err(|error| {
+                prepare(job, &sample, is_plain, decoder).map_err(|error| {
                     let (key, offset) = (sample.key.clone(), sample.offset());
                     reject_row(job, &Reject { key, offset, error })
                 })
@@ -142,40 +148,35 @@ fn prepare(
     job: &PartJob<'_>,
     sample: &Sample<'_>,
     is_plain: bool,
-    resizer: &mut Resizer,
+    decoder: &mut CropDecoder,
 ) -> Result<Row, SampleError> {
     let PartJob { plan, metrics, .. } = job;
     metrics.bytes_in.add(sample.files.iter().map(|f| f.data.len() as u64).sum());
+    plan.filter.check_key(&sample.key)?;
     let file = image_file(sample)?;
     let captions = captions(sample, &plan.caption_sources, plan.config.caption.bytes_max)?;
+    plan.filter.check_captions(&captions)?;
     let json = text_of(sample, "json")?.map(str::to_owned);
+    plan.filter.check_json(json.as_deref())?;
+    let stored = store(plan, metrics, &file.data, decoder)?;
+    metrics.bytes_out.add(stored.bytes.len() as u64);
     let synsets = metrics
         .label
         .measure(|| captions.iter().map(|c| plan.rule.synsets(&c.text)).collect::<Vec<_>>());
-    let config = &plan.config.image;
-    let format = Format::of(&file.data)?;
-    let image = metrics.decode.measure(|| image::decode(&file.data, config.pixels_max))?;
-    let source_size_px = (image.width_px, image.height_px);
-    let (stored, size_px) =
-        metrics.encode.measure(|| shrink(plan, format, &file.data, image, resizer))?;
-    if stored.len() as u64 > config.bytes_max {
-        let limit = usize::try_from(config.bytes_max).unwrap_or(usize::MAX);
-        return Err(SampleError::ImageTooManyBytes { bytes: stored.len(), limit });
-    }
-    metrics.bytes_out.add(stored.len() as u64);
     let mut image_hash = [0; 16];
     image_hash.copy_from_slice(&blake3::hash(&file.data).as_bytes()[..16]);
+    let Stored { bytes, encoding, size_px, source_size_px } = stored;
     Ok(Row {
         sample_id: SampleId::new(&job.shard.name, &sample.key),
         key: String::from_utf8_lossy(&sample.key).into_owned(),
         source_offset: is_plain.then(|| i64::try_from(file.offset).unwrap_or(i64::MAX)),
         source_bytes: file.data.len() as i64,
-        encoding: Format::Jpeg.encoding(),
+        encoding,
         size_px,
         source_size_px,
         image_hash,
         json,
-        image: stored,
+        image: bytes,
         captions,
         synsets,
     })
@@ -199,24 +200,6 @@ fn image_file<'s, 'a>(sample: &'s Sample<'a>) -> Result<&'s File<'a>, SampleErro
     Ok(file)
 }
 
-/// The JPEG to store and its size: the source itself where nothing is gained by encoding anew.
-fn shrink(
-    plan: &PrepPlan,
-    format: Format,
-    source: &[u8],
-    image: Image,
-    resizer: &mut Resizer,
-) -> Result<(Vec<u8>, (u32, u32)), SampleError> {
-    let config = &plan.config.image;
-    let before = (image.width_px, image.height_px);
-    let after = shrunk_size(before.0, before.1, config.short_side_px);
-    if after == before && format == Format::Jpeg && config.keep_small_jpeg {
-        return Ok((source.to_vec(), before));
-    }
-    let image = if after == before { image } else { resizer.resize(&image, config.filter, after) };
-    Ok((jpeg::encode(&image, config.quality, plan.chroma)?, after))
-}
-
 /// The files of a part while they are written.
 struct PartFiles {
     writers: Vec<(ColumnSet, ColumnWriter)>,
@@ -224,6 +207,8 @@ struct PartFiles {
     pending: Vec<Row>,
     rows_per_group: usize,
     counts: Counts,
+    /// Hashes of the images so far, if a second one is not wanted.
+    seen: Option<HashSet<[u8; 16]>>,
 }
 
 impl PartFiles {
@@ -244,6 +229,7 @@ impl PartFiles {
             pending: Vec::new(),
             rows_per_group: rows_per_group as usize,
             counts: Counts::default(),
+            seen: (job.plan.config.filter.duplicates == Duplicates::Drop).then(HashSet::new),
         })
     }
 
@@ -256,7 +242,7 @@ impl PartFiles {
         let samples = outcomes.len() as u64;
         let mut rejects = Vec::new();
         for outcome in outcomes {
-            match outcome {
+            match self.unless_seen(job, outcome) {
                 Ok(row) => {
                     self.counts.captions += row.captions.len() as u64;
                     self.counts.synsets +=
@@ -285,6 +271,28 @@ impl PartFiles {
             Ok::<_, PrepError>(())
         })?;
         job.watch.check(samples, &rejects)
+    }
+
+    /// Turns a row into an entry of the ledger if its image came before; rows come in the order of
+    /// the shard, so the first one stays.
+    fn unless_seen(
+        &mut self,
+        job: &PartJob<'_>,
+        outcome: Result<Row, RejectRow>,
+    ) -> Result<Row, RejectRow> {
+        let row = outcome?;
+        if self.seen.as_mut().is_none_or(|seen| seen.insert(row.image_hash)) {
+            return Ok(row);
+        }
+        let error = filter::duplicate(row.image_hash);
+        Err(RejectRow {
+            key: row.key,
+            source_shard: job.shard.name.clone(),
+            source_offset: row.source_offset.unwrap_or(0),
+            stage: error.stage(),
+            reason: error.reason(),
+            message: error.to_string(),
+        })
     }
 
     fn write_group(&mut self, job: &PartJob<'_>, count: usize) -> Result<(), PrepError> {

@@ -4,9 +4,10 @@ use catlip_schemas::version::PART_VERSION;
 use catlip_schemas::{ColumnSet, ColumnSetEntry};
 
 use crate::caption::{self, LabelRule};
-use crate::config::{ChromaConfig, PrepConfig};
+use crate::config::{ChromaConfig, ImageMode, PrepConfig};
 use crate::error::PrepError;
 use crate::image::jpeg::Chroma;
+use crate::prep::filter::Filter;
 use crate::source::captions::CaptionSource;
 
 /// A config, checked and resolved; what decides the bytes of the output stands in its hash.
@@ -19,6 +20,8 @@ pub struct PrepPlan {
     pub rule: &'static dyn LabelRule,
     /// `image.chroma`.
     pub chroma: Chroma,
+    /// `filter`, with its lists read.
+    pub filter: Filter,
     /// BLAKE3 of what decides the bytes of the output, 64 hex digits.
     pub config_hash: String,
     /// The config as the manifest keeps it: without `budget`, `runtime` and
@@ -31,14 +34,16 @@ impl PrepPlan {
     ///
     /// # Errors
     ///
-    /// [`PrepError::Rule`] for a rule that is not known.
+    /// [`PrepError::Rule`] for a rule that is not known; those of [`Filter::new`].
     pub fn new(config: PrepConfig) -> Result<Self, PrepError> {
         let rule = caption::rule(&config.caption.rule)?;
+        let filter = Filter::new(&config.filter)?;
         // serde_json keeps keys sorted, so the text is canonical.
         let mut config_json = serde_json::json!({
             "source": config.source,
             "image": config.image,
             "caption": config.caption,
+            "filter": filter.identity(),
         });
         // The root is a path of this machine: names below it decide, and a mount may move.
         if let Some(source) = config_json["source"].as_object_mut() {
@@ -63,6 +68,7 @@ impl PrepPlan {
             },
             config_hash: blake3::hash(identity.to_string().as_bytes()).to_hex().to_string(),
             config_json,
+            filter,
             config,
         })
     }
@@ -72,15 +78,19 @@ impl PrepPlan {
         &self.config_hash[..8]
     }
 
-    /// The column sets that a part gets, in the order in which they are written.
-    pub fn column_sets(&self) -> [ColumnSet; 5] {
-        [
-            ColumnSet::Images,
+    /// The column sets that a part gets, in the order in which they are written. Rows that point
+    /// into the source have no `images`.
+    pub fn column_sets(&self) -> Vec<ColumnSet> {
+        let mut sets = vec![
             ColumnSet::Meta,
             ColumnSet::Captions,
             ColumnSet::Synsets(self.rule.id().to_owned()),
             ColumnSet::Rejects,
-        ]
+        ];
+        if self.config.image.mode != ImageMode::Reference {
+            sets.insert(0, ColumnSet::Images);
+        }
+        sets
     }
 
     /// The same as a snapshot keeps them, before any file is there.

@@ -202,3 +202,127 @@ fn a_flipped_byte_is_found() {
     }
     verify(&job.output("out"), None, false).unwrap();
 }
+
+fn reasons(summary: &PrepSummary) -> Vec<(&str, u64)> {
+    summary.totals.rejects.iter().map(|(reason, count)| (reason.as_str(), *count)).collect()
+}
+
+#[test]
+fn filtered_samples_are_in_the_ledger_and_charged_to_no_budget() {
+    let mut files = samples(0, 6);
+    files.push(("0006.jpg".to_owned(), picture(0, 40, 30)));
+    files.push(("0006.txt".to_owned(), b"the image of the first".to_vec()));
+    files.push(("0007.jpg".to_owned(), picture(7, 90, 20)));
+    files.push(("0007.txt".to_owned(), b"a wide one".to_vec()));
+    files.push(("0007.json".to_owned(), br#"{"score": 0.5}"#.to_vec()));
+    let job = Job::new(&[shard(&files)]);
+    let keys = job.dir.path().join("keys");
+    std::fs::write(&keys, "0001\n0002\n").unwrap();
+    let strict = ["budget.probation=1", "budget.failure_rate=0.0"];
+    let run =
+        |name: &str, setting: &str| job.run(name, &[&strict[..], &[setting]].concat()).unwrap();
+    let drop_keys = format!("filter.drop_keys={}", keys.display());
+    for (setting, expected) in [
+        ("filter.duplicates=drop", ("filter-duplicate", 1)),
+        ("filter.side_min_px=21", ("filter-side", 1)),
+        ("filter.aspect_max=4.0", ("filter-aspect", 1)),
+        ("filter.captions_min=2", ("filter-captions", 8)),
+        ("filter.caption_bytes_min=11", ("filter-captions", 1)),
+        ("filter.where=[\"score > 0.4\"]", ("filter-where", 7)),
+        (drop_keys.as_str(), ("filter-key", 2)),
+    ] {
+        let summary = run(expected.0, setting);
+        assert_eq!(reasons(&summary), [expected], "{setting}");
+        assert_eq!(summary.totals.rows, 8 - expected.1);
+        std::fs::remove_dir_all(job.output(expected.0)).unwrap();
+    }
+}
+
+#[test]
+fn the_first_of_equal_images_stays() {
+    let mut files = samples(0, 2);
+    files.extend(samples(0, 1).into_iter().map(|(name, data)| (name.replace("0000", "9"), data)));
+    let job = Job::new(&[shard(&files)]);
+    job.run("out", &["filter.duplicates=drop"]).unwrap();
+    let data = DataSet::open(&job.output("out")).unwrap();
+    let ids = data.read_sample_ids(&data.parts[0]).unwrap();
+    let id = |key: &[u8]| catlip_schemas::SampleId::new("s-0.tar", key);
+    assert_eq!(ids, [id(b"0000"), id(b"0001")]);
+}
+
+#[test]
+fn a_kept_image_is_the_source_byte_by_byte() {
+    let turned = include_bytes!("../../tests/data/images/turned_6.jpg");
+    let gif = include_bytes!("../../tests/data/images/animated.gif");
+    let mut cut = picture(1, 40, 30);
+    cut.truncate(cut.len() / 2);
+    let file = |name: &str, data: &[u8]| (name.to_owned(), data.to_vec());
+    let files = [
+        file("a.jpg", turned),
+        file("a.txt", b"a dog"),
+        file("b.gif", gif),
+        file("b.txt", b"a cat"),
+        file("c.jpg", &cut),
+        file("c.txt", b"a cow"),
+    ];
+    let job = Job::new(&[shard(&files)]);
+    let lenient = "budget.failure_rate=1.0";
+    let summary = job.run("out", &["image.mode=keep", lenient]).unwrap();
+    assert_eq!(reasons(&summary), [("image-corrupt", 1)]);
+    let data = DataSet::open(&job.output("out")).unwrap();
+    let entry = &data.parts[0].files["images"];
+    let path = job.output("out").join(&entry.file);
+    let group = crate::feed::group::GroupImages::read(&path, &entry.groups[0]).unwrap();
+    assert_eq!((group.image(0), group.image(1)), (&turned[..], &gif[..]));
+    let unchecked = job.run("fast", &["image.mode=keep", "image.check=false", lenient]).unwrap();
+    assert_eq!(unchecked.totals.rows, 3);
+}
+
+#[test]
+fn referenced_images_are_found_in_the_shards() {
+    let source = shard(&samples(0, 5));
+    let job = Job::new(&[source.clone()]);
+    job.run("out", &["image.mode=reference"]).unwrap();
+    assert!(!job.output("out").join("images").exists());
+    let data = DataSet::open(&job.output("out")).unwrap();
+    assert!(!data.parts[0].files.contains_key("images"));
+    assert_eq!(verify(&job.output("out"), None, false).unwrap().rows, 5);
+    let meta = job.output("out").join(&data.parts[0].files["meta"].file);
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+        std::fs::File::open(meta).unwrap(),
+    );
+    let batch = reader.unwrap().build().unwrap().next().unwrap().unwrap();
+    let numbers = |name: &str| {
+        let column = batch.column_by_name(name).unwrap();
+        arrow_array::cast::AsArray::as_primitive::<arrow_array::types::Int64Type>(column).clone()
+    };
+    let (offsets, lengths) = (numbers("source_offset"), numbers("source_bytes"));
+    for row in 0..5 {
+        let (start, length) = (offsets.value(row) as usize, lengths.value(row) as usize);
+        assert_eq!(source[start..start + length], picture(row as u8, 40, 30), "row {row}");
+    }
+}
+
+#[test]
+fn a_compressed_shard_cannot_be_referenced() {
+    let packed = zstd::encode_all(&shard(&samples(0, 2))[..], 1).unwrap();
+    let job = Job::new(&[packed]);
+    let error = job.run("out", &["image.mode=reference"]).unwrap_err();
+    assert!(matches!(error, PrepError::NoByteRanges { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("image.mode=keep"));
+}
+
+#[test]
+fn a_turned_image_is_stored_upright() {
+    let turned = include_bytes!("../../tests/data/images/turned_6.jpg");
+    let files = [("a.jpg".to_owned(), turned.to_vec()), ("a.txt".to_owned(), b"a dog".to_vec())];
+    let job = Job::new(&[shard(&files)]);
+    job.run("out", &[]).unwrap();
+    let data = DataSet::open(&job.output("out")).unwrap();
+    let entry = &data.parts[0].files["images"];
+    let path = job.output("out").join(&entry.file);
+    let group = crate::feed::group::GroupImages::read(&path, &entry.groups[0]).unwrap();
+    let options = crate::image::DecodeOptions::default();
+    let header = crate::image::Header::read(group.image(0), &options).unwrap();
+    assert_eq!((header.stored_px, header.upright_px()), ((16, 32), (16, 32)));
+}

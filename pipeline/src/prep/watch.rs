@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::columns::RejectRow;
 use super::part::PartWatch;
 use crate::config::{BadSample, BudgetConfig};
-use crate::error::PrepError;
+use crate::error::{PrepError, STAGE_FILTER};
 use crate::metrics::PrepMetrics;
 
 /// What the parts in work may spend, and whether they are to stop.
@@ -53,10 +53,12 @@ impl PartWatch for Watch<'_> {
                 parts: self.parts,
             });
         }
-        let added = rejects.len() as u64;
+        // What the config does not want is no failure.
+        let failures = || rejects.iter().filter(|reject| reject.stage != STAGE_FILTER);
+        let added = failures().count() as u64;
         let samples = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
         let failed = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
-        let Some(last) = rejects.last() else { return Ok(()) };
+        let Some(last) = failures().next_back() else { return Ok(()) };
         let last = || format!("shard {}, key {}: {}", last.source_shard, last.key, last.message);
         let budget = self.budget;
         if budget.on_bad_sample == BadSample::Stop {

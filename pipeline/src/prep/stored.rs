@@ -1,0 +1,119 @@
+//! One source image to what is stored of it.
+//!
+//! In: the bytes of an image and the plan. Out: bytes to store, with sizes and encoding; none in
+//! the mode `reference`. Never: enlarges.
+
+use crate::config::ImageMode;
+use crate::error::SampleError;
+use crate::image::resize::shrunk_size;
+use crate::image::{
+    Crop, CropDecoder, DecodeOptions, Format, Header, Image, Orientation, Region, decode, jpeg,
+};
+use crate::metrics::PrepMetrics;
+use crate::prep::plan::PrepPlan;
+
+/// What is stored of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The bytes; empty where rows point into the source.
+    pub bytes: Vec<u8>,
+    /// Their encoding, or that of the source where rows point into it.
+    pub encoding: &'static str,
+    /// Upright width and height of what is stored.
+    pub size_px: (u32, u32),
+    /// Upright width and height of the source.
+    pub source_size_px: (u32, u32),
+}
+
+/// What the config says of decoding.
+pub fn decode_options(plan: &PrepPlan) -> DecodeOptions {
+    let config = &plan.config.image;
+    DecodeOptions {
+        pixels_max: config.pixels_max,
+        background: config.background,
+        allow_truncated: config.allow_truncated,
+    }
+}
+
+/// Decides and makes what is stored of the image in `source`.
+///
+/// # Errors
+///
+/// [`SampleError`] for an image that is not decoded, that the filter does not want, or whose bytes
+/// to store are too many.
+pub fn store(
+    plan: &PrepPlan,
+    metrics: &PrepMetrics,
+    source: &[u8],
+    decoder: &mut CropDecoder,
+) -> Result<Stored, SampleError> {
+    let options = decode_options(plan);
+    let header = Header::read(source, &options)?;
+    let source_size_px = header.upright_px();
+    plan.filter.check_size(source_size_px)?;
+    let as_it_is = |bytes: Vec<u8>| Stored {
+        bytes,
+        encoding: header.format.encoding(),
+        size_px: source_size_px,
+        source_size_px,
+    };
+    let config = &plan.config.image;
+    let stored = match config.mode {
+        ImageMode::Reference => as_it_is(Vec::new()),
+        ImageMode::Keep => {
+            if config.check {
+                metrics.decode.measure(|| decoder.check(source, &header, &options))?;
+            }
+            as_it_is(source.to_vec())
+        }
+        ImageMode::Resize => {
+            let size_px = shrunk_size(source_size_px.0, source_size_px.1, config.short_side_px);
+            let fits = size_px == source_size_px && header.format == Format::Jpeg;
+            if fits && config.keep_small_jpeg && header.orientation == Orientation::UPRIGHT {
+                if config.check {
+                    metrics.decode.measure(|| decoder.check(source, &header, &options))?;
+                }
+                as_it_is(source.to_vec())
+            } else {
+                let shrink = || shrink(plan, source, &header, size_px, decoder);
+                let image = metrics.decode.measure(shrink)?;
+                let encode = || jpeg::encode(&image, config.quality, plan.chroma);
+                let bytes = metrics.encode.measure(encode)?;
+                let encoding = Format::Jpeg.encoding();
+                Stored { bytes, encoding, size_px, source_size_px }
+            }
+        }
+    };
+    if stored.bytes.len() as u64 > config.bytes_max {
+        let limit = usize::try_from(config.bytes_max).unwrap_or(usize::MAX);
+        return Err(SampleError::ImageTooManyBytes { bytes: stored.bytes.len(), limit });
+    }
+    Ok(stored)
+}
+
+/// The upright image at `size_px`.
+fn shrink(
+    plan: &PrepPlan,
+    source: &[u8],
+    header: &Header,
+    size_px: (u32, u32),
+    decoder: &mut CropDecoder,
+) -> Result<Image, SampleError> {
+    let options = decode_options(plan);
+    let before = header.upright_px();
+    if size_px == before {
+        return decode(source, &options);
+    }
+    let crop = Crop {
+        region: Region::whole(before),
+        reaches_out: true,
+        filter: plan.config.image.filter,
+        output_px: size_px,
+        flipped: false,
+        may_scale: true,
+    };
+    let (width_px, height_px) = size_px;
+    let mut pixels = vec![0; width_px as usize * height_px as usize * 3];
+    decoder.decode(source, header, &options, &crop, &mut pixels)?;
+    Ok(Image { width_px, height_px, pixels })
+}
