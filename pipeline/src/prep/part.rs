@@ -4,6 +4,7 @@
 //! and its receipt as a value. A pure function: the same shard and config give the same bytes, in
 //! any thread, process or machine. Never: knows of other shards.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use catlip_schemas::version::FORMAT_VERSION;
@@ -12,6 +13,8 @@ use rayon::prelude::*;
 
 use super::columns::{ColumnWriter, RejectRow, Row, batch, rejects_batch};
 use super::plan::PrepPlan;
+use super::quarantine::Quarantine;
+use crate::config::BadSample;
 use crate::error::{PrepError, SampleError};
 use crate::image::resize::{Resizer, shrunk_size};
 use crate::image::{self, Format, Image, jpeg};
@@ -58,6 +61,19 @@ pub struct PartJob<'j> {
     pub metrics: &'j PrepMetrics,
     /// Budget and signals of the job.
     pub watch: &'j dyn PartWatch,
+    /// Only the samples at these offsets in the tar stream, or all.
+    pub only: Option<&'j HashSet<u64>>,
+}
+
+impl PartJob<'_> {
+    /// Whether the part is made of this sample.
+    fn wants(&self, sample: &Result<Sample<'_>, Reject>) -> bool {
+        let is_named = |only: &HashSet<u64>| match sample {
+            Ok(sample) => only.contains(&sample.offset()),
+            Err(_) => false,
+        };
+        self.only.is_none_or(is_named)
+    }
 }
 
 /// Identity of a shard: size and ends. Tells a changed file without reading it whole.
@@ -85,8 +101,9 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
     let is_plain = Compression::of(&bytes) == Compression::Plain;
     let mut reader = SampleReader::new(tar, job.plan.config.source.allow_missing_end);
     let mut files = PartFiles::create(job)?;
+    let quarantine = Quarantine::default();
     loop {
-        let samples = next_batch(&mut reader);
+        let samples = next_batch(job, &mut reader);
         if samples.is_empty() {
             break;
         }
@@ -95,6 +112,9 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
             .map_init(Resizer::default, |resizer, sample| {
                 let sample = sample.map_err(|r| reject_row(job, &r))?;
                 prepare(job, &sample, is_plain, resizer).map_err(|error| {
+                    if job.plan.config.budget.on_bad_sample == BadSample::Quarantine {
+                        quarantine.add(&sample);
+                    }
                     let (key, offset) = (sample.key.clone(), sample.offset());
                     reject_row(job, &Reject { key, offset, error })
                 })
@@ -102,6 +122,8 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
             .collect();
         files.take(job, rows)?;
     }
+    let quarantine_dir = Path::new(&job.plan.config.budget.quarantine_dir);
+    quarantine.write(quarantine_dir, job.part, job.plan.config_tag())?;
     let (counts, entries) = files.finish(job)?;
     Ok(Receipt {
         format_version: FORMAT_VERSION,
@@ -113,11 +135,17 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
     })
 }
 
-fn next_batch<'a>(reader: &mut SampleReader<'a>) -> Vec<Result<Sample<'a>, Reject>> {
+fn next_batch<'a>(
+    job: &PartJob<'_>,
+    reader: &mut SampleReader<'a>,
+) -> Vec<Result<Sample<'a>, Reject>> {
     let mut samples = Vec::with_capacity(BATCH_SAMPLES);
     let mut bytes = 0;
     while samples.len() < BATCH_SAMPLES && bytes < BATCH_BYTES {
         let Some(sample) = reader.next() else { break };
+        if !job.wants(&sample) {
+            continue;
+        }
         if let Ok(sample) = &sample {
             bytes += sample.files.iter().map(|f| f.data.len()).sum::<usize>();
         }
