@@ -475,3 +475,117 @@ fn a_table_is_joined_as_a_column_set() {
     // `run` knows the folders of added columns as the data set's own.
     assert!(place.prep("*.tar", "out", &[]).1.contains("nothing to do"));
 }
+
+#[test]
+fn inspect_counts_and_draws_a_page_that_needs_nothing_else() {
+    let place = Place::new();
+    let mut files = samples(0, 6, 40);
+    files[1].1 = b"a dog </figure><script>alert(1)</script>".to_vec();
+    files.push(("bad.txt".to_owned(), b"no image".to_vec()));
+    place.shard("a.tar", &files);
+    assert_eq!(place.prep("a.tar", "out", &["--set", "budget.failure_count=1"]).0, 0);
+    place.write("keys.txt", b"00005\n");
+    let (folder, keys) = (place.text("out"), place.text("keys.txt"));
+    assert_eq!(place.run(&["drop", &folder, "--keys", &keys]).0, 0);
+    let page = place.text("page.html");
+    let (code, text, err) = place.run(&["inspect", &folder, "--html", &page]);
+    assert_eq!(code, 0, "{err}");
+    for line in [
+        "snapshot 2: 5 rows in 1 parts, 5 captions, 7 samples seen, 1 rejected",
+        "       1            6 rows, 0 dropped: run",
+        "       2            5 rows, 1 dropped: drop: 1 rows",
+        "    n02084071 dog ",
+        "    image-missing ",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line}: {text}");
+    }
+    assert!(text.contains("short side 40 px on average"), "{text}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert_eq!(page.matches("src=\"data:image/jpeg;base64,/9j/").count(), 5);
+    assert!(page.contains("&lt;script&gt;") && !page.contains("<script"));
+    assert!(!page.contains("http") && !page.contains("<link") && !page.contains("url("));
+    let (_, text, _) = place.run(&["inspect", &folder, "--snapshot", "1"]);
+    assert!(text.starts_with("snapshot 1: 6 rows"), "{text}");
+}
+
+#[test]
+fn the_metrics_file_holds_the_counters_of_the_job() {
+    let place = Place::new();
+    place.shard("a.tar", &samples(0, 5, 40));
+    let file = place.text("metrics.prom");
+    assert_eq!(place.prep("a.tar", "out", &["--metrics-file", &file]).0, 0);
+    let text = std::fs::read_to_string(file).unwrap();
+    for line in ["catlip_prep_samples_total 5", "catlip_prep_parts_total 1"] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn rejected_samples_are_tried_again_and_appended() {
+    let place = Place::new();
+    let mut files = samples(0, 6, 40);
+    files[2].1.truncate(30); // 00001.jpg, which no setting mends
+    files.extend(samples(6, 1, 90)); // above the limit of the first run
+    place.shard("a.tar", &files);
+    place.shard("b.tar", &samples(7, 3, 40));
+    let low = ["--set", "image.pixels_max=4000"];
+    let (code, text, err) = place.prep("*.tar", "out", &low);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("8 rows from 10 samples"), "{text}");
+    let before = kept(&place.path("out"));
+    let retry = |more: &[&str]| {
+        let (input, output) = (place.text("*.tar"), place.text("out"));
+        place.run(&[&["retry", "--input", &input, "--output", &output][..], more].concat())
+    };
+    let (code, text, err) = retry(&low);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("snapshot 1, 0 of 2 rejected samples are rows now"), "{text}");
+    let (code, text, err) = retry(&["--set", "image.pixels_max=100000"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("snapshot 2, 1 of 2 rejected samples are rows now"), "{text}");
+    assert!(text.contains("still rejected: 1 × image-"), "{text}");
+    nothing_was_rewritten(&before, &place.path("out"));
+    let data = DataSet::open(&place.path("out")).unwrap();
+    let totals = &data.manifest.totals;
+    assert_eq!((totals.samples, totals.rows, totals.num_rejects()), (10, 9, 1));
+    assert_eq!(data.read_keys(data.parts.last().unwrap()).unwrap(), ["00006"]);
+    let (_, text, _) = retry(&["--set", "image.pixels_max=100000"]);
+    assert!(text.contains("snapshot 2, 0 of 1 rejected"), "{text}");
+    let (code, text, err) = place.run(&["verify", &place.text("out")]);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("snapshot 2: 9 rows"), "{text}");
+    // `run` goes on with the list as if nothing had been retried.
+    assert!(place.prep("*.tar", "out", &low).1.contains("nothing to do"));
+    let (code, _, err) = retry(&["--set", "image.rows_per_group=7"]);
+    assert!(code == 6 && err.contains("image.rows_per_group: 7, was 256"), "{err}");
+    // A shard that is redone takes its retried samples with it.
+    files.remove(2);
+    files.remove(2);
+    place.shard("a.tar", &files);
+    let redo = [&low[..], &["--set", "runtime.redo_changed=true"]].concat();
+    assert_eq!(place.prep("*.tar", "out", &redo).0, 0);
+    assert_eq!(DataSet::open(&place.path("out")).unwrap().live_rows(), 8);
+}
+
+#[test]
+fn quarantined_samples_are_a_shard_of_their_own() {
+    let place = Place::new();
+    let mut files = samples(0, 4, 40);
+    files[3].1 = b"caf\xe9".to_vec();
+    place.shard("a.tar", &files);
+    let folder = format!("budget.quarantine_dir={}", place.text("bad"));
+    let settings = ["--set", "budget.on_bad_sample=quarantine", "--set", &folder];
+    let (code, text, err) = place.prep("a.tar", "out", &settings);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("3 rows from 4 samples"), "{text}");
+    assert_eq!(place.prep("a.tar", "plain", &[]).0, 0);
+    assert!(files_of(&place.path("out")) == files_of(&place.path("plain")), "no byte is another");
+    let bad = files_of(&place.path("bad"));
+    assert!(bad.len() == 1 && bad[0].0.starts_with("part-000000-"), "{:?}", bad[0].0);
+    assert!(bad[0].1.windows(files[2].1.len()).any(|bytes| bytes == files[2].1), "its image");
+    let (code, text, err) = place.prep("bad/*.tar", "again", &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("0 rows from 1 samples") && text.contains("caption-not-utf8"), "{text}");
+    let (code, _, err) = place.prep("a.tar", "new", &settings[..2]);
+    assert!(code == 3 && err.contains("budget.quarantine_dir"), "{err}");
+}

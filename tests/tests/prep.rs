@@ -226,7 +226,20 @@ fn help_and_version_are_short() {
     assert!(out.starts_with("catlip-prep 0.1.0, JPEG with"), "{out}");
     let (code, out, _) = told(&run("catlip-prep", &["--help"]));
     assert_eq!(code, 0);
-    for command in ["run", "commit", "labels", "vocab", "demo-data", "verify", "config"] {
+    for command in [
+        "run",
+        "commit",
+        "retry",
+        "relabel",
+        "add-column",
+        "drop",
+        "labels",
+        "vocab",
+        "demo-data",
+        "verify",
+        "inspect",
+        "config",
+    ] {
         assert!(out.contains(&format!("\n  {command}")), "{out}");
     }
 }

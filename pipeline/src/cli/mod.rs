@@ -4,6 +4,7 @@
 //! standard output, progress and errors to standard error.
 
 mod change;
+mod inspect;
 mod labels;
 mod progress;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::RunArgs),
     /// Join what `run --jobs` made into a snapshot.
     Commit(run::CommitArgs),
+    /// Try rejected samples again and append those that are rows now.
+    Retry(run::RetryArgs),
     /// Label the captions of a data set by another rule, beside the labels that it has.
     Relabel(change::RelabelArgs),
     /// Join a table of scores, recaptions or the like as a column set.
@@ -51,6 +54,8 @@ enum Command {
     DemoData(DemoDataArgs),
     /// Read a data set again and compare it with its manifest.
     Verify(VerifyArgs),
+    /// Count what a data set holds: snapshots, labels, sizes; --html draws a page of samples.
+    Inspect(inspect::InspectArgs),
     /// Print prep.default.toml: every setting, its default, unit, range and meaning.
     Config,
 }
@@ -139,6 +144,7 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Commit(args)) => run::commit(&args),
+        Some(Command::Retry(args)) => run::run_retry(&args),
         Some(Command::Relabel(args)) => change::run_relabel(&args),
         Some(Command::AddColumn(args)) => change::run_add_column(&args),
         Some(Command::Drop(args)) => change::run_drop(&args),
@@ -148,6 +154,7 @@ pub fn main() -> ExitCode {
         Some(Command::Vocab(args)) => make_vocab(&args),
         Some(Command::DemoData(args)) => demo_data(&args),
         Some(Command::Verify(args)) => verify_folder(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Config) => {
             print!("{}", crate::config::DEFAULT_TOML);
             Ok(())

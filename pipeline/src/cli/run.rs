@@ -10,6 +10,7 @@ use crate::config::PrepConfig;
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::prep::dry_run::dry_run;
+use crate::prep::retry::retry;
 use crate::prep::run::{Share, commit_shares, run_share};
 use crate::prep::{self, PrepPlan};
 use crate::source::ShardList;
@@ -46,6 +47,26 @@ pub struct RunArgs {
     /// No progress, only errors.
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// Arguments of `retry`.
+#[derive(clap::Args)]
+pub struct RetryArgs {
+    /// The shards of the data set, as `run` was told.
+    #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
+    input: Vec<String>,
+    /// Folder of the data set.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Only the samples of these ledgers, files below rejects/; all of them if it is left out.
+    #[arg(long, num_args = 0.., value_name = "FILE")]
+    ledger: Vec<PathBuf>,
+    /// TOML that says what differs from the defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, such as a limit that is higher now.
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
 }
 
 /// Arguments of `commit`.
@@ -128,6 +149,19 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
         eprint!("{}", show::stage_table(&metrics, plan.threads(), secs));
     }
     print!("{text}");
+    Ok(())
+}
+
+/// Tries rejected samples again.
+pub fn run_retry(args: &RetryArgs) -> Result<(), PrepError> {
+    let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
+    let root = Some(config.source.root.clone()).filter(|root| !root.is_empty()).map(PathBuf::from);
+    let shards = ShardList::expand(&args.input, root.as_deref())?;
+    let plan = PrepPlan::new(config)?;
+    let stop = stop_flag(&args.output)?;
+    let metrics = PrepMetrics::default();
+    let summary = retry(&shards, &args.output, &args.ledger, &plan, &metrics, &stop)?;
+    print!("{}", show::retry_text(&summary, &args.output));
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::metrics::PrepMetrics;
 use crate::prep::add_set::SetSummary;
 use crate::prep::dry_run::DryRun;
+use crate::prep::retry::RetrySummary;
 use crate::prep::run::{PrepSummary, Share};
 
 /// An error with its causes and the hint: `error: …`, `  caused by: …`, `hint: …`.
@@ -62,6 +63,29 @@ pub fn set_text(summary: &SetSummary, folder: &Path) -> String {
         summary.parts_with,
         summary.parts
     );
+    text
+}
+
+/// What became of samples that were tried again, for standard output.
+pub fn retry_text(summary: &RetrySummary, output: &Path) -> String {
+    let mut text = format!(
+        "{}: snapshot {}, {} of {} rejected samples are rows now\n",
+        output.display(),
+        summary.snapshot,
+        summary.recovered,
+        summary.tried
+    );
+    for (reason, count) in &summary.rejects {
+        let _ = writeln!(text, "    still rejected: {count} × {reason}");
+    }
+    if summary.final_rejects > 0 {
+        let _ = writeln!(
+            text,
+            "    {} were lost to damaged shards or repeated keys: replace the shard, then run with \
+             --set runtime.redo_changed=true",
+            summary.final_rejects
+        );
+    }
     text
 }
 

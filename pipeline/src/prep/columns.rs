@@ -24,7 +24,7 @@ use parquet::file::properties::{
 };
 use sha2::{Digest, Sha256};
 
-use super::commit::TempFile;
+use super::commit::{Handle, TempFile};
 use crate::error::PrepError;
 use crate::source::captions::Caption;
 
@@ -83,7 +83,7 @@ pub struct RejectRow {
 /// One Parquet file that is being written.
 pub struct ColumnWriter {
     set: String,
-    writer: ArrowWriter<File>,
+    writer: ArrowWriter<Handle>,
     temp: TempFile,
     path: std::path::PathBuf,
     file: String,

@@ -8,6 +8,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(test)]
+use super::crash::may_die;
+
+/// A place where the tests let a job die; elsewhere it is nothing.
+#[cfg(not(test))]
+#[inline]
+fn may_die(_step: &'static str, _path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// Ends the names of files that are being written.
 pub const TEMP_SUFFIX: &str = ".tmp";
 
@@ -27,6 +37,7 @@ impl TempFile {
     pub fn create(path: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let folder = path.parent().unwrap_or(Path::new("."));
+        may_die("create", path)?;
         fs::create_dir_all(folder)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // The process id and a counter keep two jobs on one output apart.
@@ -46,8 +57,10 @@ impl TempFile {
     /// # Errors
     ///
     /// What the system says.
-    pub fn handle(&self) -> io::Result<File> {
-        self.file.as_ref().map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), File::try_clone)
+    pub fn handle(&self) -> io::Result<Handle> {
+        let closed = || Err(io::ErrorKind::BrokenPipe.into());
+        let file = self.file.as_ref().map_or_else(closed, File::try_clone)?;
+        Ok(Handle { file, path: self.path.clone() })
     }
 
     /// Makes the bytes durable, then the name: a second file of that name is replaced.
@@ -57,6 +70,7 @@ impl TempFile {
     /// What the system says.
     pub fn persist(mut self) -> io::Result<()> {
         self.sync()?;
+        may_die("rename", &self.path)?;
         fs::rename(&self.temp, &self.path)?;
         sync_folder(&self.path)
     }
@@ -69,7 +83,9 @@ impl TempFile {
     pub fn persist_new(mut self) -> io::Result<()> {
         self.sync()?;
         // A link fails where the name exists; rename would replace it.
+        may_die("link", &self.path)?;
         fs::hard_link(&self.temp, &self.path)?;
+        may_die("remove", &self.path)?;
         fs::remove_file(&self.temp)?;
         sync_folder(&self.path)
     }
@@ -81,18 +97,22 @@ impl TempFile {
     ///
     /// [`io::ErrorKind::AlreadyExists`] if the name is taken.
     pub fn link_as(&self, path: &Path) -> io::Result<()> {
+        may_die("sync", path)?;
         File::open(&self.temp)?.sync_all()?;
+        may_die("link", path)?;
         fs::hard_link(&self.temp, path)?;
         sync_folder(path)
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        may_die("sync", &self.path)?;
         self.file.take().map_or(Ok(()), |file| file.sync_all())
     }
 }
 
 impl Write for TempFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        may_die("write", &self.path)?;
         self.file.as_mut().map_or_else(|| Err(io::ErrorKind::BrokenPipe.into()), |f| f.write(bytes))
     }
 
@@ -103,13 +123,33 @@ impl Write for TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // After a rename nothing is there to remove.
-        let _ = fs::remove_file(&self.temp);
+        // After a rename nothing is there to remove; a job that died removes nothing.
+        if may_die("remove", &self.path).is_ok() {
+            let _ = fs::remove_file(&self.temp);
+        }
+    }
+}
+
+/// A second handle on a [`TempFile`].
+pub struct Handle {
+    file: File,
+    path: PathBuf,
+}
+
+impl Write for Handle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        may_die("write", &self.path)?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
 /// A rename is durable once its folder is.
 fn sync_folder(path: &Path) -> io::Result<()> {
+    may_die("sync folder", path)?;
     match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(folder) => File::open(folder)?.sync_all(),

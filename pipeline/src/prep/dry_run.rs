@@ -121,6 +121,7 @@ fn try_shard(listed: &Listed<'_>, plan: &PrepPlan, scratch: &Path) -> Result<Tri
         shard: listed.shard,
         metrics: &metrics,
         watch: &watch,
+        only: None,
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(plan.threads())

@@ -116,11 +116,15 @@ impl RunCommit<'_> {
     /// Parts of shards of the list that have a newer part now.
     fn replaced(&self, parts: &[Part]) -> BTreeSet<PartName> {
         let wanted: BTreeSet<PartName> = self.wanted.iter().copied().collect();
+        let there: BTreeSet<PartName> = parts.iter().map(|part| part.name).collect();
         let has_newer = |part: &&Part| {
-            let is_whole =
-                self.numbers.source(part.name).is_none_or(|s| s.samples == SourceUse::Whole);
+            let source = self.numbers.source(part.name);
             let mut all = self.numbers.parts_of(&part.source.shard);
-            is_whole && !wanted.contains(&part.name) && all.any(|newer| wanted.contains(&newer))
+            match source.is_none_or(|source| source.samples == SourceUse::Whole) {
+                true => !wanted.contains(&part.name) && all.any(|newer| wanted.contains(&newer)),
+                // Samples that were tried again go with the part that they were missing in.
+                false => all.any(|newer| wanted.contains(&newer) && !there.contains(&newer)),
+            }
         };
         parts.iter().filter(has_newer).map(|part| part.name).collect()
     }

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod commit;
 pub mod columns;
 pub mod stored;
+pub mod quarantine;
 pub mod part;
 pub mod parts_table;
 pub mod tombstones;
@@ -27,9 +28,13 @@ pub mod relabel;
 pub mod table;
 pub mod add_column;
 pub mod drop_rows;
+pub mod retry;
 pub mod verify;
 pub mod vocab;
+pub mod inspect;
 pub mod error;
+#[cfg(test)]
+mod crash;
 
 pub use plan::PrepPlan;
 pub use run::run;

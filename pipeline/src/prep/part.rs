@@ -14,9 +14,10 @@ use rayon::prelude::*;
 use super::columns::{ColumnWriter, RejectRow, Row, batch, rejects_batch};
 use super::filter;
 use super::plan::PrepPlan;
+use super::quarantine::Quarantine;
 use super::stored::{Stored, store};
-use crate::config::{Duplicates, ImageMode};
-use crate::error::{PrepError, SampleError};
+use crate::config::{BadSample, Duplicates, ImageMode};
+use crate::error::{PrepError, STAGE_FILTER, SampleError};
 use crate::image::CropDecoder;
 use crate::metrics::PrepMetrics;
 use crate::source::bytes::{Compression, TarBytes};
@@ -61,6 +62,19 @@ pub struct PartJob<'j> {
     pub metrics: &'j PrepMetrics,
     /// Budget and signals of the job.
     pub watch: &'j dyn PartWatch,
+    /// Only the samples at these offsets in the tar stream, or all.
+    pub only: Option<&'j HashSet<u64>>,
+}
+
+impl PartJob<'_> {
+    /// Whether the part is made of this sample.
+    fn wants(&self, sample: &Result<Sample<'_>, Reject>) -> bool {
+        let is_named = |only: &HashSet<u64>| match sample {
+            Ok(sample) => only.contains(&sample.offset()),
+            Err(_) => false,
+        };
+        self.only.is_none_or(is_named)
+    }
 }
 
 /// Identity of a shard: size and ends. Tells a changed file without reading it whole.
@@ -91,8 +105,10 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
     }
     let mut reader = SampleReader::new(tar, job.plan.config.source.allow_missing_end);
     let mut files = PartFiles::create(job)?;
+    let quarantine = Quarantine::default();
+    let on_bad_sample = job.plan.config.budget.on_bad_sample;
     loop {
-        let samples = next_batch(&mut reader);
+        let samples = next_batch(job, &mut reader);
         if samples.is_empty() {
             break;
         }
@@ -101,6 +117,10 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
             .map_init(CropDecoder::default, |decoder, sample| {
                 let sample = sample.map_err(|r| reject_row(job, &r))?;
                 prepare(job, &sample, is_plain, decoder).map_err(|error| {
+                    let is_failure = error.stage() != STAGE_FILTER;
+                    if is_failure && on_bad_sample == BadSample::Quarantine {
+                        quarantine.add(&sample);
+                    }
                     let (key, offset) = (sample.key.clone(), sample.offset());
                     reject_row(job, &Reject { key, offset, error })
                 })
@@ -108,6 +128,8 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
             .collect();
         files.take(job, rows)?;
     }
+    let quarantine_dir = Path::new(&job.plan.config.budget.quarantine_dir);
+    quarantine.write(quarantine_dir, job.part, job.plan.config_tag())?;
     let (counts, entries) = files.finish(job)?;
     Ok(Receipt {
         format_version: FORMAT_VERSION,
@@ -119,11 +141,17 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
     })
 }
 
-fn next_batch<'a>(reader: &mut SampleReader<'a>) -> Vec<Result<Sample<'a>, Reject>> {
+fn next_batch<'a>(
+    job: &PartJob<'_>,
+    reader: &mut SampleReader<'a>,
+) -> Vec<Result<Sample<'a>, Reject>> {
     let mut samples = Vec::with_capacity(BATCH_SAMPLES);
     let mut bytes = 0;
     while samples.len() < BATCH_SAMPLES && bytes < BATCH_BYTES {
         let Some(sample) = reader.next() else { break };
+        if !job.wants(&sample) {
+            continue;
+        }
         if let Ok(sample) = &sample {
             bytes += sample.files.iter().map(|f| f.data.len()).sum::<usize>();
         }

@@ -230,8 +230,9 @@ pub fn make_parts(
     let work = || {
         while !watch.ends() {
             let index = next.fetch_add(1, Ordering::Relaxed) as usize;
-            let Some(&&Listed { part, shard, .. }) = todo.get(index) else { return };
-            let job = PartJob { plan, output, part, shard, metrics, watch: &watch };
+            let Some(listed) = todo.get(index) else { return };
+            let (part, shard, only) = (listed.part, listed.shard, listed.only.as_deref());
+            let job = PartJob { plan, output, part, shard, metrics, watch: &watch, only };
             let done = pool
                 .install(|| make_part(&job))
                 .and_then(|r| write_receipt(output, plan.config_tag(), part, &r));

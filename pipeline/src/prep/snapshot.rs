@@ -293,19 +293,39 @@ impl DataSet {
     ) -> Result<(), PrepError> {
         let entry = self.named_file(part, set)?;
         let path = self.folder.join(&entry.file);
+        let mut rows = 0;
+        self.read_head(part, set, column, usize::MAX, |column| {
+            rows += column.len() as u64;
+            take(column);
+        })?;
+        check(&path, "number of rows", rows, entry.rows)
+    }
+
+    /// The same for the first rows of a part only.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataSet::read_column`], but for the number of rows.
+    pub fn read_head(
+        &self,
+        part: &Part,
+        set: &str,
+        column: &str,
+        num_rows: usize,
+        mut take: impl FnMut(&ArrayRef),
+    ) -> Result<(), PrepError> {
+        let path = self.folder.join(&self.named_file(part, set)?.file);
         let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", &path, e);
         let file = File::open(&path).map_err(|e| PrepError::io("read", &path, e))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
         let mask = parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), [column]);
-        let builder = builder.with_projection(mask).with_batch_size(ROWS_AT_ONCE);
-        let reader = builder.build().map_err(|e| wrong(&e))?;
-        let mut rows = 0;
+        let builder =
+            builder.with_projection(mask).with_batch_size(num_rows.clamp(1, ROWS_AT_ONCE));
+        let reader = builder.with_limit(num_rows).build().map_err(|e| wrong(&e))?;
         for batch in reader {
-            let batch = batch.map_err(|e| wrong(&e.into()))?;
-            rows += batch.num_rows() as u64;
-            take(batch.column(0));
+            take(batch.map_err(|e| wrong(&e.into()))?.column(0));
         }
-        check(&path, "number of rows", rows, entry.rows)
+        Ok(())
     }
 }
 

@@ -3,8 +3,9 @@
 //! In: the shard list, the plan, the output folder. Out: a part for each shard, or why the folder
 //! is not to be touched. Never: makes a part.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use catlip_schemas::columns::{ADDED_PREFIX, receipt_file};
 use catlip_schemas::version::FORMAT_VERSION;
@@ -48,6 +49,8 @@ pub struct Listed<'s> {
     pub shard: &'s ShardUrl,
     /// Whether the part is whole, committed or not.
     pub is_made: bool,
+    /// Only the samples at these offsets, where rejected ones are tried again.
+    pub only: Option<Arc<HashSet<u64>>>,
 }
 
 /// The list of a job with its part numbers.
@@ -381,12 +384,12 @@ impl<'k> Known<'k> {
                 if let Some(then) = self.source(part)?
                     && self.now.get(shard.name.as_str()) == Some(&then)
                 {
-                    chosen = Some(Listed { part, shard, is_made: true });
+                    chosen = Some(Listed { part, shard, is_made: true, only: None });
                     break;
                 }
             }
             let newest = || numbers.parts_of(&shard.name).next();
-            let unmade = || newest().map(|part| Listed { part, shard, is_made: false });
+            let unmade = || newest().map(|part| Listed { part, shard, is_made: false, only: None });
             listed.extend(chosen.or_else(unmade));
         }
         Ok(listed)

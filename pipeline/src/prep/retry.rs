@@ -1,0 +1,299 @@
+//! Rejected samples, tried again.
+//!
+//! In: a data set, its shards, and settings that may have changed (a limit was raised, a format is
+//! read now). Out: a part for each shard of whose rejected samples some are rows now, appended as a
+//! new snapshot. Never: tries what damage of the shard or a repeated key cost: that needs another
+//! shard, and `run` with `runtime.redo_changed`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use catlip_schemas::columns::receipt_file;
+use catlip_schemas::{ColumnSet, Counts, NumberedSource, PartName, Receipt, SampleId, SourceUse};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::change::{Draft, commit};
+use super::error::ChangeError;
+use super::numbers::Numbers;
+use super::plan::PrepPlan;
+use super::run::make_parts;
+use super::snapshot::{DataSet, Part};
+use super::work::{Listed, read_receipt, receipt_names, source_now};
+use crate::error::PrepError;
+use crate::metrics::PrepMetrics;
+use crate::source::{ShardList, ShardUrl};
+
+/// Reasons that another try of the same shard cannot mend.
+const FINAL_REASONS: [&str; 4] = ["shard-cut", "shard-damaged", "key-repeats", "member-repeats"];
+
+/// A rejected sample: its shard and its offset there.
+type At = (String, i64);
+
+/// What a retry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetrySummary {
+    /// Number of the snapshot.
+    pub snapshot: u64,
+    /// Samples that were tried.
+    pub tried: u64,
+    /// Of these, those that are rows now.
+    pub recovered: u64,
+    /// Entries of the ledger that a retry cannot mend.
+    pub final_rejects: u64,
+    /// Why the others are still rejected.
+    pub rejects: BTreeMap<String, u64>,
+}
+
+/// Tries the rejected samples of the newest snapshot again; `ledgers` names Parquet files of them
+/// where only some are meant.
+///
+/// # Errors
+///
+/// [`ChangeError::ConfigChanged`] for another rule or size of row groups,
+/// [`ChangeError::SourcesChanged`], [`ChangeError::ShardsNotNamed`]; those of a run.
+pub fn retry(
+    shards: &ShardList,
+    output: &Path,
+    ledgers: &[PathBuf],
+    plan: &PrepPlan,
+    metrics: &PrepMetrics,
+    stop: &AtomicBool,
+) -> Result<RetrySummary, PrepError> {
+    let data = DataSet::open(output)?;
+    check_plan(&data, plan)?;
+    let mut numbers = Numbers::load(output, Some(&data))?;
+    let (open, final_rejects) = open_rejects(&data, &numbers, ledgers)?;
+    let mut by_shard: BTreeMap<&str, HashSet<u64>> = BTreeMap::new();
+    for (shard, offset) in open.keys() {
+        by_shard.entry(shard).or_default().insert(u64::try_from(*offset).unwrap_or(0));
+    }
+    let found = find_shards(&data, shards, &by_shard)?;
+    let parts = give_numbers(output, &data, &mut numbers, found.keys().copied().collect())?;
+    let present = receipt_names(output)?;
+    let listed: Vec<Listed<'_>> = found
+        .into_iter()
+        .map(|(name, shard)| {
+            let part = parts[name];
+            let file = receipt_file(part, plan.config_tag());
+            let is_made = present.contains(file.trim_start_matches("receipts/"));
+            let only = by_shard.get(name).cloned().map(Arc::new);
+            Listed { part, shard, is_made, only }
+        })
+        .collect();
+    let todo: Vec<&Listed<'_>> = listed.iter().filter(|listed| !listed.is_made).collect();
+    make_parts(&todo, output, plan, metrics, stop)?;
+    if stop.load(Ordering::Relaxed) {
+        let parts = listed.len() as u64;
+        return Err(PrepError::Interrupted { done: metrics.parts.get(), parts });
+    }
+    let receipts = listed
+        .iter()
+        .map(|l| read_receipt(&output.join(receipt_file(l.part, plan.config_tag()))))
+        .collect::<Result<Vec<Receipt>, _>>()?;
+    let mut sum = Counts::default();
+    receipts.iter().for_each(|receipt| sum.merge(&receipt.counts));
+    let manifest = commit_retried(output, &data, &receipts, &open)?;
+    Ok(RetrySummary {
+        snapshot: manifest,
+        tried: sum.samples,
+        recovered: sum.rows,
+        final_rejects,
+        rejects: sum.rejects,
+    })
+}
+
+/// Rows of one data set share their labels and the size of row groups.
+fn check_plan(data: &DataSet, plan: &PrepPlan) -> Result<(), PrepError> {
+    let then = data.manifest.column_sets.iter();
+    let names: BTreeSet<&str> = then.clone().map(|entry| entry.name.as_str()).collect();
+    let rows_then = then.clone().find_map(|entry| entry.rows_per_group);
+    let mut keys = Vec::new();
+    for set in plan.column_set_entries() {
+        if !names.contains(set.name.as_str()) {
+            keys.push(format!("the column set {}, which the data set lacks", set.name));
+        }
+        if set.rows_per_group.is_some() && set.rows_per_group != rows_then {
+            let number = |rows: Option<u32>| rows.map_or("none".to_owned(), |n| n.to_string());
+            let (now, then) = (number(set.rows_per_group), number(rows_then));
+            keys.push(format!("image.rows_per_group: {now}, was {then}"));
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    Err(ChangeError::ConfigChanged {
+        path: data.folder.clone(),
+        was: "was",
+        found: plan.config_tag().to_owned(),
+        expected: data.manifest.config_hash[..8].to_owned(),
+        keys,
+    }
+    .into())
+}
+
+/// The entries of the ledger that stand, with their reasons, and how many a retry cannot mend.
+fn open_rejects(
+    data: &DataSet,
+    numbers: &Numbers,
+    ledgers: &[PathBuf],
+) -> Result<(HashMap<At, String>, u64), PrepError> {
+    let mut open: HashMap<At, (String, SampleId)> = HashMap::new();
+    let mut recovered = HashSet::new();
+    // A part of a higher number has the later word.
+    for part in &data.parts {
+        if let Some(file) = part.files.get("rejects") {
+            for reject in read_ledger(&data.folder.join(&file.file))? {
+                let id = SampleId::new(&reject.shard, reject.key.as_bytes());
+                open.insert((reject.shard, reject.offset), (reject.reason, id));
+            }
+        }
+        let is_retried = numbers.source(part.name).is_some_and(|s| s.samples != SourceUse::Whole);
+        if is_retried {
+            recovered.extend(data.read_sample_ids(part)?);
+        }
+    }
+    open.retain(|_, (_, id)| !recovered.contains(id));
+    if !ledgers.is_empty() {
+        let mut wanted = HashSet::new();
+        for path in ledgers {
+            wanted.extend(read_ledger(path)?.into_iter().map(|r| (r.shard, r.offset)));
+        }
+        open.retain(|at, _| wanted.contains(at));
+    }
+    let before = open.len();
+    open.retain(|_, (reason, _)| !FINAL_REASONS.contains(&reason.as_str()));
+    let final_rejects = (before - open.len()) as u64;
+    Ok((open.into_iter().map(|(at, (reason, _))| (at, reason)).collect(), final_rejects))
+}
+
+struct Reject {
+    key: String,
+    shard: String,
+    offset: i64,
+    reason: String,
+}
+
+fn read_ledger(path: &Path) -> Result<Vec<Reject>, PrepError> {
+    let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
+    let file = std::fs::File::open(path).map_err(|e| PrepError::io("read", path, e))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
+    if builder.schema().fields() != ColumnSet::Rejects.schema().fields() {
+        return Err(PrepError::Damaged {
+            path: path.into(),
+            what: "schema".to_owned(),
+            found: builder.schema().to_string(),
+            expected: ColumnSet::Rejects.schema().to_string(),
+        });
+    }
+    let mut all = Vec::new();
+    for batch in builder.build().map_err(|e| wrong(&e))? {
+        let batch = batch.map_err(|e| wrong(&e.into()))?;
+        let text = |c: usize, row: usize| batch.column(c).as_string::<i32>().value(row).to_owned();
+        let offsets = batch.column(2).as_primitive::<Int64Type>();
+        all.extend((0..batch.num_rows()).map(|row| Reject {
+            key: text(0, row),
+            shard: text(1, row),
+            offset: offsets.value(row),
+            reason: text(4, row),
+        }));
+    }
+    Ok(all)
+}
+
+/// The shards of the rejected samples, which must be what they were.
+fn find_shards<'s, 'n>(
+    data: &DataSet,
+    shards: &'s ShardList,
+    wanted: &BTreeMap<&'n str, HashSet<u64>>,
+) -> Result<BTreeMap<&'n str, &'s ShardUrl>, PrepError> {
+    let mut found = BTreeMap::new();
+    let (mut absent, mut changed) = (Vec::new(), Vec::new());
+    for &name in wanted.keys() {
+        let Some(shard) = shards.0.iter().find(|shard| shard.name == name) else {
+            absent.push(name.to_owned());
+            continue;
+        };
+        let now = source_now(shard)?;
+        // The newest part of the shard is the one whose ledger counts.
+        let part = data.parts.iter().rev().find(|part| part.source.shard == name);
+        if let Some(part) = part.filter(|part| part.source != now) {
+            changed.push(format!(
+                "{name} (part {}): {} bytes, was {}",
+                part.name, now.bytes, part.source.bytes
+            ));
+        }
+        found.insert(name, shard);
+    }
+    if !absent.is_empty() {
+        return Err(ChangeError::ShardsNotNamed { shards: absent }.into());
+    }
+    if !changed.is_empty() {
+        return Err(ChangeError::SourcesChanged { shards: changed }.into());
+    }
+    Ok(found)
+}
+
+/// The numbers of the retried parts; those that a retry which ended early gave are used.
+fn give_numbers<'n>(
+    output: &Path,
+    data: &DataSet,
+    numbers: &mut Numbers,
+    shards: Vec<&'n str>,
+) -> Result<HashMap<&'n str, PartName>, PrepError> {
+    let samples = SourceUse::RejectsOf(data.manifest.snapshot);
+    loop {
+        let given: HashMap<String, PartName> = numbers
+            .all()
+            .filter(|(_, source)| source.samples == samples)
+            .map(|(part, source)| (source.shard.clone(), part))
+            .collect();
+        let new: Vec<NumberedSource> = shards
+            .iter()
+            .filter(|name| !given.contains_key(**name))
+            .map(|name| NumberedSource { shard: (*name).to_owned(), samples: samples.clone() })
+            .collect();
+        if new.is_empty() {
+            return Ok(shards.iter().map(|&name| (name, given[name])).collect());
+        }
+        numbers.give(new);
+        if !numbers.keep(output)? {
+            *numbers = Numbers::load(output, Some(data))?;
+        }
+    }
+}
+
+/// Appends the parts that have rows; what they recovered leaves the totals of the ledger.
+fn commit_retried(
+    output: &Path,
+    data: &DataSet,
+    receipts: &[Receipt],
+    open: &HashMap<At, String>,
+) -> Result<u64, PrepError> {
+    let mut tried: HashMap<&str, BTreeMap<String, u64>> = HashMap::new();
+    for ((shard, _), reason) in open {
+        *tried.entry(shard).or_default().entry(reason.clone()).or_default() += 1;
+    }
+    let manifest = commit(output, |old| {
+        let mut draft = Draft::of(old.unwrap_or(data));
+        let mut rows = 0;
+        for receipt in receipts.iter().filter(|receipt| receipt.counts.rows > 0) {
+            let part = Part::from_receipt(receipt)
+                .map_err(|source| PrepError::Schema { path: output.into(), source })?;
+            if draft.parts.iter().any(|known| known.name == part.name) {
+                continue;
+            }
+            let before = tried.get(receipt.source.shard.as_str()).cloned().unwrap_or_default();
+            draft.totals.subtract(&Counts { rejects: before, ..Counts::default() });
+            draft.totals.merge(&Counts { samples: 0, ..receipt.counts.clone() });
+            draft.parts.push(part);
+            rows += receipt.counts.rows;
+        }
+        draft.change = format!("retry: {rows} rows of rejected samples");
+        Ok(draft)
+    })?;
+    Ok(manifest.snapshot)
+}
