@@ -10,7 +10,7 @@ use catlip_schemas::SchemaError;
 use crate::caption::UnknownRule;
 use crate::config::ConfigError;
 use crate::demo::DemoError;
-use crate::source::SourceError;
+use crate::source::{SourceError, StoreError};
 
 /// Exit codes of `catlip-prep` and `catlip-train`.
 pub mod exit {
@@ -216,6 +216,9 @@ pub enum PrepError {
     /// The input as a whole is wrong.
     #[error("the input cannot be read")]
     Source(#[from] SourceError),
+    /// A shard or the output cannot be reached where it lies.
+    #[error("a store failed")]
+    Store(#[source] StoreError),
     /// No rule of that name.
     #[error("{0}")]
     Rule(#[from] UnknownRule),
@@ -353,6 +356,15 @@ fn list_of(lines: &[String]) -> String {
     text
 }
 
+impl From<StoreError> for PrepError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Local { verb, path, source } => Self::io(verb, &path, source),
+            other => Self::Store(other),
+        }
+    }
+}
+
 impl PrepError {
     /// An input or output error at `path`; a full disk is told apart.
     pub fn io(verb: &'static str, path: &Path, source: std::io::Error) -> Self {
@@ -381,7 +393,15 @@ impl PrepError {
             Self::Config(_) | Self::Rule(_) => exit::CONFIG,
             Self::Source(_) | Self::SourceChanged { .. } | Self::Line { .. } => exit::INPUT,
             Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
-            Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
+            Self::Store(
+                StoreError::NotFound { .. }
+                | StoreError::Denied { .. }
+                | StoreError::Url { .. }
+                | StoreError::Changed { .. },
+            ) => exit::INPUT,
+            Self::Store(StoreError::Stopped { .. }) => exit::INTERRUPTED,
+            Self::Store(StoreError::SpoolTooSmall { .. }) => exit::CONFIG,
+            Self::Store(_) | Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
             Self::OutputTaken { .. } => exit::CONFLICT,
             Self::FailureRate { .. } | Self::DamagedShards { .. } => exit::BUDGET,
@@ -398,8 +418,9 @@ impl PrepError {
             Self::Source(SourceError::Twice { .. }) => {
                 Some("name each shard once, or set `source.root` to a folder above both")
             }
-            Self::Source(SourceError::Scheme { .. }) => {
-                Some("copy the shards to a local disk or mount the store")
+            Self::Source(SourceError::Store(error)) | Self::Store(error) => error.hint(),
+            Self::Source(SourceError::Mixed { .. }) => {
+                Some("run a job for each, or copy the shards to one place")
             }
             Self::DiskFull { .. } => {
                 Some("free space and start the same command again: whole parts are kept")

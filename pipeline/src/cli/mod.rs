@@ -16,13 +16,14 @@ use std::time::Instant;
 use catlip_schemas::{Frequencies, VocabCut};
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::PrepConfig;
+use crate::config::{PrepConfig, SourceConfig};
 use crate::demo::{DemoConfig, write_demo};
 use crate::error::{PrepError, exit};
 use crate::image::simd::jpeg_simd;
 use crate::metrics::PrepMetrics;
 use crate::prep::{self, DataSet, PrepPlan, verify, vocab};
 use crate::source::ShardList;
+use crate::source::object::{Remote, RemoteOptions};
 
 /// Prepares image-text shards for pre-training as classification.
 #[derive(Parser)]
@@ -53,7 +54,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArgs {
-    /// Shards: files, globs, braces such as `train-{00000..00099}.tar`, or @list.txt.
+    /// Shards: files, s3:// gs:// az:// http(s):// URLs, globs, folders, braces such as
+    /// `train-{00000..00099}.tar`, or @list.txt.
     #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
     input: Vec<String>,
     /// Folder of the data set.
@@ -175,8 +177,13 @@ fn version_line() -> String {
 
 fn run(args: &RunArgs) -> Result<(), PrepError> {
     let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let root = Some(config.source.root.clone()).filter(|root| !root.is_empty()).map(PathBuf::from);
-    let shards = ShardList::expand(&args.input, root.as_deref())?;
+    let mut config = config;
+    if config.source.spool_dir.is_empty() {
+        config.source.spool_dir = std::env::temp_dir().to_string_lossy().into_owned();
+    }
+    let remote = Arc::new(Remote::start(remote_options(&config.source))?);
+    let root = Some(config.source.root.as_str()).filter(|root| !root.is_empty());
+    let shards = ShardList::expand_with(&args.input, root, &remote)?;
     let plan = PrepPlan::new(config)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -187,7 +194,7 @@ fn run(args: &RunArgs) -> Result<(), PrepError> {
     let start = Instant::now();
     let watch = progress::Watched { metrics: &metrics, parts: shards.0.len() as u64, start };
     let outcome = progress::show_while(&watch, args.quiet, || {
-        prep::run(&shards, &args.output, &plan, &metrics, &stop)
+        prep::run_with(&shards, Some(&remote), &args.output, &plan, &metrics, &stop)
     });
     let secs = start.elapsed().as_secs_f64();
     if let Some(path) = &args.log {
@@ -203,6 +210,23 @@ fn run(args: &RunArgs) -> Result<(), PrepError> {
     }
     print!("{}", show::summary_text(&summary, &args.output));
     Ok(())
+}
+
+/// How stores are reached: patience from the config, endpoints and credentials from the usual
+/// variables of the environment.
+fn remote_options(config: &SourceConfig) -> RemoteOptions {
+    let is_of_stores = |key: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| key.starts_with(p));
+    let variables = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(key, _)| is_of_stores(key))
+        .collect();
+    RemoteOptions {
+        variables,
+        requests: config.requests,
+        retries: config.retries,
+        timeout_secs: config.timeout_secs,
+        ..RemoteOptions::default()
+    }
 }
 
 fn make_vocab(args: &VocabArgs) -> Result<(), PrepError> {

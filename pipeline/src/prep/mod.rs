@@ -14,5 +14,5 @@ pub mod verify;
 pub mod vocab;
 
 pub use plan::PrepPlan;
-pub use run::run;
+pub use run::{run, run_with};
 pub use snapshot::DataSet;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use catlip_schemas::columns::receipt_file;
@@ -18,7 +18,8 @@ use super::plan::PrepPlan;
 use super::snapshot;
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
-use crate::source::map::MappedFile;
+use crate::source::object::Remote;
+use crate::source::spool::{Spool, SpoolOptions, identity};
 use crate::source::{ShardList, ShardUrl};
 
 /// Parts that are made at the same time, so that one is written while another is decoded.
@@ -40,7 +41,7 @@ pub struct PrepSummary {
     pub totals: Counts,
 }
 
-/// Runs the job.
+/// Runs a job of local shards.
 ///
 /// # Errors
 ///
@@ -52,12 +53,33 @@ pub fn run(
     metrics: &PrepMetrics,
     stop: &AtomicBool,
 ) -> Result<PrepSummary, PrepError> {
+    run_with(shards, None, output, plan, metrics, stop)
+}
+
+/// As [`run`], with the way to the stores in which shards lie.
+///
+/// # Errors
+///
+/// As of [`run`]; [`PrepError::Store`].
+pub fn run_with(
+    shards: &ShardList,
+    remote: Option<&Arc<Remote>>,
+    output: &Path,
+    plan: &PrepPlan,
+    metrics: &PrepMetrics,
+    stop: &AtomicBool,
+) -> Result<PrepSummary, PrepError> {
     check_output(output, plan)?;
-    let todo = missing_parts(shards, output, plan)?;
+    let todo = missing_parts(shards, output, plan, remote)?;
     let parts = shards.0.len() as u64;
     metrics.parts.add(parts - todo.len() as u64);
     let parts_made = todo.len() as u64;
-    make_parts(&todo, output, plan, metrics, stop)?;
+    let spool = SpoolOptions {
+        folder: plan.config.source.spool_dir.clone().into(),
+        bytes_max: plan.config.source.spool_bytes,
+    };
+    let spool = Spool::start(todo.iter().map(|&(_, shard)| shard), remote.cloned(), spool)?;
+    make_parts(&todo, &spool, output, plan, metrics, stop)?;
     if stop.load(Ordering::Relaxed) {
         return Err(PrepError::Interrupted { done: metrics.parts.get(), parts });
     }
@@ -134,6 +156,7 @@ fn missing_parts<'s>(
     shards: &'s ShardList,
     output: &Path,
     plan: &PrepPlan,
+    remote: Option<&Arc<Remote>>,
 ) -> Result<Vec<(PartName, &'s ShardUrl)>, PrepError> {
     let present: BTreeMap<String, ()> =
         receipt_names(output)?.into_iter().map(|name| (name, ())).collect();
@@ -158,9 +181,7 @@ fn missing_parts<'s>(
         }
         let path = output.join(&file);
         let receipt = read_receipt(&path)?;
-        let bytes =
-            MappedFile::open(&shard.path).map_err(|e| PrepError::io("read", &shard.path, e))?;
-        let now = source_entry(shard, &bytes);
+        let now = source_entry(shard, &identity(shard, remote)?);
         if now == receipt.source {
             continue;
         }
@@ -241,6 +262,7 @@ impl PartWatch for Watch<'_> {
 
 fn make_parts(
     todo: &[(PartName, &ShardUrl)],
+    spool: &Spool,
     output: &Path,
     plan: &PrepPlan,
     metrics: &PrepMetrics,
@@ -266,10 +288,12 @@ fn make_parts(
         while !watch.failed.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed) as usize;
             let Some(&(part, shard)) = todo.get(index) else { return };
-            let job = PartJob { plan, output, part, shard, metrics, watch: &watch };
-            let done = pool
-                .install(|| make_part(&job))
-                .and_then(|r| write_receipt(output, plan, part, &r));
+            let make = || {
+                let bytes = &spool.open(shard, stop)?;
+                let job = PartJob { plan, output, part, shard, bytes, metrics, watch: &watch };
+                pool.install(|| make_part(&job))
+            };
+            let done = make().and_then(|r| write_receipt(output, plan, part, &r));
             match done {
                 Ok(()) => metrics.parts.add(1),
                 Err(error) => {
