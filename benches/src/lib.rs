@@ -93,7 +93,7 @@ fn read_samples(list: &ShardList) -> Result<Measured, Failure> {
     measure("tar to samples, one thread", "bytes", |hasher| {
         let mut bytes = 0;
         for shard in &list.0 {
-            let map = MappedFile::open(&shard.path)?;
+            let map = MappedFile::open(&shard.path())?;
             for sample in SampleReader::new(TarBytes::open(&map)?, false) {
                 for file in sample.map_err(|reject| reject.error)?.files {
                     hasher.update(&file.data);
@@ -111,7 +111,7 @@ fn each_file(
     mut work: impl FnMut(&str, &[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     for shard in &list.0 {
-        let map = MappedFile::open(&shard.path)?;
+        let map = MappedFile::open(&shard.path())?;
         for sample in SampleReader::new(TarBytes::open(&map)?, false) {
             for file in sample.map_err(|reject| reject.error)?.files {
                 work(&file.extension, &file.data)?;

@@ -18,6 +18,11 @@ pub const DEFAULT_TOML: &str = include_str!("../prep.default.toml");
 pub struct SourceConfig {
     pub root: String,
     pub allow_missing_end: bool,
+    pub spool_dir: String,
+    pub spool_bytes: u64,
+    pub requests: usize,
+    pub retries: usize,
+    pub timeout_secs: f64,
 }
 
 /// Section `image`.
@@ -144,7 +149,15 @@ pub struct PrepConfig {
 impl Default for PrepConfig {
     fn default() -> Self {
         Self {
-            source: SourceConfig { root: String::new(), allow_missing_end: false },
+            source: SourceConfig {
+                root: String::new(),
+                allow_missing_end: false,
+                spool_dir: String::new(),
+                spool_bytes: 16 << 30,
+                requests: 8,
+                retries: 8,
+                timeout_secs: 30.0,
+            },
             image: ImageConfig {
                 mode: ImageMode::Resize,
                 short_side_px: 320,
@@ -202,6 +215,15 @@ impl PrepConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         let image = &self.image;
+        range("source.requests", self.source.requests as u64, 1, 256)?;
+        range("source.retries", self.source.retries as u64, 0, 1000)?;
+        if !(0.1..=3600.0).contains(&self.source.timeout_secs) {
+            return Err(ConfigError::Range {
+                key: "source.timeout_secs",
+                found: self.source.timeout_secs.to_string(),
+                expected: "0.1 to 3600.0".to_owned(),
+            });
+        }
         range("image.short_side_px", u64::from(image.short_side_px), 16, 8192)?;
         range("image.quality", u64::from(image.quality), 1, 100)?;
         range("image.rows_per_group", u64::from(image.rows_per_group), 1, 65_536)?;

@@ -10,7 +10,7 @@ use catlip_schemas::SchemaError;
 use crate::caption::UnknownRule;
 use crate::demo::DemoError;
 use crate::prep::error::{ChangeError, lines};
-use crate::source::SourceError;
+use crate::source::{SourceError, StoreError};
 
 /// Exit codes of `catlip-prep` and `catlip-train`.
 pub mod exit {
@@ -150,6 +150,14 @@ pub enum SampleError {
         /// The extension.
         extension: String,
     },
+    /// A member of the sample is no regular file, so its bytes are not where its name is.
+    #[error("`{extension}` is {kind} in the tar, which has no bytes of its own there")]
+    MemberKind {
+        /// The extension.
+        extension: String,
+        /// A link or a sparse file.
+        kind: &'static str,
+    },
     /// A whole sample that the config does not want: no failure.
     #[error("filtered: {message}")]
     Filtered {
@@ -180,6 +188,7 @@ impl SampleError {
             | Self::ImageAmbiguous { .. }
             | Self::KeyRepeats { .. }
             | Self::MemberRepeats { .. }
+            | Self::MemberKind { .. }
             | Self::ShardCut { .. }
             | Self::ShardDamaged { .. } => "source",
             Self::CaptionMissing { .. }
@@ -214,6 +223,7 @@ impl SampleError {
             Self::Filtered { reason, .. } => reason,
             Self::KeyRepeats { .. } => "key-repeats",
             Self::MemberRepeats { .. } => "member-repeats",
+            Self::MemberKind { .. } => "member-kind",
             Self::ShardCut { .. } => "shard-cut",
             Self::ShardDamaged { .. } => "shard-damaged",
         }
@@ -261,6 +271,9 @@ pub enum PrepError {
     /// The input as a whole is wrong.
     #[error("the input cannot be read")]
     Source(#[from] SourceError),
+    /// A shard or the output cannot be reached where it lies.
+    #[error("a store failed")]
+    Store(#[source] StoreError),
     /// No rule of that name.
     #[error("{0}")]
     Rule(#[from] UnknownRule),
@@ -400,6 +413,15 @@ pub enum PrepError {
     },
 }
 
+impl From<StoreError> for PrepError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Local { verb, path, source } => Self::io(verb, &path, source),
+            other => Self::Store(other),
+        }
+    }
+}
+
 impl PrepError {
     /// An input or output error at `path`; a full disk is told apart.
     pub fn io(verb: &'static str, path: &Path, source: std::io::Error) -> Self {
@@ -429,7 +451,15 @@ impl PrepError {
             Self::Change(error) => error.exit_code(),
             Self::Source(_) | Self::NoByteRanges { .. } | Self::Line { .. } => exit::INPUT,
             Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
-            Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
+            Self::Store(
+                StoreError::NotFound { .. }
+                | StoreError::Denied { .. }
+                | StoreError::Url { .. }
+                | StoreError::Changed { .. },
+            ) => exit::INPUT,
+            Self::Store(StoreError::Stopped { .. }) => exit::INTERRUPTED,
+            Self::Store(StoreError::SpoolTooSmall { .. }) => exit::CONFIG,
+            Self::Store(_) | Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
             Self::OutputTaken { .. } => exit::CONFLICT,
             Self::FailureRate { .. } | Self::FailureCount { .. } | Self::DamagedShards { .. } => {
@@ -448,8 +478,9 @@ impl PrepError {
             Self::Source(SourceError::Twice { .. }) => {
                 Some("name each shard once, or set `source.root` to a folder above both")
             }
-            Self::Source(SourceError::Scheme { .. }) => {
-                Some("copy the shards to a local disk or mount the store")
+            Self::Source(SourceError::Store(error)) | Self::Store(error) => error.hint(),
+            Self::Source(SourceError::Mixed { .. }) => {
+                Some("run a job for each, or copy the shards to one place")
             }
             Self::DiskFull { .. } => {
                 Some("free space and start the same command again: whole parts are kept")

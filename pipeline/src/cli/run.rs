@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::{progress, show};
-use crate::config::PrepConfig;
+use crate::config::{PrepConfig, SourceConfig};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::prep::dry_run::dry_run;
@@ -14,6 +14,7 @@ use crate::prep::retry::retry;
 use crate::prep::run::{Share, commit_shares, run_share};
 use crate::prep::{self, PrepPlan};
 use crate::source::ShardList;
+use crate::source::object::{Remote, RemoteOptions};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -107,12 +108,39 @@ pub fn stop_flag(output: &Path) -> Result<Arc<AtomicBool>, PrepError> {
     Ok(stop)
 }
 
+/// The shards that the user named and the plan for them, with a way to stores where one is needed.
+fn planned(mut config: PrepConfig, input: &[String]) -> Result<(ShardList, PrepPlan), PrepError> {
+    if config.source.spool_dir.is_empty() {
+        config.source.spool_dir = std::env::temp_dir().to_string_lossy().into_owned();
+    }
+    let remote = Arc::new(Remote::start(remote_options(&config.source))?);
+    let root = Some(config.source.root.as_str()).filter(|root| !root.is_empty());
+    let shards = ShardList::expand_with(input, root, &remote)?;
+    let plan = PrepPlan { remote: Some(remote), ..PrepPlan::new(config)? };
+    Ok((shards, plan))
+}
+
+/// How stores are reached: patience from the config, endpoints and credentials from the usual
+/// variables of the environment.
+fn remote_options(config: &SourceConfig) -> RemoteOptions {
+    let is_of_stores = |key: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| key.starts_with(p));
+    let variables = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(key, _)| is_of_stores(key))
+        .collect();
+    RemoteOptions {
+        variables,
+        requests: config.requests,
+        retries: config.retries,
+        timeout_secs: config.timeout_secs,
+        ..RemoteOptions::default()
+    }
+}
+
 /// Shards in, a data set out.
 pub fn run(args: &RunArgs) -> Result<(), PrepError> {
     let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let root = Some(config.source.root.clone()).filter(|root| !root.is_empty()).map(PathBuf::from);
-    let shards = ShardList::expand(&args.input, root.as_deref())?;
-    let plan = PrepPlan::new(config)?;
+    let (shards, plan) = planned(config, &args.input)?;
     let output = &args.output;
     if args.dry_run {
         let found = dry_run(&shards, output, &plan, args.jobs, &std::env::temp_dir())?;
@@ -155,9 +183,7 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
 /// Tries rejected samples again.
 pub fn run_retry(args: &RetryArgs) -> Result<(), PrepError> {
     let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let root = Some(config.source.root.clone()).filter(|root| !root.is_empty()).map(PathBuf::from);
-    let shards = ShardList::expand(&args.input, root.as_deref())?;
-    let plan = PrepPlan::new(config)?;
+    let (shards, plan) = planned(config, &args.input)?;
     let stop = stop_flag(&args.output)?;
     let metrics = PrepMetrics::default();
     let summary = retry(&shards, &args.output, &args.ledger, &plan, &metrics, &stop)?;

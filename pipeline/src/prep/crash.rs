@@ -22,6 +22,7 @@ use crate::config::PrepConfig;
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::prep::PrepPlan;
+use crate::source::list::ShardPlace;
 use crate::source::{ShardList, ShardUrl};
 
 struct Watched {
@@ -92,7 +93,7 @@ fn shards(folder: &Path) -> ShardList {
         }
         let path = folder.join(name);
         std::fs::write(&path, builder.into_inner().unwrap()).unwrap();
-        ShardUrl { path, name: name.to_owned() }
+        ShardUrl { place: ShardPlace::Local(path), name: name.to_owned() }
     };
     ShardList(["a.tar", "b.tar", "c.tar"].map(shard).to_vec())
 }

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::columns::RejectRow;
@@ -16,6 +17,8 @@ use super::work::{Listed, Work};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::source::ShardList;
+use crate::source::list::ShardPlace;
+use crate::source::spool::{Spool, SpoolOptions};
 
 /// A trial goes on with whole batches until it took so long.
 const TRIAL: Duration = Duration::from_secs(2);
@@ -78,8 +81,12 @@ pub fn dry_run(
         work.listed.iter().filter(is_mine).partition(|listed| listed.is_made);
     let mut bytes_missing = 0;
     for listed in &missing {
-        let path = &listed.shard.path;
-        bytes_missing += std::fs::metadata(path).map_err(|e| PrepError::io("read", path, e))?.len();
+        bytes_missing += match &listed.shard.place {
+            ShardPlace::Local(path) => {
+                std::fs::metadata(path).map_err(|e| PrepError::io("read", path, e))?.len()
+            }
+            ShardPlace::Remote(_, info) => info.bytes,
+        };
     }
     let trial = missing.first().map(|listed| try_shard(listed, plan, scratch)).transpose()?;
     Ok(DryRun {
@@ -114,11 +121,15 @@ fn try_shard(listed: &Listed<'_>, plan: &PrepPlan, scratch: &Path) -> Result<Tri
     let metrics = PrepMetrics::default();
     let start = Instant::now();
     let watch = TrialWatch { until: start + TRIAL, ended: Mutex::new(None) };
+    let spool = SpoolOptions { folder: scratch.into(), bytes_max: plan.config.source.spool_bytes };
+    let spool = Spool::start(std::iter::once(listed.shard), plan.remote.clone(), spool)?;
+    let bytes = &spool.open(listed.shard, &AtomicBool::new(false))?;
     let job = PartJob {
         plan,
         output: &folder,
         part: listed.part,
         shard: listed.shard,
+        bytes,
         metrics: &metrics,
         watch: &watch,
         only: None,

@@ -21,6 +21,7 @@ pub mod numbers;
 pub mod work;
 pub mod watch;
 pub mod join;
+pub mod store;
 pub mod run;
 pub mod dry_run;
 pub mod add_set;

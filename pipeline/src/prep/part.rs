@@ -22,9 +22,9 @@ use crate::image::CropDecoder;
 use crate::metrics::PrepMetrics;
 use crate::source::bytes::{Compression, TarBytes};
 use crate::source::captions::{captions, text_of};
-use crate::source::map::MappedFile;
 use crate::source::sample::{File, Reject};
-use crate::source::{Sample, SampleReader, ShardUrl};
+use crate::source::spool::ShardIdentity;
+use crate::source::{OpenShard, Sample, SampleReader, ShardUrl};
 
 /// Extensions that are read as images; the bytes decide the format.
 pub const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
@@ -34,9 +34,6 @@ const BATCH_SAMPLES: usize = 512;
 
 /// Bytes of the samples that are prepared at once; bounds memory for shards of huge files.
 const BATCH_BYTES: usize = 128 << 20;
-
-/// Bytes at each end of a shard that its ETag covers.
-const ETAG_BYTES: usize = 64 << 10;
 
 /// What the job around a part may say and ask.
 pub trait PartWatch: Sync {
@@ -58,6 +55,8 @@ pub struct PartJob<'j> {
     pub part: PartName,
     /// The source.
     pub shard: &'j ShardUrl,
+    /// Its bytes.
+    pub bytes: &'j OpenShard,
     /// Counters of the job.
     pub metrics: &'j PrepMetrics,
     /// Budget and signals of the job.
@@ -77,17 +76,9 @@ impl PartJob<'_> {
     }
 }
 
-/// Identity of a shard: size and ends. Tells a changed file without reading it whole.
-pub fn source_entry(shard: &ShardUrl, bytes: &[u8]) -> SourceEntry {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(bytes.len() as u64).to_le_bytes());
-    hasher.update(&bytes[..bytes.len().min(ETAG_BYTES)]);
-    hasher.update(&bytes[bytes.len().saturating_sub(ETAG_BYTES)..]);
-    SourceEntry {
-        shard: shard.name.clone(),
-        bytes: bytes.len() as u64,
-        etag: format!("blake3-{}", &hasher.finalize().to_hex()[..32]),
-    }
+/// A shard as receipts name it.
+pub fn source_entry(shard: &ShardUrl, identity: &ShardIdentity) -> SourceEntry {
+    SourceEntry { shard: shard.name.clone(), bytes: identity.bytes, etag: identity.etag.clone() }
 }
 
 /// Makes a part: reads, labels, decodes, resizes, encodes and writes every sample of the shard.
@@ -96,10 +87,9 @@ pub fn source_entry(shard: &ShardUrl, bytes: &[u8]) -> SourceEntry {
 ///
 /// [`PrepError`] when the job must stop; a bad sample is an entry of the ledger.
 pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
-    let bytes =
-        MappedFile::open(&job.shard.path).map_err(|e| PrepError::io("read", &job.shard.path, e))?;
-    let tar = TarBytes::open(&bytes).map_err(|e| PrepError::io("read", &job.shard.path, e))?;
-    let is_plain = Compression::of(&bytes) == Compression::Plain;
+    let bytes: &[u8] = job.bytes;
+    let tar = TarBytes::open(bytes).map_err(|e| PrepError::io("read", &job.shard.path(), e))?;
+    let is_plain = Compression::of(bytes) == Compression::Plain;
     if !is_plain && job.plan.config.image.mode == ImageMode::Reference {
         return Err(PrepError::NoByteRanges { shard: job.shard.name.clone() });
     }
@@ -135,7 +125,7 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
         format_version: FORMAT_VERSION,
         part: job.part.to_string(),
         config_hash: job.plan.config_hash.clone(),
-        source: source_entry(job.shard, &bytes),
+        source: source_entry(job.shard, job.bytes.identity()),
         counts,
         files: entries,
     })

@@ -1,5 +1,7 @@
 //! What the config means for a job.
 
+use std::sync::Arc;
+
 use catlip_schemas::version::PART_VERSION;
 use catlip_schemas::{ColumnSet, ColumnSetEntry};
 
@@ -9,6 +11,7 @@ use crate::error::PrepError;
 use crate::image::jpeg::Chroma;
 use crate::prep::filter::Filter;
 use crate::source::captions::CaptionSource;
+use crate::source::object::Remote;
 
 /// A config, checked and resolved; what decides the bytes of the output stands in its hash.
 pub struct PrepPlan {
@@ -27,6 +30,8 @@ pub struct PrepPlan {
     /// The config as the manifest keeps it: without `budget`, `runtime` and
     /// `source.root`.
     pub config_json: serde_json::Value,
+    /// The way to the stores in which shards lie; only `cli` opens one.
+    pub remote: Option<Arc<Remote>>,
 }
 
 impl PrepPlan {
@@ -39,16 +44,13 @@ impl PrepPlan {
         let rule = caption::rule(&config.caption.rule)?;
         let filter = Filter::new(&config.filter)?;
         // serde_json keeps keys sorted, so the text is canonical.
-        let mut config_json = serde_json::json!({
-            "source": config.source,
+        let config_json = serde_json::json!({
+            // Not how shards are reached, nor where: that changes no byte.
+            "source": { "allow_missing_end": config.source.allow_missing_end },
             "image": config.image,
             "caption": config.caption,
             "filter": filter.identity(),
         });
-        // The root is a path of this machine: names below it decide, and a mount may move.
-        if let Some(source) = config_json["source"].as_object_mut() {
-            source.remove("root");
-        }
         let identity = serde_json::json!({
             "part_version": PART_VERSION,
             "rule": rule.id(),
@@ -70,6 +72,7 @@ impl PrepPlan {
             config_json,
             filter,
             config,
+            remote: None,
         })
     }
 
@@ -128,6 +131,7 @@ mod tests {
     fn only_what_decides_the_bytes_is_in_the_hash() {
         assert_eq!(hash(&[]), hash(&["runtime.threads=3", "budget.damaged_shards=9"]));
         assert_eq!(hash(&[]), hash(&["source.root=/elsewhere"]));
+        assert_eq!(hash(&[]), hash(&["source.spool_dir=/a", "source.retries=2"]));
         assert_ne!(hash(&[]), hash(&["image.quality=91"]));
         assert_ne!(hash(&[]), hash(&["caption.sources=[\"txt\"]"]));
     }

@@ -71,7 +71,7 @@ pub fn retry(
     for (shard, offset) in open.keys() {
         by_shard.entry(shard).or_default().insert(u64::try_from(*offset).unwrap_or(0));
     }
-    let found = find_shards(&data, shards, &by_shard)?;
+    let found = find_shards(&data, shards, plan, &by_shard)?;
     let parts = give_numbers(output, &data, &mut numbers, found.keys().copied().collect())?;
     let present = receipt_names(output)?;
     let listed: Vec<Listed<'_>> = found
@@ -208,6 +208,7 @@ fn read_ledger(path: &Path) -> Result<Vec<Reject>, PrepError> {
 fn find_shards<'s, 'n>(
     data: &DataSet,
     shards: &'s ShardList,
+    plan: &PrepPlan,
     wanted: &BTreeMap<&'n str, HashSet<u64>>,
 ) -> Result<BTreeMap<&'n str, &'s ShardUrl>, PrepError> {
     let mut found = BTreeMap::new();
@@ -217,7 +218,7 @@ fn find_shards<'s, 'n>(
             absent.push(name.to_owned());
             continue;
         };
-        let now = source_now(shard)?;
+        let now = source_now(shard, plan)?;
         // The newest part of the shard is the one whose ledger counts.
         let part = data.parts.iter().rev().find(|part| part.source.shard == name);
         if let Some(part) = part.filter(|part| part.source != now) {

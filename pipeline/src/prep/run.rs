@@ -25,6 +25,7 @@ use super::work::{Listed, Work, job_configs, read_receipt, receipt_names};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::source::ShardList;
+use crate::source::spool::{Spool, SpoolOptions};
 
 /// Parts that are made at the same time, so that one is written while another is decoded.
 const PARTS_AT_ONCE: usize = 2;
@@ -223,6 +224,12 @@ pub fn make_parts(
         .thread_name(|i| format!("prep-{i}"))
         .build()
         .map_err(|e| PrepError::io("start threads in", output, std::io::Error::other(e)))?;
+    let spool = SpoolOptions {
+        folder: plan.config.source.spool_dir.clone().into(),
+        bytes_max: plan.config.source.spool_bytes,
+    };
+    let shards = todo.iter().map(|listed| listed.shard);
+    let spool = Spool::start(shards, plan.remote.clone(), spool)?;
     let parts = metrics.parts.get() + todo.len() as u64;
     let watch = Watch::new(&plan.config.budget, stop, metrics, parts);
     let next = AtomicU64::new(0);
@@ -232,10 +239,13 @@ pub fn make_parts(
             let index = next.fetch_add(1, Ordering::Relaxed) as usize;
             let Some(listed) = todo.get(index) else { return };
             let (part, shard, only) = (listed.part, listed.shard, listed.only.as_deref());
-            let job = PartJob { plan, output, part, shard, metrics, watch: &watch, only };
-            let done = pool
-                .install(|| make_part(&job))
-                .and_then(|r| write_receipt(output, plan.config_tag(), part, &r));
+            let make = || {
+                let bytes = &spool.open(shard, stop)?;
+                let watch = &watch;
+                let job = PartJob { plan, output, part, shard, bytes, metrics, watch, only };
+                pool.install(|| make_part(&job))
+            };
+            let done = make().and_then(|r| write_receipt(output, plan.config_tag(), part, &r));
             match done {
                 Ok(()) => metrics.parts.add(1),
                 Err(error) => {

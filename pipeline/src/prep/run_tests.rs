@@ -179,7 +179,7 @@ fn too_many_bad_samples_stop_the_job() {
 fn a_shard_that_changed_is_noticed() {
     let job = Job::new(&[shard(&samples(0, 3))]);
     job.run("out", &[]).unwrap();
-    std::fs::write(&job.shards.0[0].path, shard(&samples(3, 3))).unwrap();
+    std::fs::write(job.shards.0[0].path(), shard(&samples(3, 3))).unwrap();
     let error = job.run("out", &[]).unwrap_err();
     assert!(matches!(error, PrepError::Change(ChangeError::SourcesChanged { .. })), "{error}");
 }

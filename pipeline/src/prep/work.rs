@@ -23,7 +23,8 @@ use super::part::source_entry;
 use super::plan::PrepPlan;
 use super::snapshot::{DataSet, Part};
 use crate::error::PrepError;
-use crate::source::map::MappedFile;
+use crate::source::list::ShardPlace;
+use crate::source::spool::identity;
 use crate::source::{ShardList, ShardUrl};
 
 /// Folders that a data set has at its top; anything else there is somebody else's.
@@ -250,10 +251,9 @@ fn keep_config(output: &Path, plan: &PrepPlan) -> Result<(), PrepError> {
 ///
 /// # Errors
 ///
-/// [`PrepError::Io`].
-pub fn source_now(shard: &ShardUrl) -> Result<SourceEntry, PrepError> {
-    let bytes = MappedFile::open(&shard.path).map_err(|e| PrepError::io("read", &shard.path, e))?;
-    Ok(source_entry(shard, &bytes))
+/// [`PrepError::Io`], [`PrepError::Store`].
+pub fn source_now(shard: &ShardUrl, plan: &PrepPlan) -> Result<SourceEntry, PrepError> {
+    Ok(source_entry(shard, &identity(shard, plan.remote.as_ref())?))
 }
 
 /// Reads a receipt.
@@ -291,7 +291,7 @@ impl<'k> Known<'k> {
         let committed = parts.map(|part| (part.name, part)).collect();
         let numbered = shards.0.par_iter().filter(|s| numbers.parts_of(&s.name).next().is_some());
         let now = numbered
-            .map(|shard| Ok((shard.name.as_str(), source_now(shard)?)))
+            .map(|shard| Ok((shard.name.as_str(), source_now(shard, plan)?)))
             .collect::<Result<_, PrepError>>()?;
         Ok(Self { output, plan, committed, present, now })
     }
@@ -355,12 +355,15 @@ impl<'k> Known<'k> {
     /// The same file under another name means that the root is not what it was.
     fn check_other_names(&self, shard: &ShardUrl) -> Result<(), PrepError> {
         let file_name = |name: &str| name.rsplit('/').next().map(str::to_owned);
-        let bytes = std::fs::metadata(&shard.path).map_or(0, |m| m.len());
+        let bytes = match &shard.place {
+            ShardPlace::Local(path) => std::fs::metadata(path).map_or(0, |m| m.len()),
+            ShardPlace::Remote(_, info) => info.bytes,
+        };
         let alike = self.committed.values().filter(|part| {
             part.source.bytes == bytes && file_name(&part.source.shard) == file_name(&shard.name)
         });
         for part in alike {
-            if source_now(shard)?.etag == part.source.etag {
+            if source_now(shard, self.plan)?.etag == part.source.etag {
                 return Err(ChangeError::SameShard {
                     shard: shard.name.clone(),
                     part: part.name.to_string(),

@@ -1,22 +1,49 @@
 //! What the user named, expanded to a list of shards.
 //!
-//! In: file names, globs (`*.tar`), brace ranges and choices (`train-{00000..00099}.tar`,
-//! `{a,b}.tar`) and `@list.txt`, one name a line. Out: the shards in order, each with its path
-//! relative to the input root. Never: a shard twice; a name that silently matches nothing.
+//! In: file names and URLs, globs (`*.tar`), brace ranges and choices (`train-{00000..00099}.tar`,
+//! `{a,b}.tar`), folders (`s3://bucket/dir/`) and `@list.txt`, one name a line, itself a file or a
+//! URL. Out: the shards in order, each with its path relative to the input root. Never: a shard
+//! twice; a name that silently matches nothing.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::object::Remote;
+use super::remote_list::RemoteNames;
+use super::store::{ObjectInfo, RemoteUrl, StoreError};
+
 /// Limit of a shard list. 10^7 paths of 100 bytes are 1 GB; LAION-5B has 5 · 10^5 shards.
 pub const SHARDS_MAX: usize = 10_000_000;
+
+/// Endings by which a folder's shards are told from other files.
+pub const SHARD_ENDINGS: [&str; 5] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd"];
+
+/// Where a shard lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardPlace {
+    /// A file.
+    Local(PathBuf),
+    /// An object of a store, as it was when the list was made.
+    Remote(RemoteUrl, ObjectInfo),
+}
 
 /// One tar file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardUrl {
     /// Where it is opened.
-    pub path: PathBuf,
+    pub place: ShardPlace,
     /// Its path relative to the input root, with `/`: what sample ids are made of.
     pub name: String,
+}
+
+impl ShardUrl {
+    /// Its path or URL, for messages.
+    pub fn path(&self) -> PathBuf {
+        match &self.place {
+            ShardPlace::Local(path) => path.clone(),
+            ShardPlace::Remote(url, _) => url.to_string().into(),
+        }
+    }
 }
 
 /// The shards of a job in order; the position of a shard is the number of its part.
@@ -81,18 +108,27 @@ pub enum SourceError {
         /// [`SHARDS_MAX`].
         limit: usize,
     },
-    /// A scheme that is not read.
-    #[error("`{input}`: this version reads local files; `{scheme}://` is not read yet")]
-    Scheme {
+    /// A store that cannot be listed or read.
+    #[error("the input cannot be listed")]
+    Store(#[from] StoreError),
+    /// Local files and objects of stores in one list, or a root of the other kind.
+    #[error("{local} is a local path and {remote} a URL: one job reads one of the two")]
+    Mixed {
+        /// The first local path.
+        local: String,
+        /// The first URL.
+        remote: String,
+    },
+    /// A URL where only files are read.
+    #[error("`{input}` is a URL, and only local files are read here")]
+    NotLocal {
         /// As the user wrote it.
         input: String,
-        /// The scheme.
-        scheme: String,
     },
 }
 
 impl ShardList {
-    /// Expands `inputs` in order.
+    /// Expands `inputs`, all of them local, in order.
     ///
     /// The input root is `root` if given, else the longest folder that all shards share.
     ///
@@ -100,72 +136,136 @@ impl ShardList {
     ///
     /// A [`SourceError`] for a name that matches nothing, a shard named twice, or a bad pattern.
     pub fn expand(inputs: &[String], root: Option<&Path>) -> Result<Self, SourceError> {
-        let mut paths = Vec::new();
+        let root = root.map(|root| root.to_string_lossy().into_owned());
+        Self::expand_all(inputs, root.as_deref(), None)
+    }
+
+    /// Expands `inputs`, files or URLs, in order; `root` is a folder or a URL.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ShardList::expand`], and what a store says.
+    pub fn expand_with(
+        inputs: &[String],
+        root: Option<&str>,
+        remote: &Remote,
+    ) -> Result<Self, SourceError> {
+        Self::expand_all(inputs, root, Some(remote))
+    }
+
+    fn expand_all(
+        inputs: &[String],
+        root: Option<&str>,
+        remote: Option<&Remote>,
+    ) -> Result<Self, SourceError> {
+        let mut names = Vec::new();
         for input in inputs {
-            expand_input(input, &mut paths)?;
+            expand_input(input, remote, &mut names)?;
         }
-        let root = root.map_or_else(|| shared_folder(&paths), Path::to_path_buf);
+        let mut places = Vec::new();
+        let remote_names = RemoteNames::look_up(&names, remote)?;
+        for (input, name) in &names {
+            match RemoteUrl::parse(name)? {
+                Some(url) => places.extend(remote_names.places(input, &url)?),
+                None => expand_local(input, name, &mut places)?,
+            }
+            if places.len() > SHARDS_MAX {
+                return Err(SourceError::TooMany { limit: SHARDS_MAX });
+            }
+        }
         let mut seen = HashMap::new();
-        let mut shards = Vec::with_capacity(paths.len());
-        for (index, path) in paths.into_iter().enumerate() {
-            let name = relative_name(&path, &root)?;
+        let mut shards = Vec::with_capacity(places.len());
+        let short_names = relative_names(&places, root)?;
+        for (index, (place, name)) in places.into_iter().zip(short_names).enumerate() {
             if let Some(first) = seen.insert(name.clone(), index) {
                 return Err(SourceError::Twice { name, first, second: index });
             }
-            shards.push(ShardUrl { path, name });
+            shards.push(ShardUrl { place, name });
         }
         Ok(Self(shards))
     }
 }
 
-fn expand_input(input: &str, paths: &mut Vec<PathBuf>) -> Result<(), SourceError> {
-    if let Some(list) = input.strip_prefix('@') {
-        let text = std::fs::read_to_string(list)
-            .map_err(|source| SourceError::Unreadable { path: list.into(), source })?;
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            expand_pattern(line, paths)?;
-        }
-        return Ok(());
-    }
-    expand_pattern(input, paths)
-}
+/// A name that may still hold a glob, with the input that it stems from.
+type NamedBy = (String, String);
 
-fn expand_pattern(input: &str, paths: &mut Vec<PathBuf>) -> Result<(), SourceError> {
-    let local = input.strip_prefix("file://").unwrap_or(input);
-    if let Some((scheme, _)) = local.split_once("://") {
-        return Err(SourceError::Scheme { input: input.into(), scheme: scheme.into() });
-    }
-    // A file of exactly this name wins, so names with `{`, `[` or `%` can be opened.
-    if Path::new(local).is_file() {
-        paths.push(local.into());
-        return check_count(paths);
-    }
-    let mut names = Vec::new();
-    expand_braces(input, local, &mut names)?;
-    for name in &names {
-        let before = paths.len();
-        if name.contains(['*', '?', '[']) {
-            expand_glob(input, name, paths)?;
-        } else if Path::new(name).is_file() {
-            paths.push(name.into());
-        }
-        if paths.len() == before {
-            return Err(SourceError::NoMatch { input: input.into(), tried: name.clone() });
-        }
-        check_count(paths)?;
+fn expand_input(
+    input: &str,
+    remote: Option<&Remote>,
+    names: &mut Vec<NamedBy>,
+) -> Result<(), SourceError> {
+    let Some(list) = input.strip_prefix('@') else { return expand_pattern(input, names) };
+    let text = match (RemoteUrl::parse(list)?, remote) {
+        (None, _) => std::fs::read_to_string(list)
+            .map_err(|source| SourceError::Unreadable { path: list.into(), source })?,
+        (Some(_), None) => return Err(SourceError::NotLocal { input: input.to_owned() }),
+        (Some(url), Some(remote)) => super::remote_list::text(&url, remote)?,
+    };
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        expand_pattern(line, names)?;
     }
     Ok(())
 }
 
-fn check_count(paths: &[PathBuf]) -> Result<(), SourceError> {
-    if paths.len() > SHARDS_MAX {
-        return Err(SourceError::TooMany { limit: SHARDS_MAX });
+fn expand_pattern(input: &str, names: &mut Vec<NamedBy>) -> Result<(), SourceError> {
+    let local = input.strip_prefix("file://").unwrap_or(input);
+    // A file of exactly this name wins, so names with `{`, `[` or `%` can be opened.
+    if Path::new(local).is_file() {
+        names.push((input.to_owned(), local.to_owned()));
+        return Ok(());
+    }
+    let mut all = Vec::new();
+    expand_braces(input, local, &mut all)?;
+    names.extend(all.into_iter().map(|name| (input.to_owned(), name)));
+    Ok(())
+}
+
+/// Whether a name is one that matches several.
+pub fn is_glob(name: &str) -> bool {
+    name.contains(['*', '?', '['])
+}
+
+/// Whether a file of a folder is a shard, by its name.
+pub fn is_shard_name(name: &str) -> bool {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    !base.starts_with('.') && SHARD_ENDINGS.iter().any(|ending| base.ends_with(ending))
+}
+
+fn expand_local(input: &str, name: &str, places: &mut Vec<ShardPlace>) -> Result<(), SourceError> {
+    let before = places.len();
+    let path = Path::new(name);
+    if path.is_file() {
+        places.push(ShardPlace::Local(path.into()));
+    } else if path.is_dir() {
+        let mut paths = Vec::new();
+        walk(path, &mut paths)?;
+        paths.sort();
+        places.extend(paths.into_iter().map(ShardPlace::Local));
+    } else if is_glob(name) {
+        expand_glob(input, name, places)?;
+    }
+    if places.len() == before {
+        return Err(SourceError::NoMatch { input: input.into(), tried: name.to_owned() });
+    }
+    Ok(())
+}
+
+/// The shards in a folder and those below it.
+fn walk(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), SourceError> {
+    let wrong = |source| SourceError::Unreadable { path: folder.into(), source };
+    for entry in std::fs::read_dir(folder).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        if path.is_dir() {
+            walk(&path, paths)?;
+        } else if is_shard_name(&path.to_string_lossy()) {
+            paths.push(path);
+        }
     }
     Ok(())
 }
 
 /// Glob results come sorted by name, so a list does not depend on the file system.
-fn expand_glob(input: &str, name: &str, paths: &mut Vec<PathBuf>) -> Result<(), SourceError> {
+fn expand_glob(input: &str, name: &str, places: &mut Vec<ShardPlace>) -> Result<(), SourceError> {
     let wrong = |message: String| SourceError::Pattern { input: input.into(), message };
     for entry in glob::glob(name).map_err(|e| wrong(e.to_string()))? {
         let path = entry.map_err(|e| SourceError::Unreadable {
@@ -173,7 +273,7 @@ fn expand_glob(input: &str, name: &str, paths: &mut Vec<PathBuf>) -> Result<(), 
             source: e.into(),
         })?;
         if path.is_file() {
-            paths.push(path);
+            places.push(ShardPlace::Local(path));
         }
     }
     Ok(())
@@ -215,8 +315,56 @@ fn expand_braces(input: &str, text: &str, names: &mut Vec<String>) -> Result<(),
     inner.split(',').try_for_each(|c| expand_braces(input, &format!("{head}{c}{tail}"), names))
 }
 
+/// The names of all shards relative to the root, or to the folder that they share.
+fn relative_names(places: &[ShardPlace], root: Option<&str>) -> Result<Vec<String>, SourceError> {
+    let mut paths = Vec::new();
+    let mut urls = Vec::new();
+    for place in places {
+        match place {
+            ShardPlace::Local(path) => paths.push(path.as_path()),
+            ShardPlace::Remote(url, _) => urls.push(url.to_string()),
+        }
+    }
+    let mixed = |local: &str, remote: &str| {
+        Err(SourceError::Mixed { local: local.to_owned(), remote: remote.to_owned() })
+    };
+    match (paths.first(), urls.first(), root) {
+        (Some(path), Some(url), _) => mixed(&path.to_string_lossy(), url),
+        (Some(path), None, Some(root)) if root.contains("://") => {
+            mixed(&path.to_string_lossy(), root)
+        }
+        (None, Some(url), Some(root)) if !root.contains("://") => mixed(root, url),
+        (None, Some(_), _) => relative_urls(&urls, root),
+        (_, None, _) => {
+            let root = root.map_or_else(|| shared_folder(&paths), PathBuf::from);
+            paths.iter().map(|path| relative_name(path, &root)).collect()
+        }
+    }
+}
+
+/// As [`relative_name`], by the parts of URLs; two buckets share the folder `s3://`.
+fn relative_urls(urls: &[String], root: Option<&str>) -> Result<Vec<String>, SourceError> {
+    let folder_of = |url: &str| url.rsplit_once('/').map_or(0, |(folder, _)| folder.len() + 1);
+    let shared = || {
+        let first = urls.first().map_or("", String::as_str);
+        let mut shared = folder_of(first);
+        for url in urls {
+            let same = first.bytes().zip(url.bytes()).take_while(|(a, b)| a == b).count();
+            shared = shared.min(folder_of(&first[..first.floor_char_boundary(same)]));
+        }
+        first[..shared].to_owned()
+    };
+    let root = root.map_or_else(shared, |root| format!("{}/", root.trim_end_matches('/')));
+    let name = |url: &String| {
+        url.strip_prefix(&root)
+            .map(str::to_owned)
+            .ok_or_else(|| SourceError::OutsideRoot { path: url.into(), root: (&root).into() })
+    };
+    urls.iter().map(name).collect()
+}
+
 /// The longest folder that holds all of `paths`.
-fn shared_folder(paths: &[PathBuf]) -> PathBuf {
+fn shared_folder(paths: &[&Path]) -> PathBuf {
     let mut folders = paths.iter().map(|p| p.parent().unwrap_or(Path::new("")));
     let Some(first) = folders.next() else { return PathBuf::new() };
     let mut shared: Vec<Component<'_>> = first.components().collect();
@@ -324,6 +472,46 @@ mod tests {
     #[test]
     fn a_store_is_refused_by_name() {
         let error = ShardList::expand(&["s3://bucket/0.tar".to_owned()], None).unwrap_err();
-        assert!(matches!(error, SourceError::Scheme { scheme, .. } if scheme == "s3"));
+        assert!(matches!(error, SourceError::NotLocal { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_its_shards_and_those_below() {
+        let dir = folder(&["d/b.tar", "d/a/1.tar.gz", "d/a/2.tgz", "d/README", "d/.c.tar"]);
+        assert_eq!(expand(&dir, &["d/"]).unwrap(), ["a/1.tar.gz", "a/2.tgz", "b.tar"]);
+        std::fs::create_dir(dir.path().join("empty")).unwrap();
+        assert!(matches!(expand(&dir, &["empty"]).unwrap_err(), SourceError::NoMatch { .. }));
+    }
+
+    fn remote(urls: &[&str], root: Option<&str>) -> Result<Vec<String>, SourceError> {
+        let info = ObjectInfo { bytes: 1, etag: None, modified_secs: 0 };
+        let place = |url: &&str| match RemoteUrl::parse(url).unwrap() {
+            Some(url) => ShardPlace::Remote(url, info.clone()),
+            None => ShardPlace::Local(url.into()),
+        };
+        relative_names(&urls.iter().map(place).collect::<Vec<_>>(), root)
+    }
+
+    #[test]
+    fn names_of_urls_are_relative_to_what_they_share() {
+        assert_eq!(remote(&["s3://b/d/0.tar"], None).unwrap(), ["0.tar"]);
+        let two = ["s3://b/d/x/0.tar", "s3://b/d/xy/0.tar"];
+        assert_eq!(remote(&two, None).unwrap(), ["x/0.tar", "xy/0.tar"]);
+        assert_eq!(remote(&two, Some("s3://b")).unwrap(), ["d/x/0.tar", "d/xy/0.tar"]);
+        // The same name in two buckets is two shards.
+        let buckets = ["s3://A/t/0.tar", "s3://B/t/0.tar"];
+        assert_eq!(remote(&buckets, None).unwrap(), ["A/t/0.tar", "B/t/0.tar"]);
+        assert!(matches!(remote(&two, Some("s3://c")), Err(SourceError::OutsideRoot { .. })));
+    }
+
+    #[test]
+    fn files_and_urls_are_not_mixed() {
+        for (urls, root) in [
+            (&["s3://b/0.tar", "a/0.tar"][..], None),
+            (&["s3://b/0.tar"], Some("/data")),
+            (&["a/0.tar"], Some("s3://b")),
+        ] {
+            assert!(matches!(remote(urls, root), Err(SourceError::Mixed { .. })), "{urls:?}");
+        }
     }
 }

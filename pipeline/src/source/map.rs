@@ -14,14 +14,22 @@ impl MappedFile {
     ///
     /// What the system says when the file cannot be opened or mapped.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of_file(&File::open(path)?)
+    }
+
+    /// Maps an open file.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn of_file(file: &File) -> std::io::Result<Self> {
         if file.metadata()?.len() == 0 {
             return Ok(Self(None));
         }
         // SAFETY: the map is private to this value and read-only. That nobody shortens the file
         // while a job reads it is the caller's promise, which README.md states for input shards;
         // a file that is shortened all the same ends the process by SIGBUS, it corrupts nothing.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
+        let map = unsafe { memmap2::Mmap::map(file)? };
         // Advice only: read ahead, since shards are read from front to back.
         let _ = map.advise(memmap2::Advice::Sequential);
         Ok(Self(Some(map)))
