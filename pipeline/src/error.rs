@@ -147,6 +147,14 @@ pub enum SampleError {
         /// The extension.
         extension: String,
     },
+    /// A member of the sample is no regular file, so its bytes are not where its name is.
+    #[error("`{extension}` is {kind} in the tar, which has no bytes of its own there")]
+    MemberKind {
+        /// The extension.
+        extension: String,
+        /// A link or a sparse file.
+        kind: &'static str,
+    },
     /// The shard ends inside or right after this sample, without an end-of-archive mark.
     #[error("the shard is cut: {message}")]
     ShardCut {
@@ -169,6 +177,7 @@ impl SampleError {
             | Self::ImageAmbiguous { .. }
             | Self::KeyRepeats { .. }
             | Self::MemberRepeats { .. }
+            | Self::MemberKind { .. }
             | Self::ShardCut { .. }
             | Self::ShardDamaged { .. } => "source",
             Self::CaptionMissing { .. }
@@ -201,6 +210,7 @@ impl SampleError {
             Self::ImageUnsupported { .. } => "image-unsupported",
             Self::KeyRepeats { .. } => "key-repeats",
             Self::MemberRepeats { .. } => "member-repeats",
+            Self::MemberKind { .. } => "member-kind",
             Self::ShardCut { .. } => "shard-cut",
             Self::ShardDamaged { .. } => "shard-damaged",
         }

@@ -9,6 +9,7 @@ pub mod commit;
 pub mod columns;
 pub mod part;
 pub mod snapshot;
+pub mod store;
 pub mod run;
 pub mod verify;
 pub mod vocab;

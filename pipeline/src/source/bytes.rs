@@ -99,6 +99,18 @@ impl<'a> TarBytes<'a> {
         }
     }
 
+    /// Reads a compressed stream to its end, where its checksums stand.
+    ///
+    /// # Errors
+    ///
+    /// What the decompressor says.
+    pub fn finish(&mut self) -> std::io::Result<()> {
+        match &mut self.backing {
+            Backing::Memory(_) => Ok(()),
+            Backing::Stream(stream) => std::io::copy(stream, &mut std::io::sink()).map(|_| ()),
+        }
+    }
+
     /// Passes over the next `count` bytes.
     pub fn skip(&mut self, count: u64) -> Result<(), Short> {
         match &mut self.backing {

@@ -231,11 +231,7 @@ pub fn is_shard_name(name: &str) -> bool {
     !base.starts_with('.') && SHARD_ENDINGS.iter().any(|ending| base.ends_with(ending))
 }
 
-fn expand_local(
-    input: &str,
-    name: &str,
-    places: &mut Vec<ShardPlace>,
-) -> Result<(), SourceError> {
+fn expand_local(input: &str, name: &str, places: &mut Vec<ShardPlace>) -> Result<(), SourceError> {
     let before = places.len();
     let path = Path::new(name);
     if path.is_file() {
@@ -269,11 +265,7 @@ fn walk(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), SourceError> {
 }
 
 /// Glob results come sorted by name, so a list does not depend on the file system.
-fn expand_glob(
-    input: &str,
-    name: &str,
-    places: &mut Vec<ShardPlace>,
-) -> Result<(), SourceError> {
+fn expand_glob(input: &str, name: &str, places: &mut Vec<ShardPlace>) -> Result<(), SourceError> {
     let wrong = |message: String| SourceError::Pattern { input: input.into(), message };
     for entry in glob::glob(name).map_err(|e| wrong(e.to_string()))? {
         let path = entry.map_err(|e| SourceError::Unreadable {
@@ -364,10 +356,9 @@ fn relative_urls(urls: &[String], root: Option<&str>) -> Result<Vec<String>, Sou
     };
     let root = root.map_or_else(shared, |root| format!("{}/", root.trim_end_matches('/')));
     let name = |url: &String| {
-        url.strip_prefix(&root).map(str::to_owned).ok_or_else(|| SourceError::OutsideRoot {
-            path: url.into(),
-            root: (&root).into(),
-        })
+        url.strip_prefix(&root)
+            .map(str::to_owned)
+            .ok_or_else(|| SourceError::OutsideRoot { path: url.into(), root: (&root).into() })
     };
     urls.iter().map(name).collect()
 }
@@ -481,6 +472,46 @@ mod tests {
     #[test]
     fn a_store_is_refused_by_name() {
         let error = ShardList::expand(&["s3://bucket/0.tar".to_owned()], None).unwrap_err();
-        assert!(matches!(error, SourceError::Scheme { scheme, .. } if scheme == "s3"));
+        assert!(matches!(error, SourceError::NotLocal { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_its_shards_and_those_below() {
+        let dir = folder(&["d/b.tar", "d/a/1.tar.gz", "d/a/2.tgz", "d/README", "d/.c.tar"]);
+        assert_eq!(expand(&dir, &["d/"]).unwrap(), ["a/1.tar.gz", "a/2.tgz", "b.tar"]);
+        std::fs::create_dir(dir.path().join("empty")).unwrap();
+        assert!(matches!(expand(&dir, &["empty"]).unwrap_err(), SourceError::NoMatch { .. }));
+    }
+
+    fn remote(urls: &[&str], root: Option<&str>) -> Result<Vec<String>, SourceError> {
+        let info = ObjectInfo { bytes: 1, etag: None, modified_secs: 0 };
+        let place = |url: &&str| match RemoteUrl::parse(url).unwrap() {
+            Some(url) => ShardPlace::Remote(url, info.clone()),
+            None => ShardPlace::Local(url.into()),
+        };
+        relative_names(&urls.iter().map(place).collect::<Vec<_>>(), root)
+    }
+
+    #[test]
+    fn names_of_urls_are_relative_to_what_they_share() {
+        assert_eq!(remote(&["s3://b/d/0.tar"], None).unwrap(), ["0.tar"]);
+        let two = ["s3://b/d/x/0.tar", "s3://b/d/xy/0.tar"];
+        assert_eq!(remote(&two, None).unwrap(), ["x/0.tar", "xy/0.tar"]);
+        assert_eq!(remote(&two, Some("s3://b")).unwrap(), ["d/x/0.tar", "d/xy/0.tar"]);
+        // The same name in two buckets is two shards.
+        let buckets = ["s3://A/t/0.tar", "s3://B/t/0.tar"];
+        assert_eq!(remote(&buckets, None).unwrap(), ["A/t/0.tar", "B/t/0.tar"]);
+        assert!(matches!(remote(&two, Some("s3://c")), Err(SourceError::OutsideRoot { .. })));
+    }
+
+    #[test]
+    fn files_and_urls_are_not_mixed() {
+        for (urls, root) in [
+            (&["s3://b/0.tar", "a/0.tar"][..], None),
+            (&["s3://b/0.tar"], Some("/data")),
+            (&["a/0.tar"], Some("s3://b")),
+        ] {
+            assert!(matches!(remote(urls, root), Err(SourceError::Mixed { .. })), "{urls:?}");
+        }
     }
 }

@@ -16,6 +16,6 @@ pub mod sample;
 pub mod captions;
 
 pub use list::{ShardList, ShardPlace, ShardUrl, SourceError};
+pub use sample::{Sample, SampleReader};
 pub use spool::{OpenShard, Spool, SpoolOptions};
 pub use store::{Store, StoreError};
-pub use sample::{Sample, SampleReader};

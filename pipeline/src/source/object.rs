@@ -685,3 +685,7 @@ impl Store for ObjectFolder {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "fault_tests.rs"]
+mod tests;

@@ -105,7 +105,10 @@ impl RemoteNames {
             input: input.to_owned(),
             tried: url.to_string(),
         })?;
-        Ok(objects.iter().map(|(url, info)| ShardPlace::Remote(url.clone(), info.clone())).collect())
+        Ok(objects
+            .iter()
+            .map(|(url, info)| ShardPlace::Remote(url.clone(), info.clone()))
+            .collect())
     }
 }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::bytes::TarBytes;
-use super::tar::{Member, TarError, TarReader};
+use super::tar::{Member, MemberKind, TarError, TarReader};
 use crate::error::SampleError;
 
 /// One file of a sample.
@@ -54,11 +54,17 @@ pub struct Reject {
     pub error: SampleError,
 }
 
+/// A sample to which files may still come, and what is already wrong with it.
+struct Open<'a> {
+    sample: Sample<'a>,
+    problem: Option<SampleError>,
+}
+
 /// An iterator over the samples of one shard.
 pub struct SampleReader<'a> {
     tar: TarReader<'a>,
     allow_missing_end: bool,
-    open: Option<Sample<'a>>,
+    open: Option<Open<'a>>,
     pending: Vec<Reject>,
     first_offsets: HashMap<Vec<u8>, u64>,
     unnamed: u64,
@@ -88,29 +94,44 @@ impl<'a> SampleReader<'a> {
     }
 
     /// Takes one member; gives the sample before it if that is complete now.
-    fn take(&mut self, member: Member<'a>) -> Option<Sample<'a>> {
+    fn take(&mut self, member: Member<'a>) -> Option<Open<'a>> {
         let Some((key, extension)) = split_name(&member.name) else {
             self.unnamed += 1;
             return None;
         };
+        let problem = match member.kind {
+            MemberKind::File => None,
+            MemberKind::Link => Some("a link"),
+            MemberKind::Sparse => Some("a sparse file"),
+        };
+        let problem =
+            problem.map(|kind| SampleError::MemberKind { extension: extension.clone(), kind });
         let file = File { extension, offset: member.offset, data: member.data };
         match &mut self.open {
-            Some(sample) if sample.key == key => {
-                sample.files.push(file);
+            Some(open) if open.sample.key == key => {
+                open.sample.files.push(file);
+                open.problem = open.problem.take().or(problem);
                 None
             }
-            _ => self.open.replace(Sample { key: key.to_vec(), files: vec![file] }),
+            _ => {
+                let sample = Sample { key: key.to_vec(), files: vec![file] };
+                self.open.replace(Open { sample, problem })
+            }
         }
     }
 
     /// Checks what only the whole shard or the whole sample can tell.
-    fn check(&mut self, sample: Sample<'a>) -> Result<Sample<'a>, Reject> {
+    fn check(&mut self, open: Open<'a>) -> Result<Sample<'a>, Reject> {
+        let Open { sample, problem } = open;
         let offset = sample.offset();
         let reject = |error| Reject { key: sample.key.clone(), offset, error };
         if let Some(&first_offset) = self.first_offsets.get(&sample.key) {
             return Err(reject(SampleError::KeyRepeats { first_offset }));
         }
         self.first_offsets.insert(sample.key.clone(), offset);
+        if let Some(problem) = problem {
+            return Err(reject(problem));
+        }
         for (i, file) in sample.files.iter().enumerate() {
             if sample.files[..i].iter().any(|f| f.extension == file.extension) {
                 let extension = file.extension.clone();
@@ -124,7 +145,7 @@ impl<'a> SampleReader<'a> {
     ///
     /// A shard that ends inside a file of the next key leaves the sample before it whole; one that
     /// ends inside a header leaves it in doubt.
-    fn end(&mut self, error: Option<TarError>) -> Option<Sample<'a>> {
+    fn end(&mut self, error: Option<TarError>) -> Option<Open<'a>> {
         self.ended = true;
         let last = self.open.take();
         let Some(error) = error else { return last };
@@ -139,8 +160,8 @@ impl<'a> SampleReader<'a> {
             SampleError::ShardDamaged { message }
         };
         let (whole, key, offset) = match (last, inside) {
-            (Some(last), Some(key)) if last.key != key => (Some(last), key, 0),
-            (Some(last), _) => (None, last.key.clone(), last.offset()),
+            (Some(last), Some(key)) if last.sample.key != key => (Some(last), key, 0),
+            (Some(last), _) => (None, last.sample.key.clone(), last.sample.offset()),
             (None, key) => (None, key.unwrap_or_default(), 0),
         };
         self.pending.push(Reject { key, offset, error });
@@ -255,3 +276,7 @@ mod tests {
         assert_eq!(read(&[0; 1024], false), Vec::<String>::new());
     }
 }
+
+#[cfg(test)]
+#[path = "peer_defect_tests.rs"]
+mod peer_defects;

@@ -241,8 +241,7 @@ impl Spool {
     pub fn open(&self, shard: &ShardUrl, stop: &AtomicBool) -> Result<OpenShard, StoreError> {
         let url = match &shard.place {
             ShardPlace::Local(path) => {
-                let map =
-                    MappedFile::open(path).map_err(|e| StoreError::local("read", path, e))?;
+                let map = MappedFile::open(path).map_err(|e| StoreError::local("read", path, e))?;
                 let identity = ShardIdentity::of_bytes(&map);
                 return Ok(OpenShard { map, identity, _room: None });
             }
@@ -282,7 +281,10 @@ impl Drop for Spool {
 /// # Errors
 ///
 /// [`StoreError`].
-pub fn identity(shard: &ShardUrl, remote: Option<&Arc<Remote>>) -> Result<ShardIdentity, StoreError> {
+pub fn identity(
+    shard: &ShardUrl,
+    remote: Option<&Arc<Remote>>,
+) -> Result<ShardIdentity, StoreError> {
     let (url, info) = match &shard.place {
         ShardPlace::Local(path) => {
             let map = MappedFile::open(path).map_err(|e| StoreError::local("read", path, e))?;

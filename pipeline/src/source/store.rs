@@ -234,7 +234,9 @@ impl StoreError {
     /// What the user can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Url { .. } => Some("URLs begin with s3://bucket/, gs://, az://, http:// or https://"),
+            Self::Url { .. } => {
+                Some("URLs begin with s3://bucket/, gs://, az://, http:// or https://")
+            }
             Self::NotFound { .. } => Some("check bucket, path and the endpoint in the environment"),
             Self::Denied { .. } => Some(
                 "set the usual variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; \
@@ -310,9 +312,9 @@ pub trait Store: Send + Sync {
     ///
     /// As of [`Store::get_range`].
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        let info = self.head(name)?.ok_or_else(|| StoreError::NotFound {
-            url: format!("{}/{name}", self.place()),
-        })?;
+        let info = self
+            .head(name)?
+            .ok_or_else(|| StoreError::NotFound { url: format!("{}/{name}", self.place()) })?;
         self.get_range(name, 0..info.bytes)
     }
 }
@@ -348,11 +350,8 @@ mod tests {
 
     #[test]
     fn a_weak_etag_is_no_condition() {
-        let info = |etag: &str| ObjectInfo {
-            bytes: 1,
-            etag: Some(etag.to_owned()),
-            modified_secs: 0,
-        };
+        let info =
+            |etag: &str| ObjectInfo { bytes: 1, etag: Some(etag.to_owned()), modified_secs: 0 };
         assert_eq!(info("\"ab\"").strong_etag().unwrap(), "\"ab\"");
         assert_eq!(info("W/\"ab\"").strong_etag(), None);
         assert_eq!(info("W/\"ab\"").etag_text().unwrap(), "etag-ab");

@@ -1,8 +1,9 @@
 //! Tar members, without a copy.
 //!
-//! In: the bytes of a shard. Out: its regular files in order, with names and byte ranges. Reads
-//! ustar, GNU long names, PAX `path` and `size`, base-256 sizes; passes over folders, links,
-//! devices and sparse files. Never: takes a missing end for an end; trusts a size it has not read.
+//! In: the bytes of a shard. Out: its files in order, with names and byte ranges. Reads ustar, GNU
+//! long names, PAX `path` and `size`, base-256 sizes; names links and sparse files without their
+//! bytes, which stand elsewhere or are not all there; passes over folders and devices. Never:
+//! takes a missing end for an end; trusts a size it has not read.
 
 use std::borrow::Cow;
 
@@ -14,9 +15,22 @@ const BLOCK_BYTES: u64 = 512;
 /// Limit of a PAX header or GNU long name. Linux paths end at 4 KiB; PAX headers hold a few.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
-/// One regular file of a tar.
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberKind {
+    /// A regular file with its bytes.
+    File,
+    /// A hard or symbolic link: the bytes are those of another name.
+    Link,
+    /// A sparse file: only some of its bytes are stored.
+    Sparse,
+}
+
+/// One file of a tar.
 #[derive(Debug)]
 pub struct Member<'a> {
+    /// What it is; only a regular file has content here.
+    pub kind: MemberKind,
     /// Its path, as bytes: not every shard is UTF-8.
     pub name: Vec<u8>,
     /// Offset of its first byte in the tar stream.
@@ -71,7 +85,7 @@ impl TarError {
     }
 }
 
-/// An iterator over the regular files of a tar; after an error it ends.
+/// An iterator over the files of a tar; after an error it ends.
 pub struct TarReader<'a> {
     bytes: TarBytes<'a>,
     done: bool,
@@ -96,7 +110,7 @@ impl<'a> TarReader<'a> {
         Self { bytes, done: false, passed_over: 0, inside: None }
     }
 
-    /// Members so far that are no regular files: folders, links, devices, sparse files.
+    /// Members so far that are no files: folders and devices.
     pub fn passed_over(&self) -> u64 {
         self.passed_over
     }
@@ -125,25 +139,40 @@ impl<'a> TarReader<'a> {
                 b'0' | b'\0' | b'7' if !overrides.sparse => {
                     let name = overrides.name.unwrap_or_else(|| header.name());
                     let offset = self.bytes.position();
-                    self.inside = Some(name.clone());
-                    let data = self.read_padded(&name, size)?;
-                    self.inside = None;
+                    let data = match self.read_padded(&name, size) {
+                        Ok(data) => data,
+                        Err(error) => {
+                            self.inside = Some(name);
+                            return Err(error);
+                        }
+                    };
                     if name.ends_with(b"/") {
                         self.passed_over += 1;
                         overrides = Overrides::default();
                         continue;
                     }
-                    return Ok(Some(Member { name, offset, data }));
+                    return Ok(Some(Member { kind: MemberKind::File, name, offset, data }));
                 }
                 kind => {
                     // Links, devices and folders have no data, whatever their size field says.
                     let empty = matches!(kind, b'1'..=b'6');
-                    self.passed_over += 1;
+                    let is_sparse = kind == b'S' || overrides.sparse;
                     if kind == b'S' {
                         self.skip_sparse_map(&block)?;
                     }
+                    let offset = self.bytes.position();
                     self.skip_padded(at, if empty { 0 } else { size })?;
-                    overrides = Overrides::default();
+                    let kind = match kind {
+                        b'1' | b'2' => MemberKind::Link,
+                        _ if is_sparse => MemberKind::Sparse,
+                        _ => {
+                            self.passed_over += 1;
+                            overrides = Overrides::default();
+                            continue;
+                        }
+                    };
+                    let name = overrides.name.unwrap_or_else(|| header.name());
+                    return Ok(Some(Member { kind, name, offset, data: Cow::Borrowed(&[]) }));
                 }
             }
         }
@@ -162,13 +191,22 @@ impl<'a> TarReader<'a> {
         }
         // One zero block at the very end is what some writers leave of the two.
         match self.bytes.take(BLOCK_BYTES) {
-            Ok(second) if second.iter().all(|&b| b == 0) => Ok(None),
+            Ok(second) if second.iter().all(|&b| b == 0) => self.finish(),
             Ok(_) => Err(TarError::Header {
                 offset: at,
                 message: "a single zero block in the middle of the archive".to_owned(),
             }),
             Err(Short { found: 0, cause: None }) => Ok(None),
             Err(short) => Err(cut("the end-of-archive mark", at, 2 * BLOCK_BYTES, short)),
+        }
+    }
+
+    /// What follows the mark is padding; a decompressor must still find its checksum right.
+    fn finish(&mut self) -> Result<Option<HeaderAt<'a>>, TarError> {
+        let offset = self.bytes.position();
+        match self.bytes.finish() {
+            Ok(()) => Ok(None),
+            Err(cause) => Err(TarError::Compression { offset, message: cause.to_string() }),
         }
     }
 
@@ -252,11 +290,15 @@ impl Header<'_> {
     /// The sum of all bytes with the checksum field as spaces; old writers summed signed bytes.
     fn check(&self) -> Result<(), TarError> {
         let said = parse_octal(&self.block[148..156]);
-        let byte = |(i, &b): (usize, &u8)| if (148..156).contains(&i) { b' ' } else { b };
-        let unsigned: i64 = self.block.iter().enumerate().map(|b| i64::from(byte(b))).sum();
-        let signed: i64 = self.block.iter().enumerate().map(|b| i64::from(byte(b) as i8)).sum();
+        let spaces = 8 * i64::from(b' ');
+        let sum_of = |bytes: &[u8]| i64::from(bytes.iter().map(|&b| u32::from(b)).sum::<u32>());
+        let unsigned = sum_of(self.block) - sum_of(&self.block[148..156]) + spaces;
+        let signed = || {
+            let high = |bytes: &[u8]| bytes.iter().filter(|&&b| b >= 0x80).count() as i64;
+            unsigned - 256 * (high(self.block) - high(&self.block[148..156]))
+        };
         match said {
-            Some(sum) if sum as i64 == unsigned || sum as i64 == signed => Ok(()),
+            Some(sum) if sum as i64 == unsigned || sum as i64 == signed() => Ok(()),
             Some(sum) => {
                 Err(self.wrong(format!("checksum {sum:o}, expected {unsigned:o} (octal)")))
             }
@@ -333,11 +375,16 @@ fn read_pax(at: u64, pax: &[u8], overrides: &mut Overrides) -> Result<(), TarErr
             field.iter().position(|&b| b == b'=').ok_or_else(|| wrong("PAX field without `=`"))?;
         let (key, value) = (&field[..equals], &field[equals + 1..]);
         match key {
-            b"path" => overrides.name = Some(value.to_vec()),
+            b"path" if !overrides.sparse => overrides.name = Some(value.to_vec()),
             b"size" => {
                 let size = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
                 let size = size.filter(|&s: &u64| s <= u64::MAX / 2);
                 overrides.size = Some(size.ok_or_else(|| wrong("PAX size is no number"))?);
+            }
+            // The name in the header is made up then; the real one stands here.
+            b"GNU.sparse.name" => {
+                overrides.name = Some(value.to_vec());
+                overrides.sparse = true;
             }
             _ if key.starts_with(b"GNU.sparse.") => overrides.sparse = true,
             _ => {}

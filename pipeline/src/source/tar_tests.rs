@@ -188,22 +188,86 @@ fn a_ustar_prefix_is_part_of_the_name() {
 }
 
 #[test]
-fn folders_links_and_sparse_files_are_passed_over_and_counted() {
+fn folders_are_passed_over_and_links_and_sparse_files_named_without_bytes() {
     let mut shard = header(b"dir/", &octal(0), b'5', USTAR).to_vec();
     shard.extend(header(b"link.jpg", &octal(77), b'2', USTAR));
-    let mut sparse = header(b"sparse", &octal(512), b'S', GNU);
+    shard.extend(header(b"hard.jpg", &octal(0), b'1', USTAR));
+    let mut sparse = header(b"sparse.bin", &octal(512), b'S', GNU);
     sparse[482] = 1;
     seal(&mut sparse);
     shard.extend(sparse);
     shard.extend([0; 512]);
     shard.extend([5; 512]);
+    let pax = b"22 GNU.sparse.major=1\n28 GNU.sparse.name=real.jpg\n";
+    shard.extend(header(b"pax", &octal(pax.len() as u64), b'x', USTAR));
+    shard.extend(padded(pax));
+    shard.extend(header(b"GNUSparseFile.0/real.jpg", &octal(512), b'0', USTAR));
+    shard.extend([6; 512]);
+    shard.extend(header(b"fifo", &octal(9), b'6', USTAR));
     shard.extend(header(b"a.txt", &octal(1), b'0', USTAR));
     shard.extend(padded(b"x"));
     shard.extend(END);
     let mut reader = TarReader::new(TarBytes::open(&shard).unwrap());
-    assert_eq!(reader.next().unwrap().unwrap().name, b"a.txt");
-    assert!(reader.next().is_none());
-    assert_eq!(reader.passed_over(), 3);
+    let members: Vec<_> = reader
+        .by_ref()
+        .map(|m| m.unwrap())
+        .map(|m| (m.kind, String::from_utf8(m.name).unwrap(), m.data.len()))
+        .collect();
+    let member = |kind, name: &str, bytes| (kind, name.to_owned(), bytes);
+    assert_eq!(
+        members,
+        [
+            member(MemberKind::Link, "link.jpg", 0),
+            member(MemberKind::Link, "hard.jpg", 0),
+            member(MemberKind::Sparse, "sparse.bin", 0),
+            member(MemberKind::Sparse, "real.jpg", 0),
+            member(MemberKind::File, "a.txt", 1),
+        ]
+    );
+    assert_eq!(reader.passed_over(), 2);
+}
+
+/// A real file of 9 GiB without its bytes: the map is as long, the disk holds two headers.
+#[test]
+fn an_entry_above_8_gib_is_read_whole() {
+    use std::os::unix::fs::FileExt;
+    let big_bytes = 9u64 << 30;
+    let mut field = [0; 12];
+    field[0] = 0x80;
+    field[4..].copy_from_slice(&big_bytes.to_be_bytes());
+    let by_pax = [
+        &header(b"pax", &octal(19), b'x', USTAR)[..],
+        &padded(format!("19 size={big_bytes}\n").as_bytes()),
+        &header(b"big.bin", &octal(0), b'0', USTAR),
+    ]
+    .concat();
+    for head in [header(b"big.bin", &field, b'0', GNU).to_vec(), by_pax] {
+        let file = tempfile::tempfile().unwrap();
+        let data_at = head.len() as u64;
+        file.write_all_at(&head, 0).unwrap();
+        let small = [&header(b"big.txt", &octal(3), b'0', GNU)[..], &padded(b"dog"), &END].concat();
+        file.write_all_at(&small, data_at + big_bytes).unwrap();
+        let map = crate::source::map::MappedFile::of_file(&file).unwrap();
+        let mut reader = TarReader::new(TarBytes::open(&map).unwrap());
+        let big = reader.next().unwrap().unwrap();
+        assert_eq!((big.data.len() as u64, big.offset), (big_bytes, data_at));
+        assert_eq!(&*reader.next().unwrap().unwrap().data, b"dog");
+        assert!(reader.next().is_none());
+    }
+}
+
+/// Bytes of a gzip stream may be damaged and still inflate: its checksum, after the end mark, tells.
+#[test]
+fn a_wrong_checksum_behind_the_end_mark_is_reported() {
+    let plain = written(&[("a.bin", &[7; 2000])]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut gzip, &plain).unwrap();
+    let mut bytes = gzip.finish().unwrap();
+    let at = bytes.windows(8).position(|w| w == [7; 8]).unwrap();
+    bytes[at] = 8;
+    let (files, error) = read(&bytes);
+    assert_eq!((files.len(), files[0].1[0]), (1, 8));
+    assert!(matches!(error, Some(TarError::Compression { .. })), "{error:?}");
 }
 
 mod against_the_tar_crate {
