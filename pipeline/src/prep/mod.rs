@@ -35,6 +35,7 @@ pub mod vocab;
 pub mod inspect;
 pub mod error;
 #[cfg(test)]
+#[path = "crash_tests.rs"]
 mod crash;
 
 pub use plan::PrepPlan;

@@ -1,8 +1,8 @@
 //! Bad samples put aside, whole, for people to look at and mend.
 //!
-//! In: the files of samples that were rejected. Out: a tar a part below `budget.quarantine_dir`, in
-//! the order of the shard, which `run` reads like any shard. The bad samples of one part are held in
-//! memory. Never: a file below the data set.
+//! In: the files of samples that were rejected. Out: a tar a part below `budget.quarantine_dir`,
+//! in the order of the shard, which `run` reads like any shard. The bad samples of one part are
+//! held in memory. Never: a file below the data set.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
