@@ -21,7 +21,7 @@ use crate::demo::{DemoConfig, write_demo};
 use crate::error::{PrepError, exit};
 use crate::image::simd::jpeg_simd;
 use crate::metrics::PrepMetrics;
-use crate::prep::{self, DataSet, PrepPlan, verify, vocab};
+use crate::prep::{self, DataSet, PrepPlan, duplicates, verify, vocab};
 use crate::source::ShardList;
 
 /// Prepares image-text shards for pre-training as classification.
@@ -47,6 +47,11 @@ enum Command {
     DemoData(DemoDataArgs),
     /// Read a data set again and compare it with its manifest.
     Verify(VerifyArgs),
+    /// Print the ids of all rows whose image an earlier row has, byte by byte, across parts.
+    Duplicates {
+        /// Folder of the data set.
+        folder: PathBuf,
+    },
     /// Print prep.default.toml: every setting, its default, unit, range and meaning.
     Config,
 }
@@ -153,6 +158,7 @@ pub fn main() -> ExitCode {
         Some(Command::Vocab(args)) => make_vocab(&args),
         Some(Command::DemoData(args)) => demo_data(&args),
         Some(Command::Verify(args)) => verify_folder(&args),
+        Some(Command::Duplicates { folder }) => list_duplicates(&folder),
         Some(Command::Config) => {
             print!("{}", crate::config::DEFAULT_TOML);
             Ok(())
@@ -269,6 +275,13 @@ fn verify_folder(args: &VerifyArgs) -> Result<(), PrepError> {
             true => println!("{} of them were older than a day and are removed", summary.removed),
             false => println!("--clean removes those that are older than a day"),
         }
+    }
+    Ok(())
+}
+
+fn list_duplicates(folder: &std::path::Path) -> Result<(), PrepError> {
+    for id in duplicates::duplicates(&DataSet::open(folder)?)? {
+        println!("{id}");
     }
     Ok(())
 }

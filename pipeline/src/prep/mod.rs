@@ -13,6 +13,7 @@ pub mod part;
 pub mod snapshot;
 pub mod run;
 pub mod verify;
+pub mod duplicates;
 pub mod vocab;
 
 pub use plan::PrepPlan;
