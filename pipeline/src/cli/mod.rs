@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::demo::{DemoConfig, write_demo};
 use crate::error::{PrepError, exit};
 use crate::image::simd::jpeg_simd;
-use crate::prep::{DataSet, verify, vocab};
+use crate::prep::{DataSet, duplicates, verify, vocab};
 
 /// Prepares image-text shards for pre-training as classification.
 #[derive(Parser)]
@@ -56,6 +56,11 @@ enum Command {
     Verify(VerifyArgs),
     /// Count what a data set holds: snapshots, labels, sizes; --html draws a page of samples.
     Inspect(inspect::InspectArgs),
+    /// Print the ids of all rows whose image an earlier row has, byte by byte, across parts.
+    Duplicates {
+        /// Folder of the data set.
+        folder: PathBuf,
+    },
     /// Print prep.default.toml: every setting, its default, unit, range and meaning.
     Config,
 }
@@ -155,6 +160,7 @@ pub fn main() -> ExitCode {
         Some(Command::DemoData(args)) => demo_data(&args),
         Some(Command::Verify(args)) => verify_folder(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Duplicates { folder }) => list_duplicates(&folder),
         Some(Command::Config) => {
             print!("{}", crate::config::DEFAULT_TOML);
             Ok(())
@@ -239,6 +245,13 @@ fn verify_folder(args: &VerifyArgs) -> Result<(), PrepError> {
             true => println!("{} of them were older than a day and are removed", summary.removed),
             false => println!("--clean removes those that are older than a day"),
         }
+    }
+    Ok(())
+}
+
+fn list_duplicates(folder: &std::path::Path) -> Result<(), PrepError> {
+    for id in duplicates::duplicates(&DataSet::open(folder)?)? {
+        println!("{id}");
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ pub mod add_column;
 pub mod drop_rows;
 pub mod retry;
 pub mod verify;
+pub mod duplicates;
 pub mod vocab;
 pub mod inspect;
 pub mod error;

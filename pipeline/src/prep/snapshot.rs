@@ -228,6 +228,24 @@ impl DataSet {
         Ok(keys)
     }
 
+    /// Hashes of the source images of a part, in the order of its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::Io`], [`PrepError::Parquet`].
+    pub fn read_image_hashes(&self, part: &Part) -> Result<Vec<[u8; 16]>, PrepError> {
+        let mut hashes = Vec::new();
+        self.read_column(part, &ColumnSet::Meta, "image_hash", |column| {
+            let values = column.as_fixed_size_binary();
+            for i in 0..values.len() {
+                let mut hash = [0; 16];
+                hash.copy_from_slice(values.value(i));
+                hashes.push(hash);
+            }
+        })?;
+        Ok(hashes)
+    }
+
     /// The synsets of each caption of each row of a part.
     ///
     /// # Errors
