@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::caption::nouns::NounsOptions;
 use crate::image::{Filter, PIXELS_MAX_DEFAULT};
 
 /// The commented default file: the manual of every key.
@@ -113,6 +114,7 @@ pub struct PrepConfig {
     pub source: SourceConfig,
     pub image: ImageConfig,
     pub caption: CaptionConfig,
+    pub nouns: NounsOptions,
     pub budget: BudgetConfig,
     pub runtime: RuntimeConfig,
 }
@@ -136,6 +138,7 @@ impl Default for PrepConfig {
                 rule: "corenet".to_owned(),
                 bytes_max: 1 << 20,
             },
+            nouns: NounsOptions::default(),
             budget: BudgetConfig { failure_rate: 0.05, probation: 1000, damaged_shards: 0 },
             runtime: RuntimeConfig { threads: 0, redo_changed: false },
         }

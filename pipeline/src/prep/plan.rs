@@ -1,5 +1,7 @@
 //! What the config means for a job.
 
+use std::sync::Arc;
+
 use catlip_schemas::ColumnSet;
 use catlip_schemas::version::FORMAT_VERSION;
 
@@ -15,8 +17,8 @@ pub struct PrepPlan {
     pub config: PrepConfig,
     /// `caption.sources`, read.
     pub caption_sources: Vec<CaptionSource>,
-    /// `caption.rule`, found.
-    pub rule: &'static dyn LabelRule,
+    /// `caption.rule`, found, with its options.
+    pub rule: Arc<dyn LabelRule>,
     /// `image.chroma`.
     pub chroma: Chroma,
     /// BLAKE3 of what decides the bytes of the output, 64 hex digits.
@@ -32,13 +34,17 @@ impl PrepPlan {
     ///
     /// [`PrepError::Rule`] for a rule that is not known.
     pub fn new(config: PrepConfig) -> Result<Self, PrepError> {
-        let rule = caption::rule(&config.caption.rule)?;
+        let rule = caption::rule(&config.caption.rule, &config.nouns)?;
         // serde_json keeps keys sorted, so the text is canonical.
-        let config_json = serde_json::json!({
+        let mut config_json = serde_json::json!({
             "source": config.source,
             "image": config.image,
             "caption": config.caption,
         });
+        // The options of a rule that is not asked for change no byte.
+        if config.caption.rule == "nouns" {
+            config_json["nouns"] = serde_json::json!(config.nouns);
+        }
         let identity = serde_json::json!({
             "format_version": FORMAT_VERSION,
             "rule": rule.id(),
@@ -101,5 +107,16 @@ mod tests {
         assert_eq!(hash(&[]), hash(&["runtime.threads=3", "budget.damaged_shards=9"]));
         assert_ne!(hash(&[]), hash(&["image.quality=91"]));
         assert_ne!(hash(&[]), hash(&["caption.sources=[\"txt\"]"]));
+    }
+
+    #[test]
+    fn the_options_of_nouns_count_where_that_is_the_rule() {
+        let off = "nouns.phrases=false";
+        assert_eq!(hash(&[]), hash(&[off]));
+        assert_ne!(hash(&["caption.rule=nouns"]), hash(&["caption.rule=nouns", off]));
+        let settings = ["caption.rule=nouns", off].map(str::to_owned);
+        let plan = PrepPlan::new(PrepConfig::load(None, &settings).unwrap()).unwrap();
+        assert_eq!(plan.config_json["nouns"]["phrases"], false);
+        assert_eq!(plan.column_sets()[3].name(), "synsets.nouns-1.no-phrases");
     }
 }

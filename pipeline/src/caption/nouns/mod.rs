@@ -1,0 +1,197 @@
+//! The rule `nouns`: the things that a caption names, as CatLIP's paper describes its labels.
+//!
+//! In: a caption. Out: the synsets of its nouns in token order, repeats kept.
+//! Never: asks a tagger; what a word or phrase means is looked up, so that all of it can be worked
+//! out beforehand.
+//!
+//! The line: the cleaning and the tokens of `corenet` → phrases → words. Every step is an option,
+//! and `docs/labels.md` says what each brings.
+
+use std::ops::Range;
+
+use catlip_schemas::{SynsetId, Synsets};
+use serde::{Deserialize, Serialize};
+
+use super::LabelRule;
+use super::clean::clean;
+use super::tokens::tokens;
+
+pub mod phrases;
+pub mod tables;
+pub mod words;
+
+use phrases::phrase;
+use tables::{Class, Tables};
+use words::{Word, word};
+
+/// Letters of each half of a compound that is written apart: `skate board` is one, `a board` not.
+const HALF_LETTERS_MIN: usize = 3;
+
+/// Section `nouns` of the config: the steps of the rule, each of which can be left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
+pub struct NounsOptions {
+    pub noun_filter: bool,
+    pub colours: bool,
+    pub numerals: bool,
+    pub activities: bool,
+    pub names: bool,
+    pub phrases: bool,
+    pub compounds: bool,
+    pub synonyms: bool,
+    pub plurals: bool,
+    pub senses: bool,
+}
+
+impl Default for NounsOptions {
+    fn default() -> Self {
+        Self {
+            noun_filter: true,
+            colours: true,
+            numerals: true,
+            activities: true,
+            names: true,
+            phrases: true,
+            compounds: true,
+            synonyms: true,
+            plurals: true,
+            senses: true,
+        }
+    }
+}
+
+impl NounsOptions {
+    /// Every option by its name in the config.
+    pub fn by_name(&self) -> [(&'static str, bool); 10] {
+        [
+            ("noun_filter", self.noun_filter),
+            ("colours", self.colours),
+            ("numerals", self.numerals),
+            ("activities", self.activities),
+            ("names", self.names),
+            ("phrases", self.phrases),
+            ("compounds", self.compounds),
+            ("synonyms", self.synonyms),
+            ("plurals", self.plurals),
+            ("senses", self.senses),
+        ]
+    }
+}
+
+/// The rule with its options.
+#[derive(Clone, Debug)]
+pub struct Nouns {
+    options: NounsOptions,
+    id: String,
+}
+
+/// One label and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Its tokens.
+    pub tokens: Range<usize>,
+    /// What they name.
+    pub synset: SynsetId,
+}
+
+impl Nouns {
+    /// The rule with `options`.
+    pub fn new(options: NounsOptions) -> Self {
+        let off = options.by_name().into_iter().filter(|(_, is_on)| !is_on);
+        let off: String = off.map(|(name, _)| format!(".no-{}", name.replace('_', "-"))).collect();
+        Self { options, id: format!("nouns-1{off}") }
+    }
+
+    /// The labels of tokens, in their order.
+    pub fn labels(&self, tokens: &[String]) -> Vec<Label> {
+        let mut labels = Vec::new();
+        let mut after_given_name = false;
+        let mut at = 0;
+        while at < tokens.len() {
+            let rest = &tokens[at..];
+            let is_surname = std::mem::replace(&mut after_given_name, self.is_given_name(rest));
+            let (num_tokens, synset) = self.read(rest, is_surname);
+            let range = at..at + num_tokens;
+            labels.extend(synset.map(|synset| Label { tokens: range.clone(), synset }));
+            after_given_name &= num_tokens == 1;
+            at = range.end;
+            if num_tokens == 1 && synset.is_none() && self.options.compounds {
+                let parts = parts(&tokens[at - 1]).filter_map(|part| word(&self.options, part));
+                labels
+                    .extend(parts.map(|Word { synset, .. }| Label { tokens: at - 1..at, synset }));
+            }
+        }
+        labels
+    }
+
+    /// Whether the first of `tokens` is the given name of somebody whose surname may follow.
+    fn is_given_name(&self, tokens: &[String]) -> bool {
+        self.options.names
+            && tokens.first().is_some_and(|t| Tables::embedded().given_names.contains(t.as_str()))
+    }
+
+    /// How many of `tokens` are read at once, and what they name.
+    fn read(&self, tokens: &[String], is_surname: bool) -> (usize, Option<SynsetId>) {
+        let options = &self.options;
+        if options.phrases
+            && let Some(phrase) = phrase(options, tokens)
+        {
+            return (phrase.num_tokens, phrase.synset);
+        }
+        let Some(found) = word(options, &tokens[0]) else { return (1, self.rejoined(&tokens[0])) };
+        if is_surname {
+            return (1, None);
+        }
+        if options.compounds
+            && found.class == Class::Noun
+            && let Some(synset) = self.compound(tokens)
+        {
+            return (2, Some(synset));
+        }
+        (1, Some(found.synset))
+    }
+
+    /// The compound of the first two tokens, both of them nouns: `skate board`.
+    fn compound(&self, tokens: &[String]) -> Option<SynsetId> {
+        let [first, second, ..] = tokens else { return None };
+        if first.len().min(second.len()) < HALF_LETTERS_MIN
+            || word(&self.options, second)?.class != Class::Noun
+        {
+            return None;
+        }
+        Some(word(&self.options, &format!("{first}{second}"))?.synset)
+    }
+
+    /// The meaning of a token with hyphens that is a word or phrase without them: `ice-cream`.
+    fn rejoined(&self, token: &str) -> Option<SynsetId> {
+        if !self.options.compounds || !token.contains('-') {
+            return None;
+        }
+        let halves: Vec<String> = token.split('-').map(str::to_owned).collect();
+        if self.options.phrases
+            && let Some(found) = phrase(&self.options, &halves)
+            && found.num_tokens == halves.len()
+        {
+            return found.synset;
+        }
+        Some(word(&self.options, &halves.concat())?.synset)
+    }
+}
+
+/// The words of a token that is none: `black/white`, `dog|cat`, `'puppy`.
+fn parts(token: &str) -> impl Iterator<Item = &str> {
+    let parts = token.split(['/', '|', '_', '\'', '’', '‘']).filter(|part| !part.is_empty());
+    parts.filter(move |part| part.len() < token.len())
+}
+
+impl LabelRule for Nouns {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn synsets(&self, caption: &str) -> Synsets {
+        let labels = self.labels(&tokens(&clean(caption)));
+        Synsets(labels.into_iter().map(|label| label.synset).collect())
+    }
+}
