@@ -15,17 +15,21 @@ use serde::{Deserialize, Serialize};
 use super::LabelRule;
 use super::clean::clean;
 use super::tokens::tokens;
+use super::wordnet::WordNet;
 
 pub mod phrases;
 pub mod tables;
 pub mod words;
 
-use phrases::phrase;
+use phrases::{is_kind_of, phrase};
 use tables::{Class, Tables};
 use words::{Word, word};
 
 /// Letters of each half of a compound that is written apart: `skate board` is one, `a board` not.
 const HALF_LETTERS_MIN: usize = 3;
+
+/// Words before which a plural is no plural but a verb: `a man rows his boat`.
+const DETERMINERS: [&str; 8] = ["a", "an", "the", "his", "her", "their", "its", "another"];
 
 /// Section `nouns` of the config: the steps of the rule, each of which can be left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,7 @@ pub struct NounsOptions {
     pub activities: bool,
     pub names: bool,
     pub phrases: bool,
+    pub heads: bool,
     pub compounds: bool,
     pub synonyms: bool,
     pub plurals: bool,
@@ -53,6 +58,7 @@ impl Default for NounsOptions {
             activities: true,
             names: true,
             phrases: true,
+            heads: true,
             compounds: true,
             synonyms: true,
             plurals: true,
@@ -63,7 +69,7 @@ impl Default for NounsOptions {
 
 impl NounsOptions {
     /// Every option by its name in the config.
-    pub fn by_name(&self) -> [(&'static str, bool); 10] {
+    pub fn by_name(&self) -> [(&'static str, bool); 11] {
         [
             ("noun_filter", self.noun_filter),
             ("colours", self.colours),
@@ -71,6 +77,7 @@ impl NounsOptions {
             ("activities", self.activities),
             ("names", self.names),
             ("phrases", self.phrases),
+            ("heads", self.heads),
             ("compounds", self.compounds),
             ("synonyms", self.synonyms),
             ("plurals", self.plurals),
@@ -114,6 +121,7 @@ impl Nouns {
             let (num_tokens, synset) = self.read(rest, is_surname);
             let range = at..at + num_tokens;
             labels.extend(synset.map(|synset| Label { tokens: range.clone(), synset }));
+            labels.extend(synset.and_then(|synset| self.head(tokens, &range, synset)));
             after_given_name &= num_tokens == 1;
             at = range.end;
             if num_tokens == 1 && synset.is_none() && self.options.compounds {
@@ -140,7 +148,9 @@ impl Nouns {
             return (phrase.num_tokens, phrase.synset);
         }
         let Some(found) = word(options, &tokens[0]) else { return (1, self.rejoined(&tokens[0])) };
-        if is_surname {
+        let before_determiner =
+            || tokens.get(1).is_some_and(|next| DETERMINERS.contains(&next.as_str()));
+        if is_surname || options.noun_filter && found.has_ending && before_determiner() {
             return (1, None);
         }
         if options.compounds
@@ -149,7 +159,18 @@ impl Nouns {
         {
             return (2, Some(synset));
         }
-        (1, Some(found.synset))
+        (1, Some(self.before_noun(tokens).unwrap_or(found.synset)))
+    }
+
+    /// The last word of a phrase that is a kind of it: a `fire truck` is a truck, too.
+    fn head(&self, tokens: &[String], phrase: &Range<usize>, synset: SynsetId) -> Option<Label> {
+        if !self.options.heads || phrase.len() < 2 {
+            return None;
+        }
+        let last = phrase.end - 1;
+        let head = word(&self.options, &tokens[last])?.synset;
+        (head != synset && is_kind_of(WordNet::embedded(), synset, |above| above == head))
+            .then_some(Label { tokens: last..phrase.end, synset: head })
     }
 
     /// The compound of the first two tokens, both of them nouns: `skate board`.
@@ -161,6 +182,18 @@ impl Nouns {
             return None;
         }
         Some(word(&self.options, &format!("{first}{second}"))?.synset)
+    }
+
+    /// What the first of `tokens` means if a noun follows it, or a second colour of that noun:
+    /// `an orange cat`, `an orange and white cat`.
+    fn before_noun(&self, tokens: &[String]) -> Option<SynsetId> {
+        let tables = Tables::embedded();
+        let synset = tables.senses_before_noun.get(tokens[0].as_str())?;
+        let class = |at: usize| Some(word(&self.options, tokens.get(at)?)?.class);
+        let joins_a_colour = tokens.get(1).is_some_and(|next| next == "and" || next == ",")
+            && class(2) == Some(Class::Colour);
+        let is_before = joins_a_colour || matches!(class(1), Some(Class::Noun | Class::Colour));
+        (self.options.senses && is_before).then_some(*synset)
     }
 
     /// The meaning of a token with hyphens that is a word or phrase without them: `ice-cream`.

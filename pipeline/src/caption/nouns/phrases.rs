@@ -22,9 +22,9 @@ const FUNCTION_WORDS: [&str; 40] = [
 
 /// Words for how a thing looks: with them a phrase must be a kind of its last word, else it is an
 /// idiom. A `black bear` is a bear; WordNet's `black cat` is no cat, its `white horse` a wave.
-const LOOKS: [&str; 24] = [
+const LOOKS: [&str; 23] = [
     "big", "black", "blue", "brown", "dark", "dirty", "gray", "green", "grey", "large", "little",
-    "long", "new", "old", "orange", "pink", "purple", "red", "short", "small", "tall", "white",
+    "long", "old", "orange", "pink", "purple", "red", "short", "small", "tall", "white",
     "yellow", "young",
 ];
 
@@ -83,12 +83,19 @@ fn is_phrase(wordnet: &WordNet, lemma: &str) -> bool {
 /// which has nothing above it but `city` and the like: `new york`.
 fn is_kind_of_its_last_word(wordnet: &WordNet, lemma: &str, last: &str) -> bool {
     let Some(synset) = wordnet.first_sense(lemma) else { return false };
-    if !wordnet.is_noun_lemma(last) {
-        return true;
-    }
+    !wordnet.is_noun_lemma(last)
+        || is_kind_of(wordnet, synset, |above| wordnet.senses(last).any(|sense| sense == above))
+}
+
+/// Whether `synset`, or one above it, is one that is sought.
+pub fn is_kind_of(
+    wordnet: &WordNet,
+    synset: SynsetId,
+    is_sought: impl Fn(SynsetId) -> bool,
+) -> bool {
     let mut above = vec![synset];
     while let Some(synset) = above.pop() {
-        if wordnet.senses(last).any(|sense| sense == synset) {
+        if is_sought(synset) {
             return true;
         }
         above.extend(wordnet.hypernyms(synset));

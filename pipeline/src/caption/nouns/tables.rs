@@ -38,12 +38,15 @@ pub enum Phrase {
 /// The tables. Words and phrases are lower case; a phrase has one blank between its words.
 #[derive(Debug)]
 pub struct Tables {
-    /// Times tagged as a noun, and times in all, in MASC.
+    /// Times tagged as a noun, and times in all, in MASC; in WordNet's own corpus where MASC is
+    /// silent.
     pub noun_shares: HashMap<&'static str, (u32, u32)>,
     /// Words whose class is decided here, not by MASC.
     pub classes: HashMap<&'static str, Class>,
     /// What a word means in captions where that is not WordNet's first sense.
     pub senses: HashMap<&'static str, SynsetId>,
+    /// What a word means before a noun, where that is another thing: `an orange shirt`.
+    pub senses_before_noun: HashMap<&'static str, SynsetId>,
     /// Plurals whose shortest lemma is another word.
     pub plurals: HashMap<&'static str, SynsetId>,
     /// Phrases that WordNet has otherwise, or not at all.
@@ -54,15 +57,19 @@ pub struct Tables {
     pub given_names: HashSet<&'static str>,
 }
 
+/// What follows a word in `senses.tsv` whose sense is the one before a noun.
+const BEFORE_NOUN: &str = " +";
+
 static EMBEDDED: LazyLock<Tables> = LazyLock::new(|| Tables {
     noun_shares: rows(include_str!("../../../nouns/noun-share.tsv"))
-        .map(|[word, nouns, times]| (word, (number(nouns), number(times))))
+        .map(|[word, nouns, times, _source]| (word, (number(nouns), number(times))))
         .collect(),
     classes: rows(include_str!("../../../nouns/words.tsv"))
         .map(|[word, class, _why]| (word, read_class(class)))
         .collect(),
-    senses: rows(include_str!("../../../nouns/senses.tsv"))
-        .map(|[word, synset, _head, _why]| (word, read_synset(synset)))
+    senses: senses().filter(|(word, _)| !word.ends_with(BEFORE_NOUN)).collect(),
+    senses_before_noun: senses()
+        .filter_map(|(word, synset)| Some((word.strip_suffix(BEFORE_NOUN)?, synset)))
         .collect(),
     plurals: rows(include_str!("../../../nouns/plurals.tsv"))
         .map(|[form, synset, _head, _why]| (form, read_synset(synset)))
@@ -81,6 +88,11 @@ impl Tables {
     pub fn embedded() -> &'static Self {
         &EMBEDDED
     }
+}
+
+fn senses() -> impl Iterator<Item = (&'static str, SynsetId)> {
+    rows(include_str!("../../../nouns/senses.tsv"))
+        .map(|[word, synset, _head, _why]| (word, read_synset(synset)))
 }
 
 /// The rows of a table of `N` columns. Comments begin with `# `.

@@ -28,6 +28,8 @@ pub struct Word {
     pub synset: SynsetId,
     /// As what it is kept.
     pub class: Class,
+    /// Whether it has an ending: a plural, or a verb that looks like one.
+    pub has_ending: bool,
 }
 
 /// The meaning of `token`, or none if it is no label.
@@ -54,7 +56,8 @@ pub fn word(options: &NounsOptions, token: &str) -> Option<Word> {
     }
     let synset = plural.or(mended).or_else(|| wordnet.first_sense(&lemma))?;
     let heads_its_synset = || wordnet.head_lemma(synset) == Some(&*lemma);
-    (options.synonyms || heads_its_synset()).then_some(Word { synset, class })
+    let has_ending = token.ends_with('s') && lemma != token;
+    (options.synonyms || heads_its_synset()).then_some(Word { synset, class, has_ending })
 }
 
 /// The base form of `token`: the shortest lemma, but no ending is taken from what is no plural.
@@ -69,7 +72,13 @@ fn lemma<'a>(options: &NounsOptions, token: &'a str) -> Cow<'a, str> {
 /// As what a word is kept, or [`Class::Other`] if it is dropped.
 fn class(options: &NounsOptions, token: &str, lemma: &str) -> Class {
     let tables = Tables::embedded();
-    let listed = tables.classes.get(token).or_else(|| tables.classes.get(lemma)).copied();
+    let listed = tables.classes.get(token).copied();
+    // A form that is well known speaks for itself: `shows` is a verb, whatever `show` is.
+    let is_well_known = || {
+        tables.noun_shares.get(token).is_some_and(|&(_, times)| times >= FORM_TIMES_MIN)
+    };
+    let listed =
+        listed.or_else(|| tables.classes.get(lemma).filter(|_| !is_well_known()).copied());
     let is_kept = match listed {
         Some(Class::Colour) => options.colours,
         Some(Class::Numeral) => options.numerals,
