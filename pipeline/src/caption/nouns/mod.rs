@@ -23,13 +23,17 @@ pub mod words;
 
 use phrases::{is_kind_of, phrase};
 use tables::{Class, Tables};
-use words::{Word, word};
+use words::word;
 
 /// Letters of each half of a compound that is written apart: `skate board` is one, `a board` not.
 const HALF_LETTERS_MIN: usize = 3;
 
 /// Words before which a plural is no plural but a verb: `a man rows his boat`.
 const DETERMINERS: [&str; 8] = ["a", "an", "the", "his", "her", "their", "its", "another"];
+
+/// `person`, `animal`, `people`, `social group` and `animal group`.
+const ALIVE: [SynsetId; 5] =
+    [SynsetId(7846), SynsetId(15388), SynsetId(7942152), SynsetId(7950920), SynsetId(7993929)];
 
 /// Section `nouns` of the config: the steps of the rule, each of which can be left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +106,29 @@ pub struct Label {
     pub synset: SynsetId,
 }
 
+/// What was read before a token, as far as it changes what the token means.
+#[derive(Debug, Default)]
+struct Before {
+    labels: Vec<Label>,
+    /// The token before is a given name, so this one is a surname.
+    is_given_name: bool,
+    /// One of the first `num_asked` labels is somebody who can sit and stand.
+    is_somebody: bool,
+    num_asked: usize,
+}
+
+impl Before {
+    /// Whether a label is a living being or a group of them. No label is asked twice.
+    fn is_somebody_named(&mut self) -> bool {
+        let is_alive = |label: &Label| {
+            is_kind_of(WordNet::embedded(), label.synset, |above| ALIVE.contains(&above))
+        };
+        self.is_somebody = self.is_somebody || self.labels[self.num_asked..].iter().any(is_alive);
+        self.num_asked = self.labels.len();
+        self.is_somebody
+    }
+}
+
 impl Nouns {
     /// The rule with `options`.
     pub fn new(options: NounsOptions) -> Self {
@@ -112,35 +139,31 @@ impl Nouns {
 
     /// The labels of tokens, in their order.
     pub fn labels(&self, tokens: &[String]) -> Vec<Label> {
-        let mut labels = Vec::new();
-        let mut after_given_name = false;
+        let mut before = Before::default();
         let mut at = 0;
         while at < tokens.len() {
-            let rest = &tokens[at..];
-            let is_surname = std::mem::replace(&mut after_given_name, self.is_given_name(rest));
-            let (num_tokens, synset) = self.read(rest, is_surname);
+            let (num_tokens, synset) = self.read(&tokens[at..], &mut before);
             let range = at..at + num_tokens;
-            labels.extend(synset.map(|synset| Label { tokens: range.clone(), synset }));
-            labels.extend(synset.and_then(|synset| self.head(tokens, &range, synset)));
-            after_given_name &= num_tokens == 1;
-            at = range.end;
+            let label = |synset| Label { tokens: range.clone(), synset };
+            before.labels.extend(synset.map(label));
+            before.labels.extend(synset.and_then(|synset| self.head(tokens, &range, synset)));
             if num_tokens == 1 && synset.is_none() && self.options.compounds {
-                let parts = parts(&tokens[at - 1]).filter_map(|part| word(&self.options, part));
-                labels
-                    .extend(parts.map(|Word { synset, .. }| Label { tokens: at - 1..at, synset }));
+                let parts = parts(&tokens[at]).filter_map(|part| word(&self.options, part));
+                before.labels.extend(parts.map(|part| label(part.synset)));
             }
+            before.is_given_name = num_tokens == 1 && self.is_given_name(&tokens[at]);
+            at = range.end;
         }
-        labels
+        before.labels
     }
 
-    /// Whether the first of `tokens` is the given name of somebody whose surname may follow.
-    fn is_given_name(&self, tokens: &[String]) -> bool {
-        self.options.names
-            && tokens.first().is_some_and(|t| Tables::embedded().given_names.contains(t.as_str()))
+    /// Whether `token` is the given name of somebody whose surname may follow.
+    fn is_given_name(&self, token: &str) -> bool {
+        self.options.names && Tables::embedded().given_names.contains(token)
     }
 
     /// How many of `tokens` are read at once, and what they name.
-    fn read(&self, tokens: &[String], is_surname: bool) -> (usize, Option<SynsetId>) {
+    fn read(&self, tokens: &[String], before: &mut Before) -> (usize, Option<SynsetId>) {
         let options = &self.options;
         if options.phrases
             && let Some(phrase) = phrase(options, tokens)
@@ -150,7 +173,9 @@ impl Nouns {
         let Some(found) = word(options, &tokens[0]) else { return (1, self.rejoined(&tokens[0])) };
         let before_determiner =
             || tokens.get(1).is_some_and(|next| DETERMINERS.contains(&next.as_str()));
-        if is_surname || options.noun_filter && found.has_ending && before_determiner() {
+        let is_verb = options.noun_filter && found.has_ending && before_determiner();
+        let is_of_a_thing = found.class == Class::Posture && !before.is_somebody_named();
+        if before.is_given_name || is_verb || is_of_a_thing {
             return (1, None);
         }
         if options.compounds

@@ -13,6 +13,9 @@ use super::tables::{Phrase, Tables};
 use crate::caption::lemmas::lemmatize;
 use crate::caption::wordnet::WordNet;
 
+/// Bytes of a phrase; WordNet's longest lemma has 71, and a plural has two more.
+const PHRASE_BYTES_MAX: usize = 73;
+
 /// Words that begin or end no phrase: WordNet has `the_street`, `looking_at`, `in_time`.
 const FUNCTION_WORDS: [&str; 40] = [
     "a", "about", "all", "an", "and", "are", "as", "at", "away", "be", "by", "down", "for", "from",
@@ -24,8 +27,8 @@ const FUNCTION_WORDS: [&str; 40] = [
 /// idiom. A `black bear` is a bear; WordNet's `black cat` is no cat, its `white horse` a wave.
 const LOOKS: [&str; 23] = [
     "big", "black", "blue", "brown", "dark", "dirty", "gray", "green", "grey", "large", "little",
-    "long", "old", "orange", "pink", "purple", "red", "short", "small", "tall", "white",
-    "yellow", "young",
+    "long", "old", "orange", "pink", "purple", "red", "short", "small", "tall", "white", "yellow",
+    "young",
 ];
 
 /// A phrase of a caption.
@@ -69,11 +72,13 @@ impl Phrases {
     }
 }
 
-/// Whether a lemma of several words is meant where captions have these words in a row.
+/// Whether a lemma of several words is meant where captions have these words in a row. A number
+/// makes it a date, which WordNet has for the day's feast: `march_19` is Saint Joseph.
 fn is_phrase(wordnet: &WordNet, lemma: &str) -> bool {
     let first = lemma.split('_').next().unwrap_or_default();
     let last = lemma.rsplit('_').next().unwrap_or_default();
-    if FUNCTION_WORDS.contains(&first) || FUNCTION_WORDS.contains(&last) {
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    if [first, last].iter().any(|word| FUNCTION_WORDS.contains(word) || is_number(word)) {
         return false;
     }
     !LOOKS.contains(&first) || is_kind_of_its_last_word(wordnet, lemma, last)
@@ -103,10 +108,16 @@ pub fn is_kind_of(
     false
 }
 
-/// The longest phrase that begins with the first of `tokens`.
+/// The longest phrase that begins with the first of `tokens`. Takes time by the longest lemma, not
+/// by the tokens.
 pub fn phrase(options: &NounsOptions, tokens: &[String]) -> Option<Match> {
     let longest = *PHRASES.longest.get(tokens.first()?.as_str())?;
-    let longest = longest.min(tokens.len());
+    let mut num_bytes = 0;
+    let is_short = |token: &&String| {
+        num_bytes += token.len();
+        num_bytes <= PHRASE_BYTES_MAX
+    };
+    let longest = tokens.iter().take(longest).take_while(is_short).count();
     (2..=longest).rev().find_map(|num_tokens| {
         let synset = meaning(options, &join(&tokens[..num_tokens]))?;
         Some(Match { num_tokens, synset })

@@ -20,6 +20,8 @@ pub enum Class {
     Numeral,
     /// What is done: a gerund.
     Activity,
+    /// An activity of people and animals; things are said to sit and stand, too.
+    Posture,
     /// No label.
     Other,
 }
@@ -121,6 +123,7 @@ fn read_class(text: &str) -> Class {
         "colour" => Class::Colour,
         "numeral" => Class::Numeral,
         "activity" => Class::Activity,
+        "posture" => Class::Posture,
         "other" => Class::Other,
         _ => panic!("`{text}` in `pipeline/nouns/words.tsv` is no class"),
     }

@@ -74,15 +74,13 @@ fn class(options: &NounsOptions, token: &str, lemma: &str) -> Class {
     let tables = Tables::embedded();
     let listed = tables.classes.get(token).copied();
     // A form that is well known speaks for itself: `shows` is a verb, whatever `show` is.
-    let is_well_known = || {
-        tables.noun_shares.get(token).is_some_and(|&(_, times)| times >= FORM_TIMES_MIN)
-    };
-    let listed =
-        listed.or_else(|| tables.classes.get(lemma).filter(|_| !is_well_known()).copied());
+    let is_well_known =
+        || tables.noun_shares.get(token).is_some_and(|&(_, times)| times >= FORM_TIMES_MIN);
+    let listed = listed.or_else(|| tables.classes.get(lemma).filter(|_| !is_well_known()).copied());
     let is_kept = match listed {
         Some(Class::Colour) => options.colours,
         Some(Class::Numeral) => options.numerals,
-        Some(Class::Activity) => options.activities,
+        Some(Class::Activity | Class::Posture) => options.activities,
         Some(Class::Noun) => true,
         Some(Class::Other) | None => false,
     };
