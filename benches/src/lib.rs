@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use catlip_pipeline::caption::nouns::NounsOptions;
 use catlip_pipeline::caption::rule;
 use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::demo::{DemoConfig, write_demo};
@@ -136,7 +137,7 @@ fn decode(list: &ShardList) -> Result<Measured, Failure> {
 }
 
 fn label(list: &ShardList) -> Result<Measured, Failure> {
-    let rule = rule("corenet")?;
+    let rule = rule("corenet", &NounsOptions::default())?;
     let mut captions = Vec::new();
     each_file(list, |extension, data| {
         if extension == "txt" {

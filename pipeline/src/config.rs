@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::caption::nouns::NounsOptions;
 use crate::error::ConfigError;
 use crate::image::{Filter, PIXELS_MAX_DEFAULT};
 
@@ -141,6 +142,7 @@ pub struct PrepConfig {
     pub source: SourceConfig,
     pub image: ImageConfig,
     pub caption: CaptionConfig,
+    pub nouns: NounsOptions,
     pub filter: FilterConfig,
     pub budget: BudgetConfig,
     pub runtime: RuntimeConfig,
@@ -177,6 +179,7 @@ impl Default for PrepConfig {
                 rule: "corenet".to_owned(),
                 bytes_max: 1 << 20,
             },
+            nouns: NounsOptions::default(),
             filter: FilterConfig {
                 side_min_px: 0,
                 aspect_max: 0.0,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use catlip_pipeline::caption::clean::clean;
 use catlip_pipeline::caption::corenet::{fast_synsets, literal_synsets};
+use catlip_pipeline::caption::nouns::NounsOptions;
 use catlip_pipeline::caption::rule;
 use catlip_pipeline::caption::tokens::tokens;
 use catlip_schemas::SynsetId;
@@ -43,7 +44,7 @@ struct Parity {
 const SHOWN: usize = 5;
 
 fn compare(rows: impl Iterator<Item = Row>) -> Parity {
-    let corenet = rule("corenet").unwrap();
+    let corenet = rule("corenet", &NounsOptions::default()).unwrap();
     let mut parity = Parity::default();
     for row in rows {
         let expected: Vec<SynsetId> = row.synsets.iter().map(|k| k.parse().unwrap()).collect();

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 
+use catlip_pipeline::caption::nouns::NounsOptions;
 use catlip_pipeline::caption::{Explanation, LabelRule, rule};
 use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::feed::Selection;
@@ -258,7 +259,7 @@ impl LabelRule for First {
     }
 
     fn explain(&self, caption: &str) -> Explanation {
-        let mut explanation = rule("corenet").unwrap().explain(caption);
+        let mut explanation = rule("corenet", &NounsOptions::default()).unwrap().explain(caption);
         let first = explanation.steps.iter().position(|step| step.outcome.is_kept());
         explanation.steps.truncate(first.map_or(0, |first| first + 1));
         explanation
@@ -267,7 +268,7 @@ impl LabelRule for First {
 
 fn relabelled(folder: &Path) -> SetSummary {
     let mut plan = PrepPlan::new(PrepConfig::default()).unwrap();
-    plan.rule = &First;
+    plan.rule = std::sync::Arc::new(First);
     let data = DataSet::open(folder).unwrap();
     relabel(&data, &plan, &PrepMetrics::default(), &AtomicBool::new(false)).unwrap()
 }
@@ -337,7 +338,7 @@ fn labels_that_a_signal_stopped_go_on_to_the_same_bytes() {
     }
     relabelled(&place.path("whole"));
     let mut plan = PrepPlan::new(PrepConfig::default()).unwrap();
-    plan.rule = &First;
+    plan.rule = std::sync::Arc::new(First);
     let data = DataSet::open(&place.path("out")).unwrap();
     let stop = AtomicBool::new(true);
     let error = relabel(&data, &plan, &PrepMetrics::default(), &stop).unwrap_err();

@@ -2,10 +2,11 @@
 //!
 //! In: bytes. Out: nothing. Never: returns if a promise is broken: it panics.
 
+use catlip_pipeline::caption::LabelRule;
 use catlip_pipeline::caption::clean::clean;
-use catlip_pipeline::caption::corenet::{fast_synsets, literal_synsets};
+use catlip_pipeline::caption::corenet::{Corenet, fast_synsets, literal_synsets};
 use catlip_pipeline::caption::fast::{self, Visitor, Word};
-use catlip_pipeline::caption::rule;
+
 use catlip_pipeline::caption::tokens::tokens;
 
 /// Collects words, each character outside ASCII as U+FFFD.
@@ -29,8 +30,7 @@ pub fn captions(bytes: &[u8]) {
     // A caption that is not UTF-8 never reaches a rule.
     let Ok(caption) = str::from_utf8(bytes) else { return };
     let literal = literal_synsets(caption);
-    let corenet = rule("corenet").expect("the default rule exists");
-    assert_eq!(corenet.synsets(caption), literal, "{caption:?}");
+    assert_eq!(Corenet.synsets(caption), literal, "{caption:?}");
     let mut words = Words(Vec::new());
     if fast::words(caption, &mut words).is_err() {
         return;

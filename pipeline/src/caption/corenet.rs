@@ -22,7 +22,7 @@ use super::wordnet::WordNet;
 pub struct Corenet;
 
 impl LabelRule for Corenet {
-    fn id(&self) -> &'static str {
+    fn id(&self) -> &str {
         "corenet-1"
     }
 

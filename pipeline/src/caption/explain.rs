@@ -37,6 +37,8 @@ pub struct Step {
 pub enum Outcome {
     /// The synset bears the lemma's name.
     Kept,
+    /// The word or phrase usually means it.
+    Meant,
     /// The synset bears the name of another of its lemmas.
     OtherName,
     /// No letter and no digit.
@@ -50,6 +52,12 @@ pub enum Outcome {
     },
     /// No noun.
     NoNoun,
+    /// In running text, or where it stands, the word is seldom a noun.
+    SeldomNoun,
+    /// A part of a person's name.
+    PersonName,
+    /// A part of a phrase that names no thing.
+    Idiom,
 }
 
 impl Explanation {
@@ -63,7 +71,7 @@ impl Explanation {
 impl Outcome {
     /// Whether the token's synset is one of the caption's.
     pub fn is_kept(&self) -> bool {
-        matches!(self, Self::Kept)
+        matches!(self, Self::Kept | Self::Meant)
     }
 
     /// Why `token` has no synset.
@@ -87,6 +95,10 @@ impl fmt::Display for Outcome {
             Self::Number => write!(f, "a number that WordNet lacks"),
             Self::Glued { mark } => write!(f, "\"{mark}\" makes it one word that WordNet lacks"),
             Self::NoNoun => write!(f, "no noun of WordNet"),
+            Self::Meant => write!(f, "what it usually means"),
+            Self::SeldomNoun => write!(f, "seldom a noun here"),
+            Self::PersonName => write!(f, "part of a person's name"),
+            Self::Idiom => write!(f, "part of a phrase that names no thing"),
         }
     }
 }

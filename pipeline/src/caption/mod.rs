@@ -7,6 +7,8 @@
 //! lemmas → WordNet. Each module is a literal port of what the reference runs, in the order in
 //! which it runs it, to be read beside it; `characters` is what Python means by a space or a word.
 
+use std::sync::Arc;
+
 use catlip_schemas::Synsets;
 
 pub mod clean;
@@ -21,13 +23,17 @@ pub mod fast;
 pub mod wordnet;
 pub mod explain;
 pub mod corenet;
+pub mod nouns;
+
+use nouns::{Nouns, NounsOptions};
 
 pub use explain::Explanation;
 
 /// A way to read synsets from a caption.
 pub trait LabelRule: Send + Sync {
-    /// Rule and version, such as `corenet-1`: whoever changes an outcome changes the version.
-    fn id(&self) -> &'static str;
+    /// Rule and version, such as `corenet-1`, then the options that are not at their default:
+    /// whoever changes an outcome changes the id.
+    fn id(&self) -> &str;
 
     /// The synsets of `caption` in token order, repeats kept.
     fn synsets(&self, caption: &str) -> Synsets;
@@ -37,20 +43,20 @@ pub trait LabelRule: Send + Sync {
     fn explain(&self, caption: &str) -> Explanation;
 }
 
-/// Every rule by its name in the config.
-const RULES: [(&str, &dyn LabelRule); 1] = [("corenet", &corenet::Corenet)];
+/// Every rule's name in the config.
+const NAMES: [&str; 2] = ["corenet", "nouns"];
 
-/// The rule of that name.
+/// The rule of that name; `nouns` are the options of the rule of that name.
 ///
 /// # Errors
 ///
 /// [`UnknownRule`], with the known names.
-pub fn rule(name: &str) -> Result<&'static dyn LabelRule, UnknownRule> {
-    let found = RULES.iter().find(|(known, _)| *known == name);
-    found.map(|(_, rule)| *rule).ok_or_else(|| UnknownRule {
-        found: name.to_owned(),
-        known: RULES.map(|(known, _)| known).join(", "),
-    })
+pub fn rule(name: &str, nouns: &NounsOptions) -> Result<Arc<dyn LabelRule>, UnknownRule> {
+    match name {
+        "corenet" => Ok(Arc::new(corenet::Corenet)),
+        "nouns" => Ok(Arc::new(Nouns::new(nouns.clone()))),
+        _ => Err(UnknownRule { found: name.to_owned(), known: NAMES.join(", ") }),
+    }
 }
 
 /// A label rule that does not exist.
@@ -67,14 +73,27 @@ pub struct UnknownRule {
 mod tests {
     use super::*;
 
+    fn id(name: &str, nouns: &NounsOptions) -> Result<String, String> {
+        rule(name, nouns).map(|rule| rule.id().to_owned()).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn a_rule_is_found_by_its_name_and_says_its_version() {
-        assert_eq!(rule("corenet").unwrap().id(), "corenet-1");
+        for name in NAMES {
+            assert_eq!(id(name, &NounsOptions::default()).unwrap(), format!("{name}-1"));
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_off_stands_in_the_id_of_the_rule_that_has_it() {
+        let off = NounsOptions { noun_filter: false, senses: false, ..NounsOptions::default() };
+        assert_eq!(id("nouns", &off).unwrap(), "nouns-1.no-noun-filter.no-senses");
+        assert_eq!(id("corenet", &off).unwrap(), "corenet-1");
     }
 
     #[test]
     fn an_unknown_rule_is_refused_with_the_known_names() {
-        let error = rule("nouns").err().unwrap();
-        assert_eq!(error.to_string(), "label rule `nouns` is unknown; known: corenet");
+        let error = id("noun", &NounsOptions::default()).unwrap_err();
+        assert_eq!(error, "label rule `noun` is unknown; known: corenet, nouns");
     }
 }

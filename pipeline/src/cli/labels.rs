@@ -10,11 +10,18 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::caption::{LabelRule, rule};
+use crate::config::PrepConfig;
 use crate::error::PrepError;
 
 /// Labels the lines of `input`, or of standard input for `-`.
-pub fn run(rule_name: &str, input: &Path, as_wnids: bool) -> Result<(), PrepError> {
-    let rule = rule(rule_name)?;
+pub fn run(
+    rule_name: &str,
+    settings: &[String],
+    input: &Path,
+    as_wnids: bool,
+) -> Result<(), PrepError> {
+    let rule = rule(rule_name, &PrepConfig::load(None, settings)?.nouns)?;
+    let rule = rule.as_ref();
     let stdout = BufWriter::new(std::io::stdout().lock());
     if input == Path::new("-") {
         return label_lines(rule, std::io::stdin().lock(), input, stdout, as_wnids);
@@ -78,9 +85,9 @@ mod tests {
     use super::*;
 
     fn labelled(input: &[u8], as_wnids: bool) -> Result<String, String> {
-        let rule = rule("corenet").unwrap();
+        let rule = rule("corenet", &PrepConfig::default().nouns).unwrap();
         let mut out = Vec::new();
-        label_lines(rule, input, Path::new("captions"), &mut out, as_wnids)
+        label_lines(rule.as_ref(), input, Path::new("captions"), &mut out, as_wnids)
             .map(|()| String::from_utf8(out).unwrap())
             .map_err(|e| e.to_string())
     }

@@ -70,6 +70,9 @@ struct LabelsArgs {
     /// Rule that turns captions into synsets.
     #[arg(long, default_value = "corenet")]
     rule: String,
+    /// One setting of the rule, such as nouns.phrases=false.
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
     /// File of captions, or - for standard input.
     #[arg(long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
@@ -154,7 +157,7 @@ pub fn main() -> ExitCode {
         Some(Command::AddColumn(args)) => change::run_add_column(&args),
         Some(Command::Drop(args)) => change::run_drop(&args),
         Some(Command::Labels(args)) => {
-            labels::run(&args.rule, &args.input, args.keys == Keys::Wnid)
+            labels::run(&args.rule, &args.settings, &args.input, args.keys == Keys::Wnid)
         }
         Some(Command::Vocab(args)) => make_vocab(&args),
         Some(Command::DemoData(args)) => demo_data(&args),

@@ -17,6 +17,7 @@ use super::relabel::relabel;
 use super::run::{Share, commit_shares, run, run_share};
 use super::snapshot::DataSet;
 use super::verify::verify;
+use crate::caption::nouns::NounsOptions;
 use crate::caption::{Explanation, LabelRule, rule};
 use crate::config::PrepConfig;
 use crate::error::PrepError;
@@ -67,7 +68,7 @@ impl LabelRule for First {
     }
 
     fn explain(&self, caption: &str) -> Explanation {
-        let mut explanation = rule("corenet").unwrap().explain(caption);
+        let mut explanation = rule("corenet", &NounsOptions::default()).unwrap().explain(caption);
         let first = explanation.steps.iter().position(|step| step.outcome.is_kept());
         explanation.steps.truncate(first.map_or(0, |first| first + 1));
         explanation
@@ -109,7 +110,7 @@ fn life(shards: &ShardList, output: &Path) -> Result<(), PrepError> {
         run_share(shards, output, &plan, Share { index, of: 2 }, &metrics, &stop)?;
     }
     commit_shares(output, None, false, 0)?;
-    plan.rule = &First;
+    plan.rule = std::sync::Arc::new(First);
     relabel(&DataSet::open(output)?, &plan, &metrics, &stop)?;
     let id = SampleId::new("b.tar", b"1");
     let list = RowList::Ids([id].into());

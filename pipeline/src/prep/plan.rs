@@ -19,8 +19,8 @@ pub struct PrepPlan {
     pub config: PrepConfig,
     /// `caption.sources`, read.
     pub caption_sources: Vec<CaptionSource>,
-    /// `caption.rule`, found.
-    pub rule: &'static dyn LabelRule,
+    /// `caption.rule`, found, with its options.
+    pub rule: Arc<dyn LabelRule>,
     /// `image.chroma`.
     pub chroma: Chroma,
     /// `filter`, with its lists read.
@@ -41,16 +41,20 @@ impl PrepPlan {
     ///
     /// [`PrepError::Rule`] for a rule that is not known; those of [`Filter::new`].
     pub fn new(config: PrepConfig) -> Result<Self, PrepError> {
-        let rule = caption::rule(&config.caption.rule)?;
+        let rule = caption::rule(&config.caption.rule, &config.nouns)?;
         let filter = Filter::new(&config.filter)?;
         // serde_json keeps keys sorted, so the text is canonical.
-        let config_json = serde_json::json!({
+        let mut config_json = serde_json::json!({
             // Not how shards are reached, nor where: that changes no byte.
             "source": { "allow_missing_end": config.source.allow_missing_end },
             "image": config.image,
             "caption": config.caption,
             "filter": filter.identity(),
         });
+        // The options of a rule that is not asked for change no byte.
+        if config.caption.rule == "nouns" {
+            config_json["nouns"] = serde_json::json!(config.nouns);
+        }
         let identity = serde_json::json!({
             "part_version": PART_VERSION,
             "rule": rule.id(),
@@ -134,5 +138,16 @@ mod tests {
         assert_eq!(hash(&[]), hash(&["source.spool_dir=/a", "source.retries=2"]));
         assert_ne!(hash(&[]), hash(&["image.quality=91"]));
         assert_ne!(hash(&[]), hash(&["caption.sources=[\"txt\"]"]));
+    }
+
+    #[test]
+    fn the_options_of_nouns_count_where_that_is_the_rule() {
+        let off = "nouns.phrases=false";
+        assert_eq!(hash(&[]), hash(&[off]));
+        assert_ne!(hash(&["caption.rule=nouns"]), hash(&["caption.rule=nouns", off]));
+        let settings = ["caption.rule=nouns", off].map(str::to_owned);
+        let plan = PrepPlan::new(PrepConfig::load(None, &settings).unwrap()).unwrap();
+        assert_eq!(plan.config_json["nouns"]["phrases"], false);
+        assert_eq!(plan.column_sets()[3].name(), "synsets.nouns-1.no-phrases");
     }
 }

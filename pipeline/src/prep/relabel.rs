@@ -51,7 +51,7 @@ pub fn relabel(
         let mut result = Ok(());
         data.read_column(part, &ColumnSet::Captions, "captions", |column| {
             if result.is_ok() {
-                let (batch, added) = label_batch(&set, plan.rule, column, metrics);
+                let (batch, added) = label_batch(&set, &*plan.rule, column, metrics);
                 counts.merge(&added);
                 result = metrics.write.measure(|| writer.write(&batch));
             }

@@ -1,0 +1,159 @@
+//! Words that mean one thing together: `hot dog`, `traffic light`, `fire hydrant`.
+//!
+//! In: tokens. Out: at each token the longest phrase that begins there.
+//! Never: joins across a punctuation mark, which is a token of its own.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use catlip_schemas::SynsetId;
+
+use super::NounsOptions;
+use super::tables::{Phrase, Tables};
+use crate::caption::lemmas::lemmatize;
+use crate::caption::wordnet::WordNet;
+
+/// Bytes of a phrase; WordNet's longest lemma has 71, and a plural has two more.
+const PHRASE_BYTES_MAX: usize = 73;
+
+/// Words that begin or end no phrase: WordNet has `the_street`, `looking_at`, `in_time`.
+const FUNCTION_WORDS: [&str; 40] = [
+    "a", "about", "all", "an", "and", "are", "as", "at", "away", "be", "by", "down", "for", "from",
+    "her", "his", "in", "into", "is", "it", "its", "me", "my", "of", "off", "on", "onto", "or",
+    "our", "out", "over", "that", "the", "their", "this", "to", "under", "up", "with", "your",
+];
+
+/// Words for how a thing looks: with them a phrase must be a kind of its last word, else it is an
+/// idiom. A `black bear` is a bear; WordNet's `black cat` is no cat, its `white horse` a wave.
+const LOOKS: [&str; 23] = [
+    "big", "black", "blue", "brown", "dark", "dirty", "gray", "green", "grey", "large", "little",
+    "long", "old", "orange", "pink", "purple", "red", "short", "small", "tall", "white", "yellow",
+    "young",
+];
+
+/// A phrase of a caption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// Its tokens.
+    pub num_tokens: usize,
+    /// What they mean together; none for a phrase that gives no label.
+    pub synset: Option<SynsetId>,
+}
+
+/// Every phrase by its first word.
+struct Phrases {
+    /// Tokens of the longest phrase that begins with a word.
+    longest: HashMap<&'static str, usize>,
+    /// WordNet's lemmas of several words that are phrases in captions, with `_`.
+    lemmas: HashSet<&'static str>,
+}
+
+static PHRASES: LazyLock<Phrases> = LazyLock::new(|| {
+    let (wordnet, tables) = (WordNet::embedded(), Tables::embedded());
+    let mut phrases = Phrases { longest: HashMap::new(), lemmas: HashSet::new() };
+    for lemma in wordnet.synsets().flat_map(|synset| wordnet.lemmas(synset)) {
+        if lemma.contains('_') && is_phrase(wordnet, lemma) {
+            phrases.lemmas.insert(lemma);
+            phrases.note_length(lemma, '_');
+        }
+    }
+    for phrase in tables.phrases.keys() {
+        phrases.note_length(phrase, ' ');
+    }
+    phrases
+});
+
+impl Phrases {
+    fn note_length(&mut self, phrase: &'static str, blank: char) {
+        let first = phrase.split([blank, '\'']).next().unwrap_or_default();
+        let num_tokens = phrase.split([blank, '\'']).count();
+        let longest = self.longest.entry(first).or_default();
+        *longest = num_tokens.max(*longest);
+    }
+}
+
+/// Whether a lemma of several words is meant where captions have these words in a row. A number
+/// makes it a date, which WordNet has for the day's feast: `march_19` is Saint Joseph.
+fn is_phrase(wordnet: &WordNet, lemma: &str) -> bool {
+    let first = lemma.split('_').next().unwrap_or_default();
+    let last = lemma.rsplit('_').next().unwrap_or_default();
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    if [first, last].iter().any(|word| FUNCTION_WORDS.contains(word) || is_number(word)) {
+        return false;
+    }
+    !LOOKS.contains(&first) || is_kind_of_its_last_word(wordnet, lemma, last)
+}
+
+/// Whether the first sense of `lemma` lies below a sense of its last word, or is that of a place,
+/// which has nothing above it but `city` and the like: `new york`.
+fn is_kind_of_its_last_word(wordnet: &WordNet, lemma: &str, last: &str) -> bool {
+    let Some(synset) = wordnet.first_sense(lemma) else { return false };
+    !wordnet.is_noun_lemma(last)
+        || is_kind_of(wordnet, synset, |above| wordnet.senses(last).any(|sense| sense == above))
+}
+
+/// Whether `synset`, or one above it, is one that is sought.
+pub fn is_kind_of(
+    wordnet: &WordNet,
+    synset: SynsetId,
+    is_sought: impl Fn(SynsetId) -> bool,
+) -> bool {
+    let mut above = vec![synset];
+    while let Some(synset) = above.pop() {
+        if is_sought(synset) {
+            return true;
+        }
+        above.extend(wordnet.hypernyms(synset));
+    }
+    false
+}
+
+/// The longest phrase that begins with the first of `tokens`. Takes time by the longest lemma, not
+/// by the tokens.
+pub fn phrase(options: &NounsOptions, tokens: &[String]) -> Option<Match> {
+    let longest = *PHRASES.longest.get(tokens.first()?.as_str())?;
+    let mut num_bytes = 0;
+    let is_short = |token: &&String| {
+        num_bytes += token.len();
+        num_bytes <= PHRASE_BYTES_MAX
+    };
+    let longest = tokens.iter().take(longest).take_while(is_short).count();
+    (2..=longest).rev().find_map(|num_tokens| {
+        let synset = meaning(options, &join(&tokens[..num_tokens]))?;
+        Some(Match { num_tokens, synset })
+    })
+}
+
+/// Tokens with `_` between them; a clitic stands at its word: `man's_clothing`.
+fn join(tokens: &[String]) -> String {
+    let mut joined = String::new();
+    for token in tokens {
+        if !joined.is_empty() && !token.starts_with('\'') {
+            joined.push('_');
+        }
+        joined.push_str(token);
+    }
+    joined
+}
+
+/// What a phrase means: a synset, or no label; none if it is no phrase.
+fn meaning(options: &NounsOptions, joined: &str) -> Option<Option<SynsetId>> {
+    let (wordnet, tables) = (WordNet::embedded(), Tables::embedded());
+    let lemma = match PHRASES.lemmas.get(joined) {
+        Some(lemma) => *lemma,
+        None => &*lemmatize(wordnet, joined),
+    };
+    let listed =
+        [joined, lemma].iter().find_map(|form| tables.phrases.get(&*form.replace('_', " ")));
+    let wordnet_sense = || PHRASES.lemmas.contains(lemma).then(|| wordnet.first_sense(lemma));
+    match listed {
+        Some(Phrase::Apart) => None,
+        Some(Phrase::Nothing) => Some(None),
+        // A phrase that WordNet has otherwise is a mended sense, one that it lacks is a phrase.
+        Some(Phrase::Synset(_)) if !options.senses && wordnet.is_noun_lemma(lemma) => {
+            wordnet_sense()
+        }
+        Some(Phrase::Synset(synset)) => Some(Some(*synset)),
+        None => wordnet_sense(),
+    }
+}
