@@ -96,4 +96,19 @@ mod tests {
         let error = id("noun", &NounsOptions::default()).unwrap_err();
         assert_eq!(error, "label rule `noun` is unknown; known: corenet, nouns");
     }
+
+    #[test]
+    fn what_each_rule_explains_as_kept_is_what_it_keeps() {
+        let captions = [
+            "A man rows his fire truck past John Smith, sitting on two black/white skate boards.",
+            "an orange cat and ice-cream at the traffic light; glasses of 2 kids' dog|cat",
+            "",
+        ];
+        for name in NAMES {
+            let rule = rule(name, &NounsOptions::default()).unwrap();
+            for caption in captions {
+                assert_eq!(rule.explain(caption).synsets(), rule.synsets(caption), "{name}");
+            }
+        }
+    }
 }

@@ -151,7 +151,9 @@ fn a_crop_of_a_turned_and_flipped_image_is_that_of_the_decoded_one() {
 #[test]
 fn decoding_at_a_half_or_less_loses_less_than_the_encoder() {
     for (width, height, output_px) in [(900, 700, (300, 233)), (1601, 1203, (200, 150))] {
-        let image = drawn(width, height);
+        let mut image = drawn(width, height);
+        // Cells as small as a pixel of the result show which filter it was, not what was lost.
+        image.pixels.chunks_exact_mut(3).for_each(|rgb| rgb[2] = rgb[0] / 2);
         for chroma in [Chroma::Yuv444, Chroma::Yuv420] {
             let bytes = jpeg::encode(&image, 92, chroma).unwrap();
             let crop = Crop {

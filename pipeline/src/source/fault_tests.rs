@@ -51,7 +51,6 @@ struct Object {
 
 struct FaultServer {
     port: u16,
-    object: Arc<Mutex<Object>>,
     gets: Arc<AtomicUsize>,
 }
 
@@ -84,7 +83,7 @@ impl FaultServer {
                 std::thread::spawn(move || serve(stream, &object, &gets));
             }
         });
-        Self { port, object, gets }
+        Self { port, gets }
     }
 
     fn url(&self, scheme: &str) -> RemoteUrl {

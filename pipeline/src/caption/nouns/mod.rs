@@ -25,7 +25,7 @@ pub mod words;
 
 use phrases::{is_kind_of, phrase};
 use tables::{Class, Tables};
-use words::word;
+use words::{Word, word};
 
 /// Letters of each half of a compound that is written apart: `skate board` is one, `a board` not.
 const HALF_LETTERS_MIN: usize = 3;
@@ -123,9 +123,8 @@ impl Before {
     /// Whether a label is a living being or a group of them. No label is asked twice.
     fn is_somebody_named(&mut self) -> bool {
         let is_alive = |reading: &Reading| {
-            let is_alive = |synset| {
-                is_kind_of(WordNet::embedded(), synset, |above| ALIVE.contains(&above))
-            };
+            let is_alive =
+                |synset| is_kind_of(WordNet::embedded(), synset, |above| ALIVE.contains(&above));
             reading.synset.is_ok_and(is_alive)
         };
         self.is_somebody = self.is_somebody || self.readings[self.num_asked..].iter().any(is_alive);
@@ -154,7 +153,8 @@ impl Nouns {
                 before.readings.extend(self.head(tokens, &range, synset));
             } else if num_tokens == 1 && self.options.compounds {
                 let parts = parts(&tokens[at]).filter_map(|part| word(&self.options, part).ok());
-                let reading = |part: Word| Reading { tokens: range.clone(), synset: Ok(part.synset) };
+                let reading =
+                    |part: Word| Reading { tokens: range.clone(), synset: Ok(part.synset) };
                 before.readings.extend(parts.map(reading));
             }
             before.is_given_name = num_tokens == 1 && self.is_given_name(&tokens[at]);
@@ -169,11 +169,7 @@ impl Nouns {
     }
 
     /// How many of `tokens` are read at once, and what they name.
-    fn read(
-        &self,
-        tokens: &[String],
-        before: &mut Before,
-    ) -> (usize, Result<SynsetId, Outcome>) {
+    fn read(&self, tokens: &[String], before: &mut Before) -> (usize, Result<SynsetId, Outcome>) {
         let options = &self.options;
         if options.phrases
             && let Some(phrase) = phrase(options, tokens)
