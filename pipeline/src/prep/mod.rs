@@ -27,6 +27,7 @@ pub mod table;
 pub mod add_column;
 pub mod drop_rows;
 pub mod retry;
+pub mod reshuffle;
 pub mod verify;
 pub mod vocab;
 pub mod inspect;
