@@ -13,7 +13,7 @@ use catlip_pipeline::metrics::PrepMetrics;
 use catlip_pipeline::prep::add_set::SetSummary;
 use catlip_pipeline::prep::relabel::relabel;
 use catlip_pipeline::prep::{DataSet, PrepPlan, vocab};
-use catlip_schemas::Synsets;
+use catlip_schemas::{SampleId, Synsets};
 use catlip_tests::{Place, files_of, program, samples};
 
 /// Every file of a data set but the README, which tells of the newest snapshot only.
@@ -607,33 +607,7 @@ fn a_shuffled_data_set_has_the_same_rows_in_another_order() {
     assert!(text.contains("snapshot 1, 59 rows in "), "{text}");
     assert!(files_of(&place.path("in")) == before, "the source is as it was");
 
-    // Each row is whole: what stood beside its key in one column set stands there in all.
-    let rows = |name: &str| {
-        let data = DataSet::open(&place.path(name)).unwrap();
-        let mut rows = Vec::new();
-        for part in &data.parts {
-            let keys = data.read_keys(part).unwrap();
-            let ids = data.read_sample_ids(part).unwrap();
-            let captions = data.read_captions(part).unwrap();
-            let synsets = data.read_synsets(part).unwrap();
-            let (mut images, mut scores) = (Vec::new(), Vec::new());
-            data.read_named(part, "images", "image", |c| {
-                images.extend((0..c.len()).map(|i| format!("{:?}", c.slice(i, 1))));
-            })
-            .unwrap();
-            data.read_named(part, "added.scores", "score", |c| {
-                scores.extend((0..c.len()).map(|i| format!("{:?}", c.slice(i, 1))));
-            })
-            .unwrap();
-            for at in 0..keys.len() {
-                if !data.dropped.is_dropped(part.name, at as u64) {
-                    let row = (&captions[at], &synsets[at], &images[at], &scores[at]);
-                    rows.push((keys[at].clone(), ids[at], format!("{row:?}")));
-                }
-            }
-        }
-        rows
-    };
+    let rows = |name: &str| whole_rows(&place.path(name));
     let (mut source, mut shuffled) = (rows("in"), rows("out"));
     assert_ne!(source, shuffled);
     let keys: Vec<_> = shuffled.iter().map(|(key, _, _)| key.clone()).collect();
@@ -663,6 +637,33 @@ fn a_shuffled_data_set_has_the_same_rows_in_another_order() {
     assert!(code == 6 && err.contains("is another data set already"), "{err}");
     assert_eq!(shuffle("other", &["--seed", "6"]).0, 0);
     assert_ne!(rows("other"), rows("out"));
+}
+
+/// Each row that is not left out: key, id, and what stands beside them in the other column sets.
+fn whole_rows(folder: &Path) -> Vec<(String, SampleId, String)> {
+    let data = DataSet::open(folder).unwrap();
+    let mut rows = Vec::new();
+    for part in &data.parts {
+        let (keys, ids) = (data.read_keys(part).unwrap(), data.read_sample_ids(part).unwrap());
+        let captions = data.read_captions(part).unwrap();
+        let synsets = data.read_synsets(part).unwrap();
+        let cells = |set: &str, column: &str| {
+            let mut cells = Vec::new();
+            data.read_named(part, set, column, |c| {
+                cells.extend((0..c.len()).map(|i| format!("{:?}", c.slice(i, 1))));
+            })
+            .unwrap();
+            cells
+        };
+        let (images, scores) = (cells("images", "image"), cells("added.scores", "score"));
+        for at in 0..keys.len() {
+            if !data.dropped.is_dropped(part.name, at as u64) {
+                let row = (&captions[at], &synsets[at], &images[at], &scores[at]);
+                rows.push((keys[at].clone(), ids[at], format!("{row:?}")));
+            }
+        }
+    }
+    rows
 }
 
 /// Synsets of the rows that are not left out.

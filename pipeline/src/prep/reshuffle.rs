@@ -1,10 +1,10 @@
 //! A new data set with the same rows in a random order, within bounded memory.
 //!
 //! In: a snapshot, a seed. Out: another data set: every row that is not left out, with all its
-//! column sets; the ledgers stand in the first part. Two passes: each row is thrown into a bucket on
-//! disk, one bucket a part; then each bucket is shuffled in memory. Both draws depend on the seed and
-//! the row's place alone, so every order is equally likely and the same seed gives the same bytes,
-//! whatever the memory.
+//! column sets; the ledgers stand in the first part. Two passes: each row is thrown into a bucket
+//! on disk, one bucket a part; then each bucket is shuffled in memory. Both draws depend on the
+//! seed and the row's place alone, so every order is equally likely and the same seed gives the
+//! same bytes, whatever the memory.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
@@ -212,7 +212,7 @@ impl<'s> Shuffle<'s> {
             let mut bytes = [0; 8];
             stream.fill(&mut bytes);
             // The high half of bits × below: uniform but for 2^-64.
-            (u128::from(u64::from_le_bytes(bytes)) * u128::from(below) >> 64) as u64
+            ((u128::from(u64::from_le_bytes(bytes)) * u128::from(below)) >> 64) as u64
         }
     }
 
