@@ -14,7 +14,7 @@ use catlip_pipeline::metrics::PrepMetrics;
 use catlip_pipeline::prep::add_set::SetSummary;
 use catlip_pipeline::prep::relabel::relabel;
 use catlip_pipeline::prep::{DataSet, PrepPlan, vocab};
-use catlip_schemas::Synsets;
+use catlip_schemas::{SampleId, Synsets};
 use catlip_tests::{Place, files_of, program, samples};
 
 /// Every file of a data set but the README, which tells of the newest snapshot only.
@@ -589,4 +589,101 @@ fn quarantined_samples_are_a_shard_of_their_own() {
     assert!(text.contains("0 rows from 1 samples") && text.contains("caption-not-utf8"), "{text}");
     let (code, _, err) = place.prep("a.tar", "new", &settings[..2]);
     assert!(code == 3 && err.contains("budget.quarantine_dir"), "{err}");
+}
+
+#[test]
+fn a_shuffled_data_set_has_the_same_rows_in_another_order() {
+    let place = Place::new();
+    let mut files = samples(0, 30, 24);
+    files.push(("bad.txt".to_owned(), b"no image".to_vec()));
+    place.shard("a.tar", &files);
+    place.shard("b.tar", &samples(30, 30, 24));
+    assert_eq!(place.prep("*.tar", "in", &["--set", "image.rows_per_group=4"]).0, 0);
+    place.write("keys.txt", b"00007\n");
+    place.write("scores.csv", b"key,score\n00003,3\n00044,44\n");
+    let input = place.text("in");
+    assert_eq!(place.run(&["drop", &input, "--keys", &place.text("keys.txt")]).0, 0);
+    assert_eq!(place.run(&["add-column", &input, "--table", &place.text("scores.csv")]).0, 0);
+    let before = files_of(&place.path("in"));
+    let shuffle = |name: &str, more: &[&str]| {
+        let output = place.text(name);
+        let arguments = ["reshuffle", &input, "--output", &output, "--part-bytes", "20000"];
+        place.run(&[&arguments[..], more].concat())
+    };
+    let (code, text, err) = shuffle("out", &["--seed", "5"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("snapshot 1, 59 rows in "), "{text}");
+    assert!(files_of(&place.path("in")) == before, "the source is as it was");
+
+    let rows = |name: &str| whole_rows(&place.path(name));
+    let (mut source, mut shuffled) = (rows("in"), rows("out"));
+    assert_ne!(source, shuffled);
+    let keys: Vec<_> = shuffled.iter().map(|(key, _, _)| key.clone()).collect();
+    let rising = keys.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    assert!((15..45).contains(&rising), "{rising} of 58 neighbours rise");
+    source.sort();
+    shuffled.sort();
+    assert_eq!(source, shuffled);
+    let totals = |name: &str| DataSet::open(&place.path(name)).unwrap().manifest.totals;
+    assert_eq!((totals("out").rows, totals("out").num_rejects()), (59, 1));
+    assert_eq!(totals("out").synsets, rows_synsets(&place.path("in")));
+    let (code, text, err) = place.run(&["verify", &place.text("out")]);
+    assert_eq!(code, 0, "{err}");
+    assert!(text.contains("59 rows") && !text.contains("belong"), "{text}");
+
+    // The seed decides the bytes, not the memory; a part that is lost is made again alike.
+    assert_eq!(shuffle("tight", &["--seed", "5", "--memory-bytes", "1"]).0, 0);
+    assert!(files_of(&place.path("tight")) == files_of(&place.path("out")));
+    std::fs::remove_dir_all(place.path("tight/manifest")).unwrap();
+    let lost = files_of(&place.path("tight")).into_iter().map(|(name, _)| name);
+    let lost = lost.filter(|name| name.starts_with("receipts/part-000001")).collect::<Vec<_>>();
+    std::fs::remove_file(place.path("tight").join(&lost[0])).unwrap();
+    assert_eq!(shuffle("tight", &["--seed", "5"]).0, 0);
+    assert!(files_of(&place.path("tight")) == files_of(&place.path("out")));
+    assert!(shuffle("out", &["--seed", "5"]).1.contains("nothing to do"));
+    let (code, _, err) = shuffle("out", &["--seed", "6"]);
+    assert!(code == 6 && err.contains("is another data set already"), "{err}");
+    assert_eq!(shuffle("other", &["--seed", "6"]).0, 0);
+    assert_ne!(rows("other"), rows("out"));
+}
+
+/// Each row that is not left out: key, id, and what stands beside them in the other column sets.
+fn whole_rows(folder: &Path) -> Vec<(String, SampleId, String)> {
+    let data = DataSet::open(folder).unwrap();
+    let mut rows = Vec::new();
+    for part in &data.parts {
+        let (keys, ids) = (data.read_keys(part).unwrap(), data.read_sample_ids(part).unwrap());
+        let captions = data.read_captions(part).unwrap();
+        let synsets = data.read_synsets(part).unwrap();
+        let cells = |set: &str, column: &str| {
+            let mut cells = Vec::new();
+            data.read_named(part, set, column, |c| {
+                cells.extend((0..c.len()).map(|i| format!("{:?}", c.slice(i, 1))));
+            })
+            .unwrap();
+            cells
+        };
+        let (images, scores) = (cells("images", "image"), cells("added.scores", "score"));
+        for at in 0..keys.len() {
+            if !data.dropped.is_dropped(part.name, at as u64) {
+                let row = (&captions[at], &synsets[at], &images[at], &scores[at]);
+                rows.push((keys[at].clone(), ids[at], format!("{row:?}")));
+            }
+        }
+    }
+    rows
+}
+
+/// Synsets of the rows that are not left out.
+fn rows_synsets(folder: &Path) -> u64 {
+    let data = DataSet::open(folder).unwrap();
+    let mut sum = 0;
+    for part in &data.parts {
+        for (row, at) in data.read_synsets(part).unwrap().iter().zip(0..) {
+            if !data.dropped.is_dropped(part.name, at) {
+                sum += row.iter().map(|caption| caption.0.len() as u64).sum::<u64>();
+            }
+        }
+    }
+    sum
 }

@@ -233,6 +233,7 @@ fn help_and_version_are_short() {
         "relabel",
         "add-column",
         "drop",
+        "reshuffle",
         "labels",
         "vocab",
         "demo-data",

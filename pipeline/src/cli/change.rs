@@ -10,6 +10,7 @@ use crate::metrics::PrepMetrics;
 use crate::prep::add_column::{JoinRequest, add_column};
 use crate::prep::drop_rows::{drop_rows, read_list};
 use crate::prep::relabel::relabel;
+use crate::prep::reshuffle::{ReshuffleRequest, reshuffle};
 use crate::prep::table::Table;
 use crate::prep::{DataSet, PrepPlan};
 
@@ -44,6 +45,31 @@ pub struct AddColumnArgs {
     /// Pass over keys that no row has.
     #[arg(long)]
     allow_unknown: bool,
+}
+
+/// Arguments of `reshuffle`.
+#[derive(clap::Args)]
+pub struct ReshuffleArgs {
+    /// Folder of the data set.
+    folder: PathBuf,
+    /// Folder of the new data set.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Which snapshot; the newest if it is left out.
+    #[arg(long, value_name = "N")]
+    snapshot: Option<u64>,
+    /// Seed of the order: the same seed gives the same bytes.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Bytes of a part, which is held in memory while it is shuffled.
+    #[arg(long, default_value_t = 256 << 20)]
+    part_bytes: u64,
+    /// Bytes of rows that are held while they are thrown into buckets; changes no byte.
+    #[arg(long, default_value_t = 1 << 30)]
+    memory_bytes: u64,
+    /// Folder for buckets as large as the data set; by default below the output. It is removed.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
 }
 
 /// Arguments of `drop`.
@@ -112,6 +138,33 @@ pub fn run_add_column(args: &AddColumnArgs) -> Result<(), PrepError> {
     println!(
         "{} rows have a value, {} have none, {} keys of the table name no row",
         summary.matched, summary.unmatched, summary.unknown
+    );
+    Ok(())
+}
+
+/// The same rows in a random order, as a new data set.
+pub fn run_reshuffle(args: &ReshuffleArgs) -> Result<(), PrepError> {
+    let data = DataSet::open_at(&args.folder, args.snapshot)?;
+    let scratch = args.scratch.clone().unwrap_or_else(|| args.output.clone());
+    let request = ReshuffleRequest {
+        output: args.output.clone(),
+        seed: args.seed,
+        part_bytes: args.part_bytes,
+        memory_bytes: args.memory_bytes,
+        // A folder of its own, since it is removed.
+        scratch: scratch.join(".catlip-buckets"),
+    };
+    let stop = stop_flag(&args.output)?;
+    let summary = reshuffle(&data, &request, &stop)?;
+    if summary.parts_made == 0 {
+        println!("nothing to do: all {} parts were there", summary.parts);
+    }
+    println!(
+        "{}: snapshot {}, {} rows in {} parts",
+        args.output.display(),
+        summary.snapshot,
+        summary.rows,
+        summary.parts
     );
     Ok(())
 }

@@ -46,7 +46,8 @@ pub fn run(args: &InspectArgs) -> Result<(), PrepError> {
 fn text(found: &Inspection) -> String {
     let (manifest, totals) = (&found.manifest, &found.manifest.totals);
     let mut text = format!(
-        "snapshot {}: {} rows in {} parts, {} captions, {} samples seen, {} rejected\n\nsnapshots\n",
+        "snapshot {}: {} rows in {} parts, {} captions, {} samples seen, {} rejected\n\n\
+         snapshots\n",
         manifest.snapshot,
         found.rows,
         manifest.parts.parts,

@@ -46,6 +46,8 @@ enum Command {
     AddColumn(change::AddColumnArgs),
     /// Leave rows out from now on; older snapshots keep them.
     Drop(change::DropArgs),
+    /// Write a new data set with the same rows in a random order.
+    Reshuffle(change::ReshuffleArgs),
     /// Captions in (lines, or JSON lines with a `caption`), their synsets out as JSON lines.
     Labels(LabelsArgs),
     /// Count the synsets of data sets and write a vocabulary.
@@ -156,6 +158,7 @@ pub fn main() -> ExitCode {
         Some(Command::Relabel(args)) => change::run_relabel(&args),
         Some(Command::AddColumn(args)) => change::run_add_column(&args),
         Some(Command::Drop(args)) => change::run_drop(&args),
+        Some(Command::Reshuffle(args)) => change::run_reshuffle(&args),
         Some(Command::Labels(args)) => {
             labels::run(&args.rule, &args.settings, &args.input, args.keys == Keys::Wnid)
         }

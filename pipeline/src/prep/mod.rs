@@ -30,6 +30,7 @@ pub mod table;
 pub mod add_column;
 pub mod drop_rows;
 pub mod retry;
+pub mod reshuffle;
 pub mod verify;
 pub mod duplicates;
 pub mod vocab;
