@@ -14,6 +14,7 @@ pub mod bytes;
 pub mod tar;
 pub mod sample;
 pub mod captions;
+pub mod pickle;
 
 pub use list::{ShardList, ShardPlace, ShardUrl, SourceError};
 pub use sample::{Sample, SampleReader};
