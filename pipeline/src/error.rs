@@ -155,6 +155,12 @@ pub enum SampleError {
         /// A link or a sparse file.
         kind: &'static str,
     },
+    /// A sample of the reference's shards that does not unpack.
+    #[error("its pickle is not read: {message}")]
+    Pickle {
+        /// Opcode, key or value, expected and found.
+        message: String,
+    },
     /// The shard ends inside or right after this sample, without an end-of-archive mark.
     #[error("the shard is cut: {message}")]
     ShardCut {
@@ -178,6 +184,7 @@ impl SampleError {
             | Self::KeyRepeats { .. }
             | Self::MemberRepeats { .. }
             | Self::MemberKind { .. }
+            | Self::Pickle { .. }
             | Self::ShardCut { .. }
             | Self::ShardDamaged { .. } => "source",
             Self::CaptionMissing { .. }
@@ -211,6 +218,7 @@ impl SampleError {
             Self::KeyRepeats { .. } => "key-repeats",
             Self::MemberRepeats { .. } => "member-repeats",
             Self::MemberKind { .. } => "member-kind",
+            Self::Pickle { .. } => "pickle",
             Self::ShardCut { .. } => "shard-cut",
             Self::ShardDamaged { .. } => "shard-damaged",
         }
