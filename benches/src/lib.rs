@@ -3,6 +3,8 @@
 //! In: how many scenes. Out: for each stage items, seconds and a hash of what it made: a bench that
 //! still runs but no longer does its work shows another hash.
 
+pub mod tar_bench;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

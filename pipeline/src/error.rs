@@ -166,6 +166,12 @@ pub enum SampleError {
         /// What was found and what is wanted.
         message: String,
     },
+    /// A sample of the reference's shards that does not unpack.
+    #[error("its pickle is not read: {message}")]
+    Pickle {
+        /// Opcode, key or value, expected and found.
+        message: String,
+    },
     /// The shard ends inside or right after this sample, without an end-of-archive mark.
     #[error("the shard is cut: {message}")]
     ShardCut {
@@ -189,6 +195,7 @@ impl SampleError {
             | Self::KeyRepeats { .. }
             | Self::MemberRepeats { .. }
             | Self::MemberKind { .. }
+            | Self::Pickle { .. }
             | Self::ShardCut { .. }
             | Self::ShardDamaged { .. } => "source",
             Self::CaptionMissing { .. }
@@ -224,6 +231,7 @@ impl SampleError {
             Self::KeyRepeats { .. } => "key-repeats",
             Self::MemberRepeats { .. } => "member-repeats",
             Self::MemberKind { .. } => "member-kind",
+            Self::Pickle { .. } => "pickle",
             Self::ShardCut { .. } => "shard-cut",
             Self::ShardDamaged { .. } => "shard-damaged",
         }

@@ -12,6 +12,7 @@ pub mod map;
 pub mod spool;
 pub mod bytes;
 pub mod tar;
+pub mod pickled;
 pub mod sample;
 pub mod captions;
 pub mod pickle;

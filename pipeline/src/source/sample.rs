@@ -2,12 +2,14 @@
 //!
 //! In: the members of one shard. Out: samples, or what was wrong with one. The key is the path up
 //! to the first dot of its last component, the extension is the rest, in lower case. Members of
-//! one key stand side by side. Never: half a sample of a shard that is cut.
+//! one key stand side by side; a key whose one file is a pickle is a sample of the reference, and
+//! unpacked. Never: half a sample of a shard that is cut.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::bytes::TarBytes;
+use super::pickled;
 use super::tar::{Member, MemberKind, TarError, TarReader};
 use crate::error::SampleError;
 
@@ -122,9 +124,10 @@ impl<'a> SampleReader<'a> {
 
     /// Checks what only the whole shard or the whole sample can tell.
     fn check(&mut self, open: Open<'a>) -> Result<Sample<'a>, Reject> {
-        let Open { sample, problem } = open;
+        let Open { mut sample, problem } = open;
         let offset = sample.offset();
-        let reject = |error| Reject { key: sample.key.clone(), offset, error };
+        let key = sample.key.clone();
+        let reject = |error| Reject { key, offset, error };
         if let Some(&first_offset) = self.first_offsets.get(&sample.key) {
             return Err(reject(SampleError::KeyRepeats { first_offset }));
         }
@@ -137,6 +140,11 @@ impl<'a> SampleReader<'a> {
                 let extension = file.extension.clone();
                 return Err(reject(SampleError::MemberRepeats { extension }));
             }
+        }
+        if let [file] = &sample.files[..]
+            && file.extension == pickled::EXTENSION
+        {
+            sample.files = pickled::unpack(file).map_err(reject)?;
         }
         Ok(sample)
     }
