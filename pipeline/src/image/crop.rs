@@ -24,8 +24,8 @@ pub struct Crop {
     pub output_px: (u32, u32),
     /// Whether left and right are swapped.
     pub flipped: bool,
-    /// Whether a JPEG may be decoded smaller than stored. The result then differs from a full
-    /// decode by less than what the encoder lost (about 40 dB), at a third of the time.
+    /// Whether a JPEG may be decoded smaller than stored, at up to three times the speed. Over 236
+    /// photographs the result was 40 to 45 dB from that of a full decode, in the worst 29 dB.
     pub may_scale: bool,
 }
 
