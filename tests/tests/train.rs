@@ -1,5 +1,7 @@
 //! The whole line by its programs: shards in, a trained checkpoint out, evaluated.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::path::Path;
 
 use catlip_tests::{files_of, run, told};

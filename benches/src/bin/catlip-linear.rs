@@ -1,8 +1,7 @@
 //! Labels hostile captions of a size and of twice that size, for `linear.sh` to count instructions.
 //!
 //! In: bytes of the smaller caption, and units if not all. Out: `path<TAB>bytes<TAB>unit` for
-//! each call of `measured`, in
-//! order. Never: measures anything itself; a clock cannot tell 2.0 from 2.1 on a busy machine.
+//! each call of `measured`, in order. Never: measures anything itself; a clock cannot tell 2.0 from 2.1 on a busy machine.
 
 use std::hint::black_box;
 
@@ -96,12 +95,15 @@ impl fast::Visitor for Nobody {
     }
 }
 
+/// A way from a caption to its synsets.
+type Path = fn(&str) -> Synsets;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let bytes = arguments.first().and_then(|bytes| bytes.parse().ok()).unwrap_or(1 << 15);
     let asked = arguments.get(1..).unwrap_or_default();
     let is_asked = |unit: &&str| asked.is_empty() || asked.iter().any(|asked| asked == unit);
-    let paths: [(&str, fn(&str) -> Synsets); 3] = [
+    let paths: [(&str, Path); 3] = [
         ("rule", |caption| Corenet.synsets(caption)),
         ("literal", literal_synsets),
         ("words", |caption| {

@@ -5,7 +5,7 @@
 //!
 //! NLTK pads marks with spaces by one regular expression after another and splits at spaces last.
 //! Each is a line here, in NLTK's order: a later one sees the spaces of the earlier ones. A
-//! [`Text`] knows which marks it has, so that most of them cost nothing.
+//! `Text` knows which marks it has, so that most of them cost nothing.
 
 use super::characters::{is_digit, is_space, is_word};
 use super::sentences::sentences;

@@ -281,7 +281,7 @@ fn a_kept_image_is_the_source_byte_by_byte() {
 #[test]
 fn referenced_images_are_found_in_the_shards() {
     let source = shard(&samples(0, 5));
-    let job = Job::new(&[source.clone()]);
+    let job = Job::new(std::slice::from_ref(&source));
     job.run("out", &["image.mode=reference"]).unwrap();
     assert!(!job.output("out").join("images").exists());
     let data = DataSet::open(&job.output("out")).unwrap();

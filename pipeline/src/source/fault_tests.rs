@@ -122,8 +122,11 @@ impl FaultServer {
     }
 }
 
-/// Method, path and the headers that matter of one request; `None` at the end of the line.
-fn request(reader: &mut impl BufRead) -> Option<(String, Option<(usize, usize)>, Option<String>)> {
+/// Method and path, and the headers that matter.
+type Request = (String, Option<(usize, usize)>, Option<String>);
+
+/// One request; `None` at the end of the line.
+fn request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&count| count > 0)?;
     let method = line.split(' ').next()?.to_owned();

@@ -350,7 +350,9 @@ fn relative_urls(urls: &[String], root: Option<&str>) -> Result<Vec<String>, Sou
         let mut shared = folder_of(first);
         for url in urls {
             let same = first.bytes().zip(url.bytes()).take_while(|(a, b)| a == b).count();
-            shared = shared.min(folder_of(&first[..first.floor_char_boundary(same)]));
+            // A byte of `/` is never inside another character.
+            let slash = first.as_bytes()[..same].iter().rposition(|&byte| byte == b'/');
+            shared = shared.min(slash.map_or(0, |slash| slash + 1));
         }
         first[..shared].to_owned()
     };

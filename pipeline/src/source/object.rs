@@ -455,7 +455,7 @@ impl Transfer<'_> {
         take: &impl Take,
     ) -> Result<(), Ended> {
         let options = GetOptions {
-            range: has_ranges.then(|| GetRange::Bounded(*at..range.end)),
+            range: has_ranges.then_some(GetRange::Bounded(*at..range.end)),
             if_match: self.info.strong_etag(),
             ..GetOptions::default()
         };

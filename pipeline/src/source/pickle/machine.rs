@@ -317,7 +317,7 @@ impl<'a> Machine<'a> {
 
     /// Keys and values take turns, and Python could hash each key.
     fn check_pairs(&self, pairs: &[Id]) -> Result<(), Problem> {
-        if pairs.len() % 2 != 0 {
+        if !pairs.len().is_multiple_of(2) {
             return Err(Problem::OddPairs { found: pairs.len() });
         }
         let mut keys = pairs.iter().step_by(2).map(|&key| &self.nodes[key as usize]);
