@@ -108,7 +108,7 @@ fn page(found: &Inspection) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>snapshot {n}</title><style>{STYLE}</style>\
          <h1>{rows} rows, snapshot {n}</h1><p>{captions} captions, {synsets} distinct synsets \
-         ({labels}), {mean:.2} labels a caption; {rejected} of {samples} samples were rejected.</p>",
+         ({labels}), {mean:.2} labels a caption; {rejected} of {samples} samples rejected.</p>",
         n = manifest.snapshot,
         rows = found.rows,
         captions = found.labels_per_caption.count(),
