@@ -19,18 +19,23 @@ fn main() -> Result<(), Failure> {
             sets.push(vec![path]);
         }
     }
-    println!("{:<12} {:>9} {:>14} {:>9} {:>7}   sum", "reader", "files", "bytes", "s", "GB/s");
+    println!(
+        "{:<12} {:>9} {:>14} {:>9} {:>7} {:>9} {:>11}   sum",
+        "reader", "files", "bytes", "s", "GB/s", "CPU s", "GB/CPU s"
+    );
     for shards in sets {
         // One pass that is not shown brings the shards into the page cache.
         tar_bench::ours(&shards)?;
         for pass in tar_bench::compare(&shards, 5)? {
             println!(
-                "{:<12} {:>9} {:>14} {:>9.4} {:>7.2}   {}",
+                "{:<12} {:>9} {:>14} {:>9.4} {:>7.2} {:>9.4} {:>11.2}   {}",
                 pass.reader,
                 pass.files,
                 pass.payload_bytes,
                 pass.secs,
                 pass.payload_bytes as f64 / pass.secs.max(1e-9) / 1e9,
+                pass.cpu_secs,
+                pass.payload_bytes as f64 / pass.cpu_secs.max(1e-9) / 1e9,
                 pass.sum
             );
         }

@@ -316,3 +316,66 @@ mod against_the_tar_crate {
         }
     }
 }
+
+/// Writes tars as Python's `tarfile` does, in all of its formats, and prints what is in them:
+/// file, name in hex, length, CRC-32; what is no regular file is left out.
+const PYTHON: &str = r#"
+import io, os, random, sys, tarfile, zlib
+folder, seed = sys.argv[1], int(sys.argv[2])
+draw = random.Random(seed)
+letters = "abcxyz0189_-+ é猫"
+for number in range(60):
+    path = os.path.join(folder, f"{number:02}.tar")
+    form = draw.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    mode = draw.choice(["w", "w", "w:gz"])
+    with tarfile.open(path, mode, format=form, encoding="utf-8") as tar:
+        for i in range(draw.randrange(12)):
+            word = lambda most: "".join(draw.choices(letters, k=draw.randint(1, most)))
+            parts = [word(draw.choice([8, 40])) for _ in range(draw.randint(1, 4))]
+            name = "/".join(parts) + "." + word(4)
+            if form == tarfile.USTAR_FORMAT:
+                name = word(20) + ".x"
+            info = tarfile.TarInfo(name)
+            info.mtime = draw.choice([0, 1, 2**33 - 1, 12345.678 if form != tarfile.USTAR_FORMAT else 5])
+            info.uname = word(6)
+            kind = draw.choice("ffffffdsh")
+            if kind == "f":
+                data = draw.randbytes(draw.choice([0, 1, 511, 512, 513, draw.randrange(5000)]))
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+                print(f"{number:02}.tar", name.encode().hex(), len(data), zlib.crc32(data))
+            else:
+                info.type = {"d": tarfile.DIRTYPE, "s": tarfile.SYMTYPE, "h": tarfile.LNKTYPE}[kind]
+                info.linkname = "" if kind == "d" else word(30)
+                tar.addfile(info)
+"#;
+
+#[test]
+fn what_pythons_tarfile_writes_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut python = std::process::Command::new("python3");
+    let Ok(output) = python.args(["-c", PYTHON]).arg(folder.path()).arg("7").output() else {
+        println!("skipped: no python3");
+        return;
+    };
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let expected = String::from_utf8(output.stdout).unwrap();
+    let mut found = String::new();
+    for number in 0..60 {
+        let shard = std::fs::read(folder.path().join(format!("{number:02}.tar"))).unwrap();
+        for member in TarReader::new(TarBytes::open(&shard).unwrap()) {
+            let member = member.unwrap();
+            if member.kind != MemberKind::File {
+                continue;
+            }
+            let name: String = member.name.iter().map(|b| format!("{b:02x}")).collect();
+            let mut crc = flate2::Crc::new();
+            crc.update(&member.data);
+            let (bytes, crc) = (member.data.len(), crc.sum());
+            found += &format!("{number:02}.tar {name} {bytes} {crc}\n");
+        }
+    }
+    assert!(expected.lines().count() > 100);
+    assert_eq!(found, expected);
+}
