@@ -30,6 +30,8 @@ use crossbeam_queue::ArrayQueue;
 
 pub mod order;
 
+pub mod labels;
+
 /// What went wrong: a bench has no user to be gentle with.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 

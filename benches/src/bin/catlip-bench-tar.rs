@@ -1,4 +1,4 @@
-//! `bench-tar [SHARD…]`: tar to samples on one thread, page cache, against the `tar` crate.
+//! `catlip-bench-tar [SHARD…]`: tar to samples on one thread, page cache, against the `tar` crate.
 //!
 //! Without shards it draws two: files of 110 kB, as ImageNet's are, and of 1 kB, where headers
 //! count. `benches/peers/webdataset_tar.py` measures Python's webdataset over the same files.

@@ -1,7 +1,25 @@
-//! Measures each stage; `--tiny` in the tests, so that it cannot rot.
+//! Measures each stage; `--tiny` in the tests, so that it cannot rot. `labels` measures the label
+//! rules instead, `labels --options` also with each option of `nouns` off.
 
-fn main() -> Result<(), catlip_benches::Failure> {
-    let scenes = if std::env::args().any(|argument| argument == "--tiny") { 64 } else { 6000 };
+use std::path::Path;
+
+use catlip_benches::Failure;
+use catlip_benches::labels::{Shared, Worth, dump_names, measure, verdicts};
+use catlip_pipeline::caption::nouns::NounsOptions;
+use catlip_pipeline::caption::rule;
+
+/// Where captions and verdicts lie, from the root of the repository.
+const SHARED: &str = "../shared";
+
+fn main() -> Result<(), Failure> {
+    let has = |name: &str| std::env::args().any(|argument| argument == name);
+    match has("labels") {
+        true => bench_labels(has("--options")),
+        false => bench_stages(if has("--tiny") { 64 } else { 6000 }),
+    }
+}
+
+fn bench_stages(scenes: usize) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     println!("{:<38} {:>12} {:>9} {:>16}   hash", "stage", "items", "s", "items/s");
     for m in catlip_benches::run(folder.path(), scenes)? {
@@ -12,4 +30,50 @@ fn main() -> Result<(), catlip_benches::Failure> {
         );
     }
     Ok(())
+}
+
+fn bench_labels(with_options: bool) -> Result<(), Failure> {
+    let shared = Shared::open(Path::new(SHARED))?;
+    if shared.is_none() {
+        println!("skipped: no {SHARED}; only ImageNet's classes are counted");
+    }
+    let default = NounsOptions::default();
+    let mut rules = vec![rule("corenet", &default)?, rule("nouns", &default)?];
+    if with_options {
+        for (name, _) in default.by_name() {
+            rules.push(rule("nouns", &default.without(name))?);
+        }
+    }
+    for rule in rules {
+        print_worth(&measure(rule.as_ref(), shared.as_ref()));
+    }
+    let (letters, sides) = verdicts::agreement_of_passes();
+    println!("passes over the unseen captions: same letter {letters:.3}, same side {sides:.3}");
+    Ok(())
+}
+
+fn print_worth(worth: &Worth) {
+    println!("{}: ImageNet-1k classes {}", worth.rule, worth.reach);
+    let Some(found) = &worth.on_captions else { return };
+    let sets = [
+        ("judged", found.judged),
+        ("unseen, pass 1", found.unseen[0]),
+        ("unseen, pass 2", found.unseen[1]),
+    ];
+    for (set, share) in sets {
+        println!(
+            "  {set}: {} labels, {} without a verdict, right {:.3}, as a word {:.3}",
+            share.labels,
+            share.labels - share.judged,
+            share.right(),
+            share.right_as_word()
+        );
+    }
+    println!("  agreement {:.4} at {:.3} bits", found.agreement.kappa, found.agreement.bits);
+    for (at, name) in dump_names().into_iter().enumerate() {
+        println!(
+            "  {name}: {:.3} labels a caption, {:.0} captions/s, hash of all labels {}",
+            found.labels_per_caption[at], found.captions_per_sec[at], found.hash
+        );
+    }
 }

@@ -74,6 +74,24 @@ impl Default for NounsOptions {
 }
 
 impl NounsOptions {
+    /// These options but for one, by its name in the config; another name changes nothing.
+    pub fn without(&self, name: &str) -> Self {
+        let is_on = |option: &str, is_on: bool| is_on && option != name;
+        Self {
+            noun_filter: is_on("noun_filter", self.noun_filter),
+            colours: is_on("colours", self.colours),
+            numerals: is_on("numerals", self.numerals),
+            activities: is_on("activities", self.activities),
+            names: is_on("names", self.names),
+            phrases: is_on("phrases", self.phrases),
+            heads: is_on("heads", self.heads),
+            compounds: is_on("compounds", self.compounds),
+            synonyms: is_on("synonyms", self.synonyms),
+            plurals: is_on("plurals", self.plurals),
+            senses: is_on("senses", self.senses),
+        }
+    }
+
     /// Every option by its name in the config.
     pub fn by_name(&self) -> [(&'static str, bool); 11] {
         [
