@@ -23,6 +23,8 @@ use catlip_pipeline::source::{SampleReader, ShardList};
 use catlip_schemas::version::ORDER_VERSION;
 use catlip_schemas::{Cursor, VocabCut};
 
+pub mod labels;
+
 /// What went wrong: a bench has no user to be gentle with.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 

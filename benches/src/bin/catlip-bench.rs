@@ -1,7 +1,8 @@
 //! Measures each stage; `--tiny` in the tests, so that it cannot rot.
 
 fn main() -> Result<(), catlip_benches::Failure> {
-    let scenes = if std::env::args().any(|argument| argument == "--tiny") { 64 } else { 6000 };
+    let tiny = std::env::args().any(|argument| argument == "--tiny");
+    let scenes = if tiny { 64 } else { 6000 };
     let folder = tempfile::tempdir()?;
     println!("{:<38} {:>12} {:>9} {:>16}   hash", "stage", "items", "s", "items/s");
     for m in catlip_benches::run(folder.path(), scenes)? {
@@ -11,5 +12,6 @@ fn main() -> Result<(), catlip_benches::Failure> {
             m.stage, m.items, m.secs, m.hash, m.unit
         );
     }
-    Ok(())
+    println!();
+    catlip_benches::labels::report(tiny, std::io::stdout())
 }
