@@ -3,6 +3,8 @@
 //! In: how many scenes. Out: for each stage items, seconds and a hash of what it made: a bench that
 //! still runs but no longer does its work shows another hash.
 
+pub mod labels;
+pub mod order;
 pub mod tar_bench;
 
 use std::path::Path;
@@ -27,10 +29,6 @@ use catlip_pipeline::source::{SampleReader, ShardList};
 use catlip_schemas::version::ORDER_VERSION;
 use catlip_schemas::{Cursor, VocabCut};
 use crossbeam_queue::ArrayQueue;
-
-pub mod order;
-
-pub mod labels;
 
 /// What went wrong: a bench has no user to be gentle with.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

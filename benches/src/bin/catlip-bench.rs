@@ -15,11 +15,12 @@ fn main() -> Result<(), Failure> {
     let has = |name: &str| std::env::args().any(|argument| argument == name);
     match has("labels") {
         true => bench_labels(has("--options")),
-        false => bench_stages(if has("--tiny") { 64 } else { 6000 }),
+        false => bench_stages(has("--tiny")),
     }
 }
 
-fn bench_stages(scenes: usize) -> Result<(), Failure> {
+fn bench_stages(tiny: bool) -> Result<(), Failure> {
+    let scenes = if tiny { 64 } else { 6000 };
     let folder = tempfile::tempdir()?;
     println!("{:<38} {:>12} {:>9} {:>16}   hash", "stage", "items", "s", "items/s");
     for m in catlip_benches::run(folder.path(), scenes)? {
@@ -29,7 +30,8 @@ fn bench_stages(scenes: usize) -> Result<(), Failure> {
             m.stage, m.items, m.secs, m.hash, m.unit
         );
     }
-    Ok(())
+    println!();
+    catlip_benches::labels::speed::report(tiny, std::io::stdout())
 }
 
 fn bench_labels(with_options: bool) -> Result<(), Failure> {
@@ -72,8 +74,8 @@ fn print_worth(worth: &Worth) {
     println!("  agreement {:.4} at {:.3} bits", found.agreement.kappa, found.agreement.bits);
     for (at, name) in dump_names().into_iter().enumerate() {
         println!(
-            "  {name}: {:.3} labels a caption, {:.0} captions/s, hash of all labels {}",
-            found.labels_per_caption[at], found.captions_per_sec[at], found.hash
+            "  {name}: {:.3} labels a caption, hash of all labels {}",
+            found.labels_per_caption[at], found.hash
         );
     }
 }

@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::time::Instant;
 
 use catlip_pipeline::caption::LabelRule;
 use catlip_pipeline::caption::nouns::tables::Tables;
@@ -22,6 +21,7 @@ use serde::Deserialize;
 use crate::Failure;
 
 pub mod agreement;
+pub mod speed;
 pub mod verdicts;
 
 use agreement::{Agreement, agreement};
@@ -34,9 +34,6 @@ const DUMPS: [(&str, &str); 2] =
 /// Shards of images with five captions each.
 const SHARDS: [&str; 3] =
     ["flickr8k224-00000.tar", "flickr8k224-00001.tar", "flickr8k224-00002.tar"];
-
-/// Times that the dumps are labelled; the fastest counts.
-const SPEED_RUNS: usize = 3;
 
 /// What was read of `../shared`.
 pub struct Shared {
@@ -63,8 +60,6 @@ pub struct Worth {
 pub struct OnCaptions {
     /// Labels a caption, by dump.
     pub labels_per_caption: Vec<f64>,
-    /// Captions a second of one thread, by dump.
-    pub captions_per_sec: Vec<f64>,
     /// First 8 hex digits of BLAKE3 over all labels of the dumps.
     pub hash: String,
     /// The captions that were read while the rule was made.
@@ -136,29 +131,20 @@ pub fn measure(rule: &dyn LabelRule, shared: Option<&Shared>) -> Worth {
 fn measure_on_captions(rule: &dyn LabelRule, shared: &Shared) -> OnCaptions {
     let mut hasher = blake3::Hasher::new();
     let mut labels_per_caption = Vec::new();
-    let mut captions_per_sec = Vec::new();
     for captions in &shared.dumps {
-        let mut labels = Vec::new();
-        let mut secs = f64::INFINITY;
-        for _ in 0..SPEED_RUNS {
-            let start = Instant::now();
-            labels = captions.iter().map(|caption| rule.synsets(caption)).collect();
-            secs = secs.min(start.elapsed().as_secs_f64());
-        }
+        let labels: Vec<_> = captions.iter().map(|caption| rule.synsets(caption)).collect();
         let synsets = labels.iter().flat_map(|labels| &labels.0);
         let num_labels = synsets.clone().count();
         synsets.for_each(|synset| {
             hasher.update(&synset.0.to_le_bytes());
         });
         labels_per_caption.push(num_labels as f64 / captions.len() as f64);
-        captions_per_sec.push(captions.len() as f64 / secs.max(1e-9));
     }
     let labels_of = |caption: &String| rule.synsets(caption).0.into_iter().collect::<HashSet<_>>();
     let images: Vec<Vec<_>> =
         shared.images.iter().map(|captions| captions.iter().map(labels_of).collect()).collect();
     OnCaptions {
         labels_per_caption,
-        captions_per_sec,
         hash: hasher.finalize().to_hex()[..8].to_owned(),
         judged: shared.judged.share(rule),
         unseen: shared.unseen.each_ref().map(|unseen| unseen.share(rule)),

@@ -83,7 +83,8 @@ impl Visitor for Collected {
             Some(offset) => self.synsets.push(SynsetId(offset)),
             None => {
                 let letters = word.letters();
-                if may_have_more_endings(letters) || letters.contains(&b'_') {
+                let has_underscore = !word.is_plain() && letters.contains(&b'_');
+                if has_underscore || may_have_more_endings(letters) {
                     self.synsets.extend(rare_synset(letters));
                 }
             }

@@ -47,7 +47,7 @@ fn lemmas<'a>(wordnet: &'a WordNet, form: &'a str) -> Vec<Cow<'a, str>> {
 /// Whether a form that one step brings to no lemma may be brought to one by more steps: whether
 /// what an ending leaves has an ending again.
 pub fn may_have_more_endings(form: &[u8]) -> bool {
-    [b"ss".as_slice(), b"ses", b"mens"].iter().any(|ending| form.ends_with(ending))
+    matches!(form, [.., b's', b's'] | [.., b's', b'e', b's'] | [.., b'm', b'e', b'n', b's'])
 }
 
 /// Every form that one step may bring to a noun lemma without an underscore, repeats included:
@@ -56,7 +56,7 @@ pub fn forms_of(wordnet: &WordNet) -> Vec<String> {
     let lemmas = wordnet.noun_lemmas().filter(|lemma| !lemma.contains('_'));
     let regular = lemmas.clone().flat_map(|lemma| {
         ENDINGS.iter().filter_map(move |(ending, lemma_ending)| {
-            Some(format!("{}{ending}", lemma.strip_suffix(lemma_ending)?))
+            Some([lemma.strip_suffix(lemma_ending)?, ending].concat())
         })
     });
     let irregular = wordnet.irregular_forms().map(str::to_owned);

@@ -28,7 +28,8 @@ pub const WIDE_MARK: u8 = 0x81;
 /// U+00A0, which separates words and is no U+0020.
 pub const WIDE_SPACE: u8 = 0x82;
 
-/// Zero bytes behind the letters, so that 16 bytes can be read at each of them.
+/// Zero bytes behind the letters, so that 16 bytes can be read at each of them, and the last
+/// eight written whole.
 pub const PADDING: usize = 16;
 
 /// Letters that are read on the stack; longer captions take memory.
@@ -58,7 +59,7 @@ pub enum Kind {
     Refused,
 }
 
-/// Kinds of bytes: of letters below 0x83, of captions below 0x80.
+/// Kinds of letters.
 static KINDS: [Kind; 256] = kinds();
 
 const fn kinds() -> [Kind; 256] {
@@ -88,40 +89,6 @@ const fn kinds() -> [Kind; 256] {
 #[inline]
 pub fn kind(letter: u8) -> Kind {
     KINDS[usize::from(letter)]
-}
-
-/// What a byte of a caption becomes, and what that tells.
-#[derive(Clone, Copy)]
-struct Step {
-    letter: u8,
-    /// [`STOP`], [`ENCODED`], [`REFUSED`], or 0 for a letter or digit.
-    flags: u8,
-}
-
-/// Not a letter or digit.
-const STOP: u8 = 1;
-/// A character outside ASCII begins or goes on.
-const ENCODED: u8 = 2;
-/// The caption is unusual.
-const REFUSED: u8 = 4;
-
-static STEPS: [Step; 256] = steps();
-
-const fn steps() -> [Step; 256] {
-    let kinds = kinds();
-    let mut steps = [Step { letter: 0, flags: STOP | ENCODED }; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let letter = if byte as u8 == b'+' { b' ' } else { (byte as u8).to_ascii_lowercase() };
-        let flags = match kinds[byte] {
-            Kind::Word => 0,
-            Kind::Refused => STOP | REFUSED,
-            _ => STOP,
-        };
-        steps[byte] = Step { letter, flags };
-        byte += 1;
-    }
-    steps
 }
 
 /// Memory for the letters of one caption: on the stack for a short one.
@@ -167,38 +134,60 @@ impl<'b> Letters<'b> {
         let (padded, stops) = if caption.len() <= STACK_BYTES {
             (buffers.letters.as_mut_slice(), buffers.stops.as_mut_slice())
         } else {
-            buffers.long_letters = vec![0; caption.len() + PADDING];
+            buffers.long_letters = vec![0; caption.len().next_multiple_of(8) + PADDING];
             buffers.long_stops = vec![0; caption.len().div_ceil(64)];
             (buffers.long_letters.as_mut_slice(), buffers.long_stops.as_mut_slice())
         };
-        let seen = read_ascii(caption.as_bytes(), padded, stops);
-        if seen & REFUSED != 0 {
-            return Err(Unusual::Character);
-        }
-        let mut len = caption.len();
-        if seen & ENCODED != 0 {
-            len = read_wide(caption, padded, stops)?;
-        }
+        let is_ascii = read_ascii(caption.as_bytes(), padded, stops);
+        let len = if is_ascii { caption.len() } else { read_wide(caption, padded, stops)? };
         Ok(Self { padded, len, stops: &stops[..len.div_ceil(64)] })
     }
 }
 
-/// Reads bytes as if all were ASCII; returns what was seen.
-fn read_ascii(caption: &[u8], letters: &mut [u8], stops: &mut [u64]) -> u8 {
+/// Reads bytes, eight at a time; false if they are not all ASCII.
+fn read_ascii(caption: &[u8], letters: &mut [u8], stops: &mut [u64]) -> bool {
+    let (octets, rest) = caption.as_chunks::<8>();
     let mut seen = 0;
-    for ((block, letters), stops) in
-        caption.chunks(64).zip(letters.chunks_mut(64)).zip(stops.iter_mut())
-    {
-        let mut bits = 0;
-        for (at, (&byte, letter)) in block.iter().zip(letters).enumerate() {
-            let step = STEPS[usize::from(byte)];
-            *letter = step.letter;
-            seen |= step.flags;
-            bits |= u64::from(step.flags & STOP) << at;
-        }
-        *stops = bits;
+    let mut read = |at: usize, octet: [u8; 8], letters: &mut [u8; 8]| {
+        let bytes = u64::from_le_bytes(octet);
+        seen |= bytes;
+        let (read, stop) = read_octet(bytes);
+        *letters = read.to_le_bytes();
+        stops[at / 8] |= u64::from(stop) << (at % 8 * 8);
+    };
+    let (letters, _) = letters.as_chunks_mut::<8>();
+    for (at, (octet, letters)) in octets.iter().zip(&mut *letters).enumerate() {
+        read(at, *octet, letters);
     }
-    seen
+    if !rest.is_empty() {
+        // What is no letter stands for one, so that it stops nothing.
+        let mut last = [b'a'; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        read(octets.len(), last, &mut letters[octets.len()]);
+        letters[octets.len()][rest.len()..].fill(0);
+    }
+    seen & HIGH_BITS == 0
+}
+
+/// The highest bit of each byte.
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+
+/// Eight bytes of ASCII, the first lowest, to their letters and a bit for each that is no letter or
+/// digit. Sums of two bytes below 0x80 do not carry into the next, so each byte is by itself.
+fn read_octet(bytes: u64) -> (u64, u8) {
+    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
+    // The highest bit of each byte that is at least, or at most, that.
+    let from = |bytes: u64, low: u8| bytes.wrapping_add(each(0x80 - low));
+    let above = |bytes: u64, high: u8| bytes.wrapping_add(each(0x7F - high));
+    let within = |bytes, low, high| from(bytes, low) & !above(bytes, high) & HIGH_BITS;
+    // From the highest bit to the bit in which `A` and `a` differ.
+    let lower = bytes | within(bytes, b'A', b'Z') >> 2;
+    let is_plus = within(lower, b'+', b'+') >> 7;
+    let letters = lower ^ is_plus.wrapping_mul(u64::from(b'+' ^ b' '));
+    let is_word = within(letters, b'a', b'z') | within(letters, b'0', b'9');
+    // The product moves bit 8 i to bit 56 + i.
+    let stops = (!is_word & HIGH_BITS) >> 7;
+    (letters, (stops.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8)
 }
 
 /// Reads characters; returns how many letters they are, at most as many as bytes.
@@ -207,7 +196,8 @@ fn read_wide(caption: &str, letters: &mut [u8], stops: &mut [u64]) -> Result<usi
     let mut len = 0;
     for c in caption.chars() {
         let letter = match u8::try_from(c) {
-            Ok(byte) if byte.is_ascii() => STEPS[usize::from(byte)].letter,
+            Ok(b'+') => b' ',
+            Ok(byte) if byte.is_ascii() => byte.to_ascii_lowercase(),
             _ => wide_letter(c).ok_or(Unusual::Character)?,
         };
         letters[len] = letter;

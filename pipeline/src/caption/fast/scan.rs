@@ -227,8 +227,9 @@ impl<V: Visitor> Scan<'_, '_, V> {
         if self.odd != 0 {
             return self.odd_piece(end);
         }
-        if let 5 | 6 = end - self.start {
-            let piece = &self.letters.padded[self.start..end];
+        let piece = &self.letters.padded[self.start..end];
+        // All of them have a doubled third letter.
+        if matches!(piece, [_, _, third, fourth, _, ..] if third == fourth && piece.len() <= 6) {
             if let Some((_, half)) = CONTRACTIONS.iter().find(|(whole, _)| *whole == piece) {
                 self.word(self.start, self.start + half);
                 self.after_space = false;
@@ -242,16 +243,17 @@ impl<V: Visitor> Scan<'_, '_, V> {
 
     /// Ends a piece that has more than letters and digits.
     fn odd_piece(&mut self, end: usize) -> Result<(), Unusual> {
-        let odd = std::mem::take(&mut self.odd);
         let piece = &self.letters.padded[self.start..end];
         let holds = |whole: &[u8]| piece.windows(whole.len()).any(|window| window == whole);
         if CONTRACTIONS.iter().any(|(whole, _)| holds(whole)) {
             return Err(Unusual::Contraction);
         }
-        if odd & QUOTE != 0 {
-            return self.quoted_piece(end);
+        if self.odd & QUOTE != 0 {
+            self.quoted_piece(end)?;
+        } else {
+            self.word(self.start, end);
         }
-        self.word(self.start, end);
+        self.odd = 0;
         Ok(())
     }
 
@@ -330,6 +332,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
             start,
             end,
             follows_space: self.after_space,
+            is_plain: self.odd == 0,
         });
         self.after_space = true;
     }

@@ -11,6 +11,7 @@ pub struct Word<'l> {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) follows_space: bool,
+    pub(super) is_plain: bool,
 }
 
 /// Takes the words of a caption in order.
@@ -28,6 +29,11 @@ impl<'l> Word<'l> {
     /// Whether a word stands before it, and nothing but white space between them.
     pub fn follows_space(&self) -> bool {
         self.follows_space
+    }
+
+    /// Whether it is surely of letters and digits of ASCII alone.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Its value in `table`.
