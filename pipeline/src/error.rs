@@ -10,6 +10,7 @@ use catlip_schemas::SchemaError;
 use crate::caption::UnknownRule;
 use crate::config::ConfigError;
 use crate::demo::DemoError;
+use crate::prep::vocab_pickle::VocabPickleError;
 use crate::source::SourceError;
 
 /// Exit codes of `catlip-prep` and `catlip-train`.
@@ -331,6 +332,26 @@ pub enum PrepError {
         /// What is wrong with it.
         message: String,
     },
+    /// A file that is no vocabulary of the reference.
+    #[error("{path} is no vocabulary")]
+    VocabPickle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: VocabPickleError,
+    },
+    /// A file above a limit, judged before it is read.
+    #[error("{path} has more than {limit} bytes, the limit of its kind")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
+    /// Flags that do not go together.
+    #[error("{0}")]
+    Usage(String),
     /// The demo cannot be drawn.
     #[error("the demo cannot be drawn")]
     Demo(#[from] DemoError),
@@ -379,7 +400,12 @@ impl PrepError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Rule(_) => exit::CONFIG,
-            Self::Source(_) | Self::SourceChanged { .. } | Self::Line { .. } => exit::INPUT,
+            Self::Usage(_) => exit::USAGE,
+            Self::Source(_)
+            | Self::SourceChanged { .. }
+            | Self::Line { .. }
+            | Self::VocabPickle { .. }
+            | Self::TooLong { .. } => exit::INPUT,
             Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
             Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
@@ -421,6 +447,14 @@ impl PrepError {
             Self::Damaged { .. } | Self::Schema { .. } => {
                 Some("the file was changed or lost bytes after it was written; make it again")
             }
+            Self::Line { .. } => Some(
+                "go on past such lines with --bad mark or --bad skip; lines that begin with `{` \
+                 but are no JSON need --format text",
+            ),
+            Self::VocabPickle { .. } => Some(
+                "a vocabulary is a Parquet file of this program, or a pickled dict of counts such \
+                 as {\"n2084071\": 12}; nothing in a pickle is ever run",
+            ),
             Self::Interrupted { .. } => Some("start the same command again to go on"),
             _ => None,
         }

@@ -3,8 +3,13 @@
 //! Flags are for paths, `--set` and verbosity; every setting is a config key. Results go to
 //! standard output, progress and errors to standard error.
 
+mod caption_line;
+mod explain;
 mod labels;
+mod lines;
+mod print;
 mod progress;
+mod vocab;
 pub mod show;
 
 use std::path::PathBuf;
@@ -13,15 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use catlip_schemas::{Frequencies, VocabCut};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::config::PrepConfig;
 use crate::demo::{DemoConfig, write_demo};
 use crate::error::{PrepError, exit};
 use crate::image::simd::jpeg_simd;
 use crate::metrics::PrepMetrics;
-use crate::prep::{self, DataSet, PrepPlan, verify, vocab};
+use crate::prep::{self, PrepPlan, verify};
 use crate::source::ShardList;
 
 /// Prepares image-text shards for pre-training as classification.
@@ -39,10 +43,12 @@ struct Args {
 enum Command {
     /// Shards in, a data set out; started again it goes on where it stopped.
     Run(RunArgs),
-    /// Captions in (lines, or JSON lines with a `caption`), their synsets out as JSON lines.
-    Labels(LabelsArgs),
-    /// Count the synsets of data sets and write a vocabulary.
-    Vocab(VocabArgs),
+    /// Captions in (lines or JSON lines), their synsets out as JSON lines; --explain says why.
+    #[command(long_about = labels::ABOUT, after_long_help = labels::NOTES)]
+    Labels(labels::LabelsArgs),
+    /// Count, merge and cut vocabularies; report what they cover.
+    #[command(long_about = vocab::ABOUT, after_long_help = vocab::NOTES)]
+    Vocab(vocab::VocabArgs),
     /// Draw the scenes of the demo as WebDataset shards.
     DemoData(DemoDataArgs),
     /// Read a data set again and compare it with its manifest.
@@ -71,46 +77,6 @@ struct RunArgs {
     /// No progress, only errors.
     #[arg(long, short)]
     quiet: bool,
-}
-
-#[derive(clap::Args)]
-struct LabelsArgs {
-    /// Rule that turns captions into synsets.
-    #[arg(long, default_value = "corenet")]
-    rule: String,
-    /// File of captions, or - for standard input.
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    input: PathBuf,
-    /// How synsets are printed: n2084071 or n02084071.
-    #[arg(long, value_enum, default_value = "corenet")]
-    keys: Keys,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Keys {
-    /// As CatLIP's vocabulary has them, not padded.
-    Corenet,
-    /// As ImageNet has them, eight digits.
-    Wnid,
-}
-
-#[derive(clap::Args)]
-struct VocabArgs {
-    /// Data sets.
-    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
-    input: Vec<PathBuf>,
-    /// The vocabulary, a Parquet file.
-    #[arg(long, value_name = "FILE")]
-    output: PathBuf,
-    /// Least number of occurrences of a synset.
-    #[arg(long, default_value_t = 1)]
-    min_count: u64,
-    /// Keep only so many, the most frequent.
-    #[arg(long)]
-    top_k: Option<usize>,
-    /// Cut the size down to a multiple of this.
-    #[arg(long, default_value_t = 1)]
-    multiple_of: usize,
 }
 
 #[derive(clap::Args)]
@@ -147,16 +113,11 @@ pub fn main() -> ExitCode {
     }
     let result = match args.command {
         Some(Command::Run(args)) => run(&args),
-        Some(Command::Labels(args)) => {
-            labels::run(&args.rule, &args.input, args.keys == Keys::Wnid)
-        }
-        Some(Command::Vocab(args)) => make_vocab(&args),
+        Some(Command::Labels(args)) => labels::run(args),
+        Some(Command::Vocab(args)) => vocab::run(&args),
         Some(Command::DemoData(args)) => demo_data(&args),
         Some(Command::Verify(args)) => verify_folder(&args),
-        Some(Command::Config) => {
-            print!("{}", crate::config::DEFAULT_TOML);
-            Ok(())
-        }
+        Some(Command::Config) => print::result(crate::config::DEFAULT_TOML),
         None => return ExitCode::from(exit::USAGE),
     };
     match result {
@@ -200,38 +161,6 @@ fn run(args: &RunArgs) -> Result<(), PrepError> {
         eprint!("{}", show::stage_table(&metrics, secs));
     }
     print!("{}", show::summary_text(&summary, &args.output));
-    Ok(())
-}
-
-fn make_vocab(args: &VocabArgs) -> Result<(), PrepError> {
-    let mut all = Frequencies::default();
-    let mut rows = 0;
-    let mut rule = None;
-    for folder in &args.input {
-        let data = DataSet::open(folder)?;
-        let set = data.synsets_set()?;
-        if *rule.get_or_insert_with(|| set.clone()) != set {
-            return Err(PrepError::NoDataSet {
-                path: folder.clone(),
-                message: format!("its labels are {}, those of the others are not", set.name()),
-            });
-        }
-        let (frequencies, counted) = vocab::count(&data, |_| true)?;
-        all.merge(&frequencies);
-        rows += counted;
-    }
-    let cut =
-        VocabCut { min_count: args.min_count, top_k: args.top_k, multiple_of: args.multiple_of };
-    let made = vocab::from_frequencies(&all, &cut)
-        .map_err(|source| PrepError::Schema { path: args.output.clone(), source })?;
-    vocab::write(&args.output, &made)?;
-    println!(
-        "{} of {} synsets from {rows} rows, the rarest kept occurs {} times: {}",
-        made.len(),
-        all.len(),
-        made.rows().last().map_or(0, |row| row.frequency.occurrences),
-        args.output.display()
-    );
     Ok(())
 }
 

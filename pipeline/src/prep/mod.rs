@@ -11,7 +11,9 @@ pub mod part;
 pub mod snapshot;
 pub mod run;
 pub mod verify;
+pub mod vocab_pickle;
 pub mod vocab;
+pub mod coverage;
 
 pub use plan::PrepPlan;
 pub use run::run;
