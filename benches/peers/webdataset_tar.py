@@ -1,6 +1,6 @@
 """webdataset (`pip install webdataset`) over the shards that are named: tar to samples, one thread.
 
-Prints what `catlip-bench-tar` prints: files, bytes, seconds, GB/s and the sum of every payload byte.
+Prints what `catlip-bench-tar` prints: files, bytes, seconds, GB/s, the sum of all payload bytes.
 """
 
 import sys

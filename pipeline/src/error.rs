@@ -10,7 +10,12 @@ use catlip_schemas::SchemaError;
 use crate::caption::UnknownRule;
 use crate::demo::DemoError;
 use crate::prep::error::{ChangeError, lines};
+use crate::prep::vocab_pickle::VocabPickleError;
 use crate::source::{SourceError, StoreError};
+
+mod sample;
+
+pub use sample::{STAGE_FILTER, SampleError};
 
 /// Exit codes of `catlip-prep` and `catlip-train`.
 pub mod exit {
@@ -34,208 +39,6 @@ pub mod exit {
     pub const DISK_FULL: u8 = 8;
     /// A signal asked to stop; what is whole was kept, the same command goes on.
     pub const INTERRUPTED: u8 = 9;
-}
-
-/// The stage of samples that are whole and not wanted; they are charged to no budget.
-pub const STAGE_FILTER: &str = "filter";
-
-/// One sample is bad: it goes to the ledger with its stage and reason, and is skipped.
-#[derive(Debug, thiserror::Error)]
-pub enum SampleError {
-    /// No member of the sample is an image.
-    #[error("no image among its files ({members}); expected one of: {expected}")]
-    ImageMissing {
-        /// Extensions of the sample's members.
-        members: String,
-        /// Extensions that are read as images.
-        expected: String,
-    },
-    /// Two members are images, so which one is meant is unknown.
-    #[error("{found} images among its files ({members}); expected exactly one")]
-    ImageAmbiguous {
-        /// How many.
-        found: usize,
-        /// Extensions of the sample's members.
-        members: String,
-    },
-    /// None of the caption sources gives a caption.
-    #[error("no caption: none of {sources} is there (its files: {members})")]
-    CaptionMissing {
-        /// The configured sources.
-        sources: String,
-        /// Extensions of the sample's members.
-        members: String,
-    },
-    /// Bytes of a caption file or json that are not UTF-8.
-    #[error("`{member}` is not UTF-8: byte 0x{byte:02x} at offset {offset}")]
-    NotUtf8 {
-        /// Extension of the member.
-        member: String,
-        /// The first wrong byte.
-        byte: u8,
-        /// Its offset in the member.
-        offset: usize,
-    },
-    /// A json member that does not parse or lacks the expected type.
-    #[error("`{member}` is not the expected json: {message}")]
-    Json {
-        /// Extension of the member.
-        member: String,
-        /// What the parser says.
-        message: String,
-    },
-    /// A caption above the limit.
-    #[error("caption has {bytes} bytes, above the limit of {limit}")]
-    CaptionTooLong {
-        /// Its bytes.
-        bytes: usize,
-        /// `caption.bytes_max`.
-        limit: usize,
-    },
-    /// An image member of zero bytes.
-    #[error("`{member}` has 0 bytes")]
-    ImageEmpty {
-        /// Extension of the member.
-        member: String,
-    },
-    /// Bytes that are no known image format.
-    #[error("first bytes {head} are no JPEG, PNG, WebP or GIF")]
-    ImageFormat {
-        /// The first bytes in hex.
-        head: String,
-    },
-    /// An image above the pixel limit, judged from its header.
-    #[error("image is {width_px} × {height_px} px, above the limit of {pixels_max} px")]
-    ImageTooLarge {
-        /// Width in the header.
-        width_px: u32,
-        /// Height in the header.
-        height_px: u32,
-        /// `image.pixels_max`.
-        pixels_max: u64,
-    },
-    /// An encoded image above the byte limit.
-    #[error("image has {bytes} bytes, above the limit of {limit}")]
-    ImageTooManyBytes {
-        /// Its bytes.
-        bytes: usize,
-        /// `image.bytes_max`.
-        limit: usize,
-    },
-    /// A decoder gave up.
-    #[error("{format} does not decode: {message}")]
-    ImageCorrupt {
-        /// JPEG, PNG, WebP or GIF.
-        format: &'static str,
-        /// What the decoder says.
-        message: String,
-    },
-    /// An image of a kind that is not decoded.
-    #[error("{format} of a kind that is not supported: {message}")]
-    ImageUnsupported {
-        /// JPEG, PNG, WebP or GIF.
-        format: &'static str,
-        /// Which kind.
-        message: String,
-    },
-    /// A key that was already read from the same shard.
-    #[error("key was already read at byte {first_offset} of the same shard")]
-    KeyRepeats {
-        /// Offset of the first sample of that key.
-        first_offset: u64,
-    },
-    /// Two members of one sample with the same extension.
-    #[error("extension `{extension}` comes twice in one sample")]
-    MemberRepeats {
-        /// The extension.
-        extension: String,
-    },
-    /// A member of the sample is no regular file, so its bytes are not where its name is.
-    #[error("`{extension}` is {kind} in the tar, which has no bytes of its own there")]
-    MemberKind {
-        /// The extension.
-        extension: String,
-        /// A link or a sparse file.
-        kind: &'static str,
-    },
-    /// A whole sample that the config does not want: no failure.
-    #[error("filtered: {message}")]
-    Filtered {
-        /// The word under which it is counted, `filter-…`.
-        reason: &'static str,
-        /// What was found and what is wanted.
-        message: String,
-    },
-    /// A sample of the reference's shards that does not unpack.
-    #[error("its pickle is not read: {message}")]
-    Pickle {
-        /// Opcode, key or value, expected and found.
-        message: String,
-    },
-    /// The shard ends inside or right after this sample, without an end-of-archive mark.
-    #[error("the shard is cut: {message}")]
-    ShardCut {
-        /// Where and what was expected.
-        message: String,
-    },
-    /// A damaged header; nothing after it can be read.
-    #[error("the shard is damaged: {message}")]
-    ShardDamaged {
-        /// Where and what was expected.
-        message: String,
-    },
-}
-
-impl SampleError {
-    /// The stage of the line that found it: `source`, `image`, `caption` or `filter`.
-    pub fn stage(&self) -> &'static str {
-        match self {
-            Self::ImageMissing { .. }
-            | Self::ImageAmbiguous { .. }
-            | Self::KeyRepeats { .. }
-            | Self::MemberRepeats { .. }
-            | Self::MemberKind { .. }
-            | Self::Pickle { .. }
-            | Self::ShardCut { .. }
-            | Self::ShardDamaged { .. } => "source",
-            Self::CaptionMissing { .. }
-            | Self::NotUtf8 { .. }
-            | Self::Json { .. }
-            | Self::CaptionTooLong { .. } => "caption",
-            Self::ImageEmpty { .. }
-            | Self::ImageFormat { .. }
-            | Self::ImageTooLarge { .. }
-            | Self::ImageTooManyBytes { .. }
-            | Self::ImageCorrupt { .. }
-            | Self::ImageUnsupported { .. } => "image",
-            Self::Filtered { .. } => STAGE_FILTER,
-        }
-    }
-
-    /// The word under which it is counted; part of the format, never renamed.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::ImageMissing { .. } => "image-missing",
-            Self::ImageAmbiguous { .. } => "image-ambiguous",
-            Self::CaptionMissing { .. } => "caption-missing",
-            Self::NotUtf8 { .. } => "caption-not-utf8",
-            Self::Json { .. } => "caption-json",
-            Self::CaptionTooLong { .. } => "caption-too-long",
-            Self::ImageEmpty { .. } => "image-empty",
-            Self::ImageFormat { .. } => "image-format",
-            Self::ImageTooLarge { .. } => "image-too-large",
-            Self::ImageTooManyBytes { .. } => "image-too-many-bytes",
-            Self::ImageCorrupt { .. } => "image-corrupt",
-            Self::ImageUnsupported { .. } => "image-unsupported",
-            Self::Filtered { reason, .. } => reason,
-            Self::KeyRepeats { .. } => "key-repeats",
-            Self::MemberRepeats { .. } => "member-repeats",
-            Self::MemberKind { .. } => "member-kind",
-            Self::Pickle { .. } => "pickle",
-            Self::ShardCut { .. } => "shard-cut",
-            Self::ShardDamaged { .. } => "shard-damaged",
-        }
-    }
 }
 
 /// What is wrong with a config.
@@ -408,6 +211,26 @@ pub enum PrepError {
         /// What is wrong with it.
         message: String,
     },
+    /// A file that is no vocabulary of the reference.
+    #[error("{path} is no vocabulary")]
+    VocabPickle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: VocabPickleError,
+    },
+    /// A file above a limit, judged before it is read.
+    #[error("{path} has more than {limit} bytes, the limit of its kind")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
+    /// Flags that do not go together.
+    #[error("{0}")]
+    Usage(String),
     /// The demo cannot be drawn.
     #[error("the demo cannot be drawn")]
     Demo(#[from] DemoError),
@@ -456,8 +279,13 @@ impl PrepError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Rule(_) => exit::CONFIG,
+            Self::Usage(_) => exit::USAGE,
             Self::Change(error) => error.exit_code(),
-            Self::Source(_) | Self::NoByteRanges { .. } | Self::Line { .. } => exit::INPUT,
+            Self::Source(_)
+            | Self::NoByteRanges { .. }
+            | Self::Line { .. }
+            | Self::VocabPickle { .. }
+            | Self::TooLong { .. } => exit::INPUT,
             Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
             Self::Store(
                 StoreError::NotFound { .. }
@@ -515,6 +343,14 @@ impl PrepError {
             Self::Damaged { .. } | Self::Schema { .. } => {
                 Some("the file was changed or lost bytes after it was written; make it again")
             }
+            Self::Line { .. } => Some(
+                "go on past such lines with --bad mark or --bad skip; lines that begin with `{` \
+                 but are no JSON need --format text",
+            ),
+            Self::VocabPickle { .. } => Some(
+                "a vocabulary is a Parquet file of this program, or a pickled dict of counts such \
+                 as {\"n2084071\": 12}; nothing in a pickle is ever run",
+            ),
             Self::Interrupted { .. } => Some("start the same command again to go on"),
             _ => None,
         }

@@ -38,13 +38,32 @@ impl Frequencies {
         }
     }
 
-    /// Adds the counts of another corpus.
+    /// Adds the counts of another corpus. A sum above `u64` stays at its largest number.
     pub fn merge(&mut self, other: &Self) {
         for (&synset, frequency) in &other.0 {
             let sum = self.0.entry(synset).or_default();
-            sum.occurrences += frequency.occurrences;
-            sum.captions += frequency.captions;
+            sum.occurrences = sum.occurrences.saturating_add(frequency.occurrences);
+            sum.captions = sum.captions.saturating_add(frequency.captions);
         }
+    }
+
+    /// The counts `weight` times (finite, not negative), each rounded to the nearest number.
+    pub fn scaled(&self, weight: f64) -> Self {
+        // Not by way of `f64`, which has no room for counts above 2^53.
+        if weight == 1.0 {
+            return self.clone();
+        }
+        let times = |count: u64| (count as f64 * weight).round() as u64;
+        let scaled = |f: &Frequency| Frequency {
+            occurrences: times(f.occurrences),
+            captions: times(f.captions),
+        };
+        Self(self.0.iter().map(|(&synset, f)| (synset, scaled(f))).collect())
+    }
+
+    /// Occurrences of all synsets.
+    pub fn occurrences(&self) -> u64 {
+        self.0.values().fold(0, |sum, f| sum.saturating_add(f.occurrences))
     }
 
     /// Number of distinct synsets.
@@ -60,14 +79,15 @@ impl Frequencies {
     /// The synsets that `cut` keeps, by falling occurrences, ties by rising offset.
     pub fn ranked(&self, cut: &VocabCut) -> Vec<(SynsetId, Frequency)> {
         let mut rows: Vec<_> = self.0.iter().map(|(&s, &f)| (s, f)).collect();
-        rows.retain(|(_, f)| f.occurrences >= cut.min_count);
         rows.sort_unstable_by_key(|&(s, f)| (std::cmp::Reverse(f.occurrences), s));
-        if let Some(top_k) = cut.top_k {
-            rows.truncate(top_k);
-        }
-        let rest = rows.len() % cut.multiple_of.max(1);
-        rows.truncate(rows.len() - rest);
+        cut.apply(&mut rows, |&(_, f)| f);
         rows
+    }
+}
+
+impl From<&Vocab> for Frequencies {
+    fn from(vocab: &Vocab) -> Self {
+        Self(vocab.rows.iter().map(|row| (row.synset, row.frequency)).collect())
     }
 }
 
@@ -80,6 +100,18 @@ pub struct VocabCut {
     pub top_k: Option<usize>,
     /// Cuts the size down to a multiple of this (the released models: 24,320 = 95 × 256).
     pub multiple_of: usize,
+}
+
+impl VocabCut {
+    /// Drops what it does not keep of `rows`, which stay in their order.
+    pub fn apply<T>(&self, rows: &mut Vec<T>, frequency: impl Fn(&T) -> Frequency) {
+        rows.retain(|row| frequency(row).occurrences >= self.min_count);
+        if let Some(top_k) = self.top_k {
+            rows.truncate(top_k);
+        }
+        let rest = rows.len() % self.multiple_of.max(1);
+        rows.truncate(rows.len() - rest);
+    }
 }
 
 /// One row of a vocabulary.
@@ -197,6 +229,43 @@ mod tests {
         let all = frequencies(&[&[1, 1, 1, 2, 2, 3, 3, 4]]);
         let cut = VocabCut { min_count: 2, top_k: Some(3), multiple_of: 2 };
         assert_eq!(offsets(&all.ranked(&cut)), [1, 2]);
+    }
+
+    #[test]
+    fn corpora_are_merged_by_their_weights() {
+        let mut all = frequencies(&[&[1, 1, 1], &[1, 2]]);
+        let row = |n, occurrences, captions| VocabRow {
+            synset: SynsetId(n),
+            lemma: String::new(),
+            frequency: Frequency { occurrences, captions },
+        };
+        let other = Vocab::new(vec![row(2, 7, 5), row(3, 1, 0)]).unwrap();
+        all.merge(&Frequencies::from(&other).scaled(0.5));
+        let rows = all.ranked(&VocabCut { min_count: 0, top_k: None, multiple_of: 1 });
+        let (one, two, three) = (SynsetId(1), SynsetId(2), SynsetId(3));
+        assert_eq!(
+            rows,
+            [
+                (two, Frequency { occurrences: 5, captions: 4 }),
+                (one, Frequency { occurrences: 4, captions: 2 }),
+                (three, Frequency { occurrences: 1, captions: 0 }),
+            ]
+        );
+        assert_eq!(all.occurrences(), 10);
+    }
+
+    #[test]
+    fn a_weight_of_one_keeps_counts_that_a_float_would_round() {
+        let row = |n, occurrences| VocabRow {
+            synset: SynsetId(n),
+            lemma: String::new(),
+            frequency: Frequency { occurrences, captions: 0 },
+        };
+        let vocab = Vocab::new(vec![row(1, (1 << 53) + 1), row(2, u64::MAX)]).unwrap();
+        let mut all = Frequencies::from(&vocab).scaled(1.0);
+        assert_eq!(all.0[&SynsetId(1)].occurrences, (1 << 53) + 1);
+        all.merge(&Frequencies::from(&vocab));
+        assert_eq!(all.0[&SynsetId(2)].occurrences, u64::MAX);
     }
 
     #[test]

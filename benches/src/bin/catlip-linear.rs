@@ -1,7 +1,8 @@
 //! Labels hostile captions of a size and of twice that size, for `linear.sh` to count instructions.
 //!
 //! In: bytes of the smaller caption, and units if not all. Out: `path<TAB>bytes<TAB>unit` for
-//! each call of `measured`, in order. Never: measures anything itself; a clock cannot tell 2.0 from 2.1 on a busy machine.
+//! each call of `measured`, in order. Never: measures anything itself; a clock cannot tell 2.0 from
+//! 2.1 on a busy machine.
 
 use std::hint::black_box;
 

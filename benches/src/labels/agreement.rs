@@ -4,11 +4,11 @@
 //! that they carry, so that a rule cannot win by saying less.
 //!
 //! With p the share of captions that have a label and P the share of pairs of captions of one image
-//! that both have it, the agreement on the label is κ = (P − p²) ÷ (p − p²): 1 if all captions of an
-//! image have it or none, 0 if chance would do as well. The agreement of a rule is the mean of κ
-//! over its labels, each weighted by p; its bits are Σ P log₂(P ÷ p²), what two captions tell of each
-//! other by the labels that they share. Only labels of [`IMAGES_MIN`] images count: rarer ones have
-//! no κ to speak of.
+//! that both have it, the agreement on the label is κ = (P − p²) ÷ (p − p²): 1 if all captions of
+//! an image have it or none, 0 if chance would do as well. The agreement of a rule is the mean of κ
+//! over its labels, each weighted by p; its bits are Σ P log₂(P ÷ p²), what two captions tell of
+//! each other by the labels that they share. Only labels of [`IMAGES_MIN`] images count: rarer ones
+//! have no κ to speak of.
 
 use std::collections::{HashMap, HashSet};
 

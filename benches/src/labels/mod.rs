@@ -152,8 +152,8 @@ fn measure_on_captions(rule: &dyn LabelRule, shared: &Shared) -> OnCaptions {
     }
 }
 
-/// Classes of ImageNet-1k that a caption reaches: a lemma of a class, alone or with an `s`, or a word
-/// or phrase of the tables of `nouns`.
+/// Classes of ImageNet-1k that a caption reaches: a lemma of a class, alone or with an `s`, or a
+/// word or phrase of the tables of `nouns`.
 fn imagenet_reach(rule: &dyn LabelRule) -> usize {
     let classes: HashSet<SynsetId> = imagenet_classes().collect();
     let wordnet = WordNet::embedded();

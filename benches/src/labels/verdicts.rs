@@ -130,8 +130,8 @@ impl Verdicts {
     }
 }
 
-/// Share of verdicts on the unseen captions that both passes agree on: on the letter, and on whether
-/// the label is right.
+/// Share of verdicts on the unseen captions that both passes agree on: on the letter, and on
+/// whether the label is right.
 pub fn agreement_of_passes() -> (f64, f64) {
     let is_right = |letter: &str| matches!(letter, "OK" | "A" | "V" | "N");
     let all: Vec<[&str; 4]> = rows(include_str!("../../labels/unseen.tsv")).collect();

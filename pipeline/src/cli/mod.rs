@@ -3,23 +3,27 @@
 //! Flags are for paths, `--set` and verbosity; every setting is a config key. Results go to
 //! standard output, progress and errors to standard error.
 
+mod caption_line;
 mod change;
+mod explain;
 mod inspect;
 mod labels;
+mod lines;
+mod print;
 mod progress;
 mod run;
+mod vocab;
 pub mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use catlip_schemas::{Frequencies, VocabCut};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::demo::{DemoConfig, write_demo};
 use crate::error::{PrepError, exit};
 use crate::image::simd::jpeg_simd;
-use crate::prep::{DataSet, duplicates, verify, vocab};
+use crate::prep::{DataSet, duplicates, verify};
 
 /// Prepares image-text shards for pre-training as classification.
 #[derive(Parser)]
@@ -48,10 +52,12 @@ enum Command {
     Drop(change::DropArgs),
     /// Write a new data set with the same rows in a random order.
     Reshuffle(change::ReshuffleArgs),
-    /// Captions in (lines, or JSON lines with a `caption`), their synsets out as JSON lines.
-    Labels(LabelsArgs),
-    /// Count the synsets of data sets and write a vocabulary.
-    Vocab(VocabArgs),
+    /// Captions in (lines or JSON lines), their synsets out as JSON lines; --explain says why.
+    #[command(long_about = labels::ABOUT, after_long_help = labels::NOTES)]
+    Labels(labels::LabelsArgs),
+    /// Count, merge and cut vocabularies; report what they cover.
+    #[command(long_about = vocab::ABOUT, after_long_help = vocab::NOTES)]
+    Vocab(vocab::VocabArgs),
     /// Draw the scenes of the demo as WebDataset shards.
     DemoData(DemoDataArgs),
     /// Read a data set again and compare it with its manifest.
@@ -65,55 +71,6 @@ enum Command {
     },
     /// Print prep.default.toml: every setting, its default, unit, range and meaning.
     Config,
-}
-
-#[derive(clap::Args)]
-struct LabelsArgs {
-    /// Rule that turns captions into synsets.
-    #[arg(long, default_value = "corenet")]
-    rule: String,
-    /// One setting of the rule, such as nouns.phrases=false.
-    #[arg(long = "set", value_name = "section.key=value")]
-    settings: Vec<String>,
-    /// File of captions, or - for standard input.
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    input: PathBuf,
-    /// How synsets are printed: n2084071 or n02084071.
-    #[arg(long, value_enum, default_value = "corenet")]
-    keys: Keys,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Keys {
-    /// As CatLIP's vocabulary has them, not padded.
-    Corenet,
-    /// As ImageNet has them, eight digits.
-    Wnid,
-}
-
-#[derive(clap::Args)]
-struct VocabArgs {
-    /// Data sets.
-    #[arg(long, required = true, num_args = 1.., value_name = "DIR")]
-    input: Vec<PathBuf>,
-    /// Which labels, such as corenet-1; needed where a data set has several.
-    #[arg(long, default_value = "", value_name = "RULE")]
-    labels: String,
-    /// Which snapshot; the newest if it is left out.
-    #[arg(long, value_name = "N")]
-    snapshot: Option<u64>,
-    /// The vocabulary, a Parquet file.
-    #[arg(long, value_name = "FILE")]
-    output: PathBuf,
-    /// Least number of occurrences of a synset.
-    #[arg(long, default_value_t = 1)]
-    min_count: u64,
-    /// Keep only so many, the most frequent.
-    #[arg(long)]
-    top_k: Option<usize>,
-    /// Cut the size down to a multiple of this.
-    #[arg(long, default_value_t = 1)]
-    multiple_of: usize,
 }
 
 #[derive(clap::Args)]
@@ -159,18 +116,13 @@ pub fn main() -> ExitCode {
         Some(Command::AddColumn(args)) => change::run_add_column(&args),
         Some(Command::Drop(args)) => change::run_drop(&args),
         Some(Command::Reshuffle(args)) => change::run_reshuffle(&args),
-        Some(Command::Labels(args)) => {
-            labels::run(&args.rule, &args.settings, &args.input, args.keys == Keys::Wnid)
-        }
-        Some(Command::Vocab(args)) => make_vocab(&args),
+        Some(Command::Labels(args)) => labels::run(args),
+        Some(Command::Vocab(args)) => vocab::run(&args),
         Some(Command::DemoData(args)) => demo_data(&args),
         Some(Command::Verify(args)) => verify_folder(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Duplicates { folder }) => list_duplicates(&folder),
-        Some(Command::Config) => {
-            print!("{}", crate::config::DEFAULT_TOML);
-            Ok(())
-        }
+        Some(Command::Config) => print::result(crate::config::DEFAULT_TOML),
         None => return ExitCode::from(exit::USAGE),
     };
     match result {
@@ -185,38 +137,6 @@ pub fn main() -> ExitCode {
 fn version_line() -> String {
     let simd = if jpeg_simd() { "with SIMD" } else { "WITHOUT SIMD (slow)" };
     format!("catlip-prep {}, JPEG {simd}", env!("CARGO_PKG_VERSION"))
-}
-
-fn make_vocab(args: &VocabArgs) -> Result<(), PrepError> {
-    let mut all = Frequencies::default();
-    let mut rows = 0;
-    let mut rule = None;
-    for folder in &args.input {
-        let data = DataSet::open_at(folder, args.snapshot)?.with_labels(&args.labels)?;
-        let set = data.synsets_set()?;
-        if *rule.get_or_insert_with(|| set.clone()) != set {
-            return Err(PrepError::NoDataSet {
-                path: folder.clone(),
-                message: format!("its labels are {}, those of the others are not", set.name()),
-            });
-        }
-        let (frequencies, counted) = vocab::count(&data, |_| true)?;
-        all.merge(&frequencies);
-        rows += counted;
-    }
-    let cut =
-        VocabCut { min_count: args.min_count, top_k: args.top_k, multiple_of: args.multiple_of };
-    let made = vocab::from_frequencies(&all, &cut)
-        .map_err(|source| PrepError::Schema { path: args.output.clone(), source })?;
-    vocab::write(&args.output, &made)?;
-    println!(
-        "{} of {} synsets from {rows} rows, the rarest kept occurs {} times: {}",
-        made.len(),
-        all.len(),
-        made.rows().last().map_or(0, |row| row.frequency.occurrences),
-        args.output.display()
-    );
-    Ok(())
 }
 
 fn demo_data(args: &DemoDataArgs) -> Result<(), PrepError> {
@@ -257,7 +177,7 @@ fn verify_folder(args: &VerifyArgs) -> Result<(), PrepError> {
 
 fn list_duplicates(folder: &std::path::Path) -> Result<(), PrepError> {
     for id in duplicates::duplicates(&DataSet::open(folder)?)? {
-        println!("{id}");
+        print::result(&format!("{id}\n"))?;
     }
     Ok(())
 }

@@ -1,11 +1,16 @@
 //! What people read: errors, tables, summaries. Text out, nothing printed here.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 
+use catlip_schemas::Vocab;
+
+use crate::caption::wordnet::WordNet;
 use crate::metrics::PrepMetrics;
 use crate::prep::add_set::SetSummary;
+use crate::prep::coverage::Covered;
 use crate::prep::dry_run::DryRun;
 use crate::prep::retry::RetrySummary;
 use crate::prep::run::{PrepSummary, Share};
@@ -202,6 +207,58 @@ fn bottleneck((stage, busy): (&str, f64), sum: f64, available: f64) -> String {
         _ => "more cores would help",
     };
     format!("`{stage}` is the bottleneck, {:.0} % of the busy time: {remedy}", percent(busy, sum))
+}
+
+/// What a vocabulary covers of a list: counts behind `#`, then a row for each line of the list.
+pub fn coverage_text(vocab: &Vocab, covered: &[Covered]) -> String {
+    let steps = covered.iter().filter_map(|entry| entry.nearest).map(|near| near.steps);
+    let mut by_steps: BTreeMap<u32, usize> = BTreeMap::new();
+    steps.for_each(|steps| *by_steps.entry(steps).or_default() += 1);
+    let exact = by_steps.get(&0).copied().unwrap_or(0);
+    let near = by_steps.values().sum::<usize>() - exact;
+    let unknown = covered.iter().filter(|entry| entry.synset.is_none()).count();
+    let none = covered.len() - exact - near;
+    let mut text = format!(
+        "# {} entries against {} labels: {exact} exact, {near} nearest, {none} none ({unknown} of \
+         them unknown to WordNet 3.0)\n",
+        covered.len(),
+        vocab.len()
+    );
+    for (steps, count) in by_steps {
+        let share = 100.0 * count as f64 / covered.len() as f64;
+        let _ = writeln!(text, "# similarity 1/{}: {count} entries ({share:.1} %)", steps + 1);
+    }
+    text.push_str(
+        "entry\tsynset\tlemma\tmatch\tsimilarity\tlabel_synset\tlabel_lemma\tlabel\toccurrences\n",
+    );
+    for entry in covered {
+        coverage_row(&mut text, vocab, entry);
+    }
+    text
+}
+
+/// Empty cells stand for what is not there; a tab within an entry is a space.
+fn coverage_row(text: &mut String, vocab: &Vocab, covered: &Covered) {
+    let wordnet = WordNet::embedded();
+    let lemma = covered.synset.and_then(|synset| wordnet.head_lemma(synset)).unwrap_or_default();
+    let synset = covered.synset.map(|synset| synset.wnid()).unwrap_or_default();
+    let _ = write!(text, "{}\t{synset}\t{lemma}\t", covered.entry.replace('\t', " "));
+    let _ = match covered.nearest {
+        Some(near) => {
+            let row = &vocab.rows()[near.label as usize];
+            let how = if near.steps == 0 { "exact" } else { "nearest" };
+            writeln!(
+                text,
+                "{how}\t{:.4}\t{}\t{}\t{}\t{}",
+                near.similarity(),
+                row.synset,
+                row.lemma,
+                near.label,
+                row.frequency.occurrences
+            )
+        }
+        None => writeln!(text, "none\t\t\t\t\t"),
+    };
 }
 
 #[cfg(test)]

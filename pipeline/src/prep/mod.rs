@@ -33,7 +33,9 @@ pub mod retry;
 pub mod reshuffle;
 pub mod verify;
 pub mod duplicates;
+pub mod vocab_pickle;
 pub mod vocab;
+pub mod coverage;
 pub mod inspect;
 pub mod error;
 #[cfg(test)]

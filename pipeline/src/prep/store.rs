@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::commit::{TempFile, write_new};
-use crate::source::object::{ObjectFolder, Remote};
+use crate::source::object::Remote;
+use crate::source::object_folder::ObjectFolder;
 use crate::source::store::{ObjectInfo, RemoteUrl, Store, StoreError};
 
 /// A folder of the file system.

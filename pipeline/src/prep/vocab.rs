@@ -1,8 +1,10 @@
 //! Vocabularies: counted from column sets of synsets, kept as small Parquet files.
 //!
-//! In: data sets. Out: `index, synset, wnid, lemma, occurrences, captions`, by falling occurrences.
+//! In: data sets, or files of vocabularies, also the pickles of the reference. Out: `index, synset,
+//! wnid, lemma, occurrences, captions`, by falling occurrences, or in the order of the file.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,9 +17,17 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
 
 use super::columns::write_table;
+use super::commit::write_whole;
 use super::snapshot::DataSet;
+use super::vocab_pickle;
 use crate::caption::wordnet::WordNet;
 use crate::error::PrepError;
+
+/// First bytes of a Parquet file.
+const PARQUET_MAGIC: &[u8] = b"PAR1";
+
+/// Limit of a pickled vocabulary: 1,000,000 synsets of at most 40 bytes each.
+pub const PICKLE_BYTES_MAX: u64 = 40_000_000;
 
 /// Counts the synsets of the rows that `keep` wants and that are not left out.
 ///
@@ -80,13 +90,15 @@ fn schema() -> Arc<Schema> {
 pub fn write(path: &Path, vocab: &Vocab) -> Result<(), PrepError> {
     let rows = vocab.rows();
     let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", path, &e);
+    // Nothing was counted above 2^63 - 1; only weights lead there.
+    let long = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int32Array::from_iter_values(0..rows.len() as i32)),
         Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.synset.0))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.synset.wnid()))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &r.lemma))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.frequency.occurrences as i64))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.frequency.captions as i64))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| long(r.frequency.occurrences)))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| long(r.frequency.captions)))),
     ];
     let batch = RecordBatch::try_new(schema(), columns).map_err(|e| wrong(e.into()))?;
     let temp = write_table(path, &batch)?;
@@ -132,6 +144,39 @@ pub fn read(path: &Path) -> Result<Vocab, PrepError> {
         }
     }
     Vocab::new(rows).map_err(|source| PrepError::Schema { path: path.into(), source })
+}
+
+/// Reads a vocabulary that is a Parquet file or a pickle of the reference, told apart by the first
+/// bytes.
+///
+/// # Errors
+///
+/// Those of [`read`]; [`PrepError::VocabPickle`], [`PrepError::TooLong`], [`PrepError::Schema`].
+pub fn read_any(path: &Path) -> Result<Vocab, PrepError> {
+    let failed = |e| PrepError::io("read", path, e);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(PARQUET_MAGIC.len() as u64).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes == PARQUET_MAGIC {
+        return read(path);
+    }
+    // One byte more than allowed shows that there is more.
+    file.take(PICKLE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > PICKLE_BYTES_MAX {
+        return Err(PrepError::TooLong { path: path.into(), limit: PICKLE_BYTES_MAX });
+    }
+    let rows = vocab_pickle::read(&bytes)
+        .map_err(|source| PrepError::VocabPickle { path: path.into(), source })?;
+    Vocab::new(rows).map_err(|source| PrepError::Schema { path: path.into(), source })
+}
+
+/// Writes a vocabulary as the reference reads it; an existing file is replaced whole.
+///
+/// # Errors
+///
+/// [`PrepError::Io`], [`PrepError::DiskFull`].
+pub fn write_pickle(path: &Path, vocab: &Vocab) -> Result<(), PrepError> {
+    write_whole(path, &vocab_pickle::write(vocab)).map_err(|e| PrepError::io("write", path, e))
 }
 
 #[cfg(test)]

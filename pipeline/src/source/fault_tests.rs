@@ -201,18 +201,14 @@ fn answer(
         return stream.write_all(plain(412).as_bytes()).is_ok();
     }
     let said_etag = if fault == Fault::OtherEtag { Some("\"other\"".to_owned()) } else { etag };
-    let mut head = match (range, fault) {
-        (Some((from, to)), fault) if !matches!(fault, Fault::Whole(_)) => {
+    let (mut head, mut body) = match range.filter(|_| !matches!(fault, Fault::Whole(_))) {
+        Some((from, to)) => {
             let total = bytes.len() + usize::from(fault == Fault::OtherLength);
-            format!("HTTP/1.1 206 x\r\nContent-Range: bytes {from}-{}/{total}\r\n", to - 1)
+            let line = format!("Content-Range: bytes {from}-{}/{total}", to - 1);
+            (format!("HTTP/1.1 206 x\r\n{line}\r\n"), bytes[from..to].to_vec())
         }
-        _ => "HTTP/1.1 200 x\r\n".to_owned(),
+        None => ("HTTP/1.1 200 x\r\n".to_owned(), bytes),
     };
-    let (from, to) = match (range, fault) {
-        (Some(range), fault) if !matches!(fault, Fault::Whole(_)) => range,
-        _ => (0, bytes.len()),
-    };
-    let mut body = bytes[from..to].to_vec();
     match fault {
         Fault::Short(less) => body.truncate(body.len().saturating_sub(less)),
         Fault::Long(more) => body.extend(content(more, 9)),

@@ -5,7 +5,9 @@
 //! of which a part is missing; an error that ends a shard unseen.
 
 pub mod store;
+mod object_open;
 pub mod object;
+pub mod object_folder;
 pub mod list;
 mod remote_list;
 pub mod map;

@@ -8,31 +8,26 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path as LocalPath;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use futures_util::stream::{StreamExt, TryStreamExt, iter};
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
+    Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use super::store::{ObjectInfo, RemoteUrl, Store, StoreError};
+pub use super::object_open::RemoteOptions;
+use super::object_open::{failed, info_of, open, path_of, pause};
+use super::store::{ObjectInfo, RemoteUrl, StoreError, read_exactly};
 
 /// Threads of the runtime: sums of the network, not of the processor.
 const RUNTIME_THREADS: usize = 2;
@@ -45,40 +40,6 @@ const PUT_BYTES_MAX: u64 = 16 << 20;
 
 /// Parts of an upload that stores allow.
 const PUT_PARTS_MAX: u64 = 10_000;
-
-/// The first pause after a failure; each further one is drawn up to twice as long.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
-
-/// How stores are reached and how patiently.
-#[derive(Clone, Debug)]
-pub struct RemoteOptions {
-    /// The environment's variables that begin with `AWS_`, `GOOGLE_` or `AZURE_`: endpoints,
-    /// regions, credentials. `cli` fills them in.
-    pub variables: Vec<(String, String)>,
-    /// Ranged requests of one shard at the same time.
-    pub requests: usize,
-    /// How often a request is repeated that brings nothing.
-    pub retries: usize,
-    /// Seconds without a byte after which a transfer counts as broken.
-    pub timeout_secs: f64,
-    /// The first pause before a request is repeated.
-    pub pause_first: Duration,
-}
-
-impl Default for RemoteOptions {
-    fn default() -> Self {
-        Self {
-            variables: Vec::new(),
-            requests: 8,
-            retries: 8,
-            timeout_secs: 30.0,
-            pause_first: PAUSE_FIRST,
-        }
-    }
-}
 
 /// Ends the transfers that were given it.
 pub struct Cancel(watch::Sender<bool>);
@@ -259,6 +220,90 @@ impl Remote {
         })
     }
 
+    /// Creates the object, unless it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Exists`] if it is.
+    pub(super) fn put_new(&self, url: &RemoteUrl, bytes: &[u8]) -> Result<(), StoreError> {
+        let (store, path) = self.store(url)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = store.put_opts(&path, PutPayload::from(bytes.to_vec()), options);
+        match self.runtime.block_on(put) {
+            Ok(_) => Ok(()),
+            Err(Error::Precondition { .. }) => Err(StoreError::Exists { url: url.to_string() }),
+            Err(error) => Err(failed("create", url, error)),
+        }
+    }
+
+    /// Makes the object of the bytes of a file, and looks whether it has as many.
+    pub(super) fn put_file(&self, url: &RemoteUrl, from: &LocalPath) -> Result<(), StoreError> {
+        let (store, path) = self.store(url)?;
+        let unread = |e| StoreError::local("read", from, e);
+        let mut file = File::open(from).map_err(unread)?;
+        let bytes = file.metadata().map_err(unread)?.len();
+        self.runtime.block_on(async {
+            if bytes > PUT_BYTES_MAX {
+                self.put_parts((url, store.as_ref(), &path), &mut file, from, bytes).await?;
+            } else {
+                let payload = PutPayload::from(read_exactly(&mut file, bytes, from)?);
+                store.put(&path, payload).await.map_err(|e| failed("write", url, e))?;
+            }
+            // An upload that lost a part must not pass for whole.
+            let found = self.head_now(url).await?;
+            if found.bytes != bytes {
+                return Err(StoreError::Answer {
+                    url: url.to_string(),
+                    message: format!("{bytes} bytes were written, it has {}", found.bytes),
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// Uploads in parts, several at a time; what was uploaded is given up after an error.
+    async fn put_parts(
+        &self,
+        (url, store, path): (&RemoteUrl, &dyn ObjectStore, &Path),
+        file: &mut File,
+        from: &LocalPath,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
+        let wrong = |e| failed("write", url, e);
+        let part_bytes = PUT_BYTES_MAX.max(bytes.div_ceil(PUT_PARTS_MAX).next_multiple_of(1 << 20));
+        let mut upload = store.put_multipart(path).await.map_err(wrong)?;
+        let outcome = async {
+            let mut under_way = Vec::new();
+            let mut at = 0;
+            while at < bytes {
+                let count = part_bytes.min(bytes - at);
+                let part = read_exactly(file, count, from)?;
+                under_way.push(upload.put_part(part.into()));
+                at += count;
+                if under_way.len() == self.options.requests.max(1) || at == bytes {
+                    let parts = std::mem::take(&mut under_way);
+                    futures_util::future::try_join_all(parts).await.map_err(wrong)?;
+                }
+            }
+            upload.complete().await.map(|_| ()).map_err(wrong)
+        };
+        let outcome = outcome.await;
+        if outcome.is_err() {
+            // Best effort: stores drop unfinished uploads by their own rules as well.
+            let _ = upload.abort().await;
+        }
+        outcome
+    }
+
+    /// Removes the object; that it is not there is no error.
+    pub(super) fn remove(&self, url: &RemoteUrl) -> Result<(), StoreError> {
+        let (store, path) = self.store(url)?;
+        match self.runtime.block_on(store.delete(&path)) {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed("remove", url, error)),
+        }
+    }
+
     fn transfer<'r>(
         &'r self,
         url: &'r RemoteUrl,
@@ -266,6 +311,15 @@ impl Remote {
     ) -> Result<Transfer<'r>, StoreError> {
         let (store, path) = self.store(url)?;
         Ok(Transfer { remote: self, url, info, store, path })
+    }
+
+    /// Length and ETag of an object.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if it is not there.
+    pub(super) fn head(&self, url: &RemoteUrl) -> Result<ObjectInfo, StoreError> {
+        self.runtime.block_on(self.head_now(url))
     }
 
     async fn head_now(&self, url: &RemoteUrl) -> Result<ObjectInfo, StoreError> {
@@ -284,95 +338,6 @@ impl Remote {
         let store = open(url, &self.options).map_err(|e| failed("open", url, e))?;
         stores.insert(url.root.clone(), store.clone());
         Ok((store, path))
-    }
-}
-
-/// Opens the store of a URL with what the environment says of it.
-fn open(url: &RemoteUrl, options: &RemoteOptions) -> Result<Arc<dyn ObjectStore>, Error> {
-    let timeout = Duration::from_secs_f64(options.timeout_secs);
-    // The limit is on silence, not on the whole transfer: a slow line is no broken line.
-    let client = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_read_timeout(timeout)
-        .with_connect_timeout(timeout);
-    let retry = RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: options.pause_first,
-            max_backoff: PAUSE_MAX,
-            base: 2.0,
-        },
-        max_retries: options.retries,
-        retry_timeout: timeout.saturating_mul(1 + options.retries as u32),
-    };
-    let variables = || options.variables.iter().map(|(key, value)| (key.to_lowercase(), value));
-    let is_plain = |value: &str| value.starts_with("http://");
-    Ok(match url.scheme() {
-        "s3" => {
-            let mut client = client;
-            let mut builder = AmazonS3Builder::new();
-            for (key, value) in variables() {
-                if key.starts_with("aws_endpoint_url") && is_plain(value) {
-                    client = client.with_allow_http(true);
-                }
-            }
-            builder = builder.with_client_options(client).with_retry(retry);
-            for (key, value) in variables().filter(|(key, _)| key.starts_with("aws_")) {
-                if let Ok(key) = key.parse() {
-                    builder = builder.with_config(key, value);
-                }
-            }
-            Arc::new(builder.with_bucket_name(url.host()).build()?)
-        }
-        "gs" => {
-            let mut builder =
-                GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(retry);
-            for (key, value) in variables().filter(|(key, _)| key.starts_with("google_")) {
-                if let Ok(key) = key.parse() {
-                    builder = builder.with_config(key, value);
-                }
-            }
-            Arc::new(builder.with_bucket_name(url.host()).build()?)
-        }
-        "az" => {
-            let mut builder =
-                MicrosoftAzureBuilder::new().with_client_options(client).with_retry(retry);
-            for (key, value) in variables().filter(|(key, _)| key.starts_with("azure_")) {
-                if let Ok(key) = key.parse() {
-                    builder = builder.with_config(key, value);
-                }
-            }
-            Arc::new(builder.with_container_name(url.host()).build()?)
-        }
-        _ => {
-            let client = client.with_allow_http(is_plain(&url.root));
-            let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
-            Arc::new(builder.with_url(url.root.clone()).build()?)
-        }
-    })
-}
-
-fn info_of(meta: &ObjectMeta) -> ObjectInfo {
-    ObjectInfo {
-        bytes: meta.size,
-        etag: meta.e_tag.clone(),
-        modified_secs: meta.last_modified.timestamp(),
-    }
-}
-
-fn path_of(url: &RemoteUrl) -> Result<Path, StoreError> {
-    Path::parse(&url.key)
-        .map_err(|e| StoreError::Url { url: url.to_string(), message: e.to_string() })
-}
-
-fn failed(verb: &'static str, url: &RemoteUrl, error: Error) -> StoreError {
-    let text = url.to_string();
-    match error {
-        Error::NotFound { .. } => StoreError::NotFound { url: text },
-        Error::AlreadyExists { .. } => StoreError::Exists { url: text },
-        Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => {
-            StoreError::Denied { url: text, source }
-        }
-        other => StoreError::Failed { verb, url: text, source: Box::new(other) },
     }
 }
 
@@ -525,163 +490,6 @@ impl Transfer<'_> {
         match self.store.head(&self.path).await {
             Ok(found) => self.check(&found).err().unwrap_or(error),
             Err(_) => error,
-        }
-    }
-}
-
-/// Grows with the attempts to [`PAUSE_MAX`]; drawn, so that many readers do not come back at once.
-fn pause(first: Duration, attempts: usize) -> Duration {
-    let most = first.saturating_mul(1 << attempts.min(16)).min(PAUSE_MAX);
-    let drawn = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
-    most.mul_f64(0.5 + 0.5 * drawn)
-}
-
-/// A folder of a remote store.
-pub struct ObjectFolder {
-    remote: Arc<Remote>,
-    root: RemoteUrl,
-}
-
-impl ObjectFolder {
-    /// The folder at `root`; no connection is made yet.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Url`] for the web, which is not written.
-    pub fn new(remote: Arc<Remote>, root: RemoteUrl) -> Result<Self, StoreError> {
-        if root.is_http() {
-            return Err(StoreError::Url {
-                url: root.to_string(),
-                message: "a web server cannot be written".to_owned(),
-            });
-        }
-        Ok(Self { remote, root })
-    }
-
-    fn object(&self, name: &str) -> Result<(RemoteUrl, Arc<dyn ObjectStore>, Path), StoreError> {
-        let url = self.root.join(name);
-        let (store, path) = self.remote.store(&url)?;
-        Ok((url, store, path))
-    }
-
-    /// Uploads in parts, several at a time; what was uploaded is given up after an error.
-    async fn put_parts(
-        &self,
-        (url, store, path): (&RemoteUrl, &dyn ObjectStore, &Path),
-        file: &mut File,
-        from: &LocalPath,
-        bytes: u64,
-    ) -> Result<(), StoreError> {
-        let wrong = |e| failed("write", url, e);
-        let part_bytes = PUT_BYTES_MAX.max(bytes.div_ceil(PUT_PARTS_MAX).next_multiple_of(1 << 20));
-        let mut upload = store.put_multipart(path).await.map_err(wrong)?;
-        let outcome = async {
-            let mut under_way = Vec::new();
-            let mut at = 0;
-            while at < bytes {
-                let count = part_bytes.min(bytes - at);
-                let part = read_exactly(file, count, from)?;
-                under_way.push(upload.put_part(part.into()));
-                at += count;
-                if under_way.len() == self.remote.options.requests.max(1) || at == bytes {
-                    let parts = std::mem::take(&mut under_way);
-                    futures_util::future::try_join_all(parts).await.map_err(wrong)?;
-                }
-            }
-            upload.complete().await.map(|_| ()).map_err(wrong)
-        };
-        let outcome = outcome.await;
-        if outcome.is_err() {
-            // Best effort: stores drop unfinished uploads by their own rules as well.
-            let _ = upload.abort().await;
-        }
-        outcome
-    }
-}
-
-fn read_exactly(file: &mut File, count: u64, from: &LocalPath) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::new();
-    file.take(count).read_to_end(&mut bytes).map_err(|e| StoreError::local("read", from, e))?;
-    if bytes.len() as u64 == count {
-        return Ok(bytes);
-    }
-    let short = std::io::Error::new(
-        std::io::ErrorKind::UnexpectedEof,
-        format!("{count} bytes expected, found {}", bytes.len()),
-    );
-    Err(StoreError::local("read", from, short))
-}
-
-impl Store for ObjectFolder {
-    fn place(&self) -> String {
-        self.root.to_string().trim_end_matches('/').to_owned()
-    }
-
-    fn put_new(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let (url, store, path) = self.object(name)?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let put = store.put_opts(&path, PutPayload::from(bytes.to_vec()), options);
-        match self.remote.runtime.block_on(put) {
-            Ok(_) => Ok(()),
-            Err(Error::Precondition { .. }) => Err(StoreError::Exists { url: url.to_string() }),
-            Err(error) => Err(failed("create", &url, error)),
-        }
-    }
-
-    fn put_file(&self, name: &str, from: &LocalPath) -> Result<(), StoreError> {
-        let (url, store, path) = self.object(name)?;
-        let unread = |e| StoreError::local("read", from, e);
-        let mut file = File::open(from).map_err(unread)?;
-        let bytes = file.metadata().map_err(unread)?.len();
-        self.remote.runtime.block_on(async {
-            if bytes > PUT_BYTES_MAX {
-                self.put_parts((&url, store.as_ref(), &path), &mut file, from, bytes).await?;
-            } else {
-                let payload = PutPayload::from(read_exactly(&mut file, bytes, from)?);
-                store.put(&path, payload).await.map_err(|e| failed("write", &url, e))?;
-            }
-            // An upload that lost a part must not pass for whole.
-            let found = self.remote.head_now(&url).await?;
-            if found.bytes != bytes {
-                return Err(StoreError::Answer {
-                    url: url.to_string(),
-                    message: format!("{bytes} bytes were written, it has {}", found.bytes),
-                });
-            }
-            Ok(())
-        })
-    }
-
-    fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        let url = self.root.join(name);
-        let info = self.remote.runtime.block_on(self.remote.head_now(&url))?;
-        self.remote.get_range(&url, &info, range)
-    }
-
-    fn head(&self, name: &str) -> Result<Option<ObjectInfo>, StoreError> {
-        let url = self.root.join(name);
-        match self.remote.runtime.block_on(self.remote.head_now(&url)) {
-            Ok(info) => Ok(Some(info)),
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        let url = self.root.join(folder);
-        let objects = self.remote.list(&url, false)?;
-        let name = |url: RemoteUrl| url.key.rsplit('/').next().unwrap_or_default().to_owned();
-        let mut names: Vec<_> = objects.into_iter().map(|(url, _)| name(url)).collect();
-        names.retain(|name| !name.starts_with('.'));
-        names.sort();
-        Ok(names)
-    }
-
-    fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let (url, store, path) = self.object(name)?;
-        match self.remote.runtime.block_on(store.delete(&path)) {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed("remove", &url, error)),
         }
     }
 }

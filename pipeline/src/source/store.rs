@@ -6,6 +6,8 @@
 //! suite tests both. Never: half an object; an object that was replaced without a word.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -317,6 +319,24 @@ pub trait Store: Send + Sync {
             .ok_or_else(|| StoreError::NotFound { url: format!("{}/{name}", self.place()) })?;
         self.get_range(name, 0..info.bytes)
     }
+}
+
+/// The next `count` bytes of a local file, which is being put into a store.
+pub(super) fn read_exactly(
+    file: &mut File,
+    count: u64,
+    from: &Path,
+) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    file.take(count).read_to_end(&mut bytes).map_err(|e| StoreError::local("read", from, e))?;
+    if bytes.len() as u64 == count {
+        return Ok(bytes);
+    }
+    let short = std::io::Error::new(
+        std::io::ErrorKind::UnexpectedEof,
+        format!("{count} bytes expected, found {}", bytes.len()),
+    );
+    Err(StoreError::local("read", from, short))
 }
 
 #[cfg(test)]

@@ -256,7 +256,8 @@ fn an_entry_above_8_gib_is_read_whole() {
     }
 }
 
-/// Bytes of a gzip stream may be damaged and still inflate: its checksum, after the end mark, tells.
+/// Bytes of a gzip stream may be damaged and still inflate: its checksum, after the end mark,
+/// tells.
 #[test]
 fn a_wrong_checksum_behind_the_end_mark_is_reported() {
     let plain = written(&[("a.bin", &[7; 2000])]);
@@ -336,7 +337,8 @@ for number in range(60):
             if form == tarfile.USTAR_FORMAT:
                 name = word(20) + ".x"
             info = tarfile.TarInfo(name)
-            info.mtime = draw.choice([0, 1, 2**33 - 1, 12345.678 if form != tarfile.USTAR_FORMAT else 5])
+            odd = 5 if form == tarfile.USTAR_FORMAT else 12345.678
+            info.mtime = draw.choice([0, 1, 2**33 - 1, odd])
             info.uname = word(6)
             kind = draw.choice("ffffffdsh")
             if kind == "f":

@@ -229,13 +229,13 @@ impl<V: Visitor> Scan<'_, '_, V> {
         }
         let piece = &self.letters.padded[self.start..end];
         // All of them have a doubled third letter.
-        if matches!(piece, [_, _, third, fourth, _, ..] if third == fourth && piece.len() <= 6) {
-            if let Some((_, half)) = CONTRACTIONS.iter().find(|(whole, _)| *whole == piece) {
-                self.word(self.start, self.start + half);
-                self.after_space = false;
-                self.word(self.start + half, end);
-                return Ok(());
-            }
+        if matches!(piece, [_, _, third, fourth, _, ..] if third == fourth && piece.len() <= 6)
+            && let Some((_, half)) = CONTRACTIONS.iter().find(|(whole, _)| *whole == piece)
+        {
+            self.word(self.start, self.start + half);
+            self.after_space = false;
+            self.word(self.start + half, end);
+            return Ok(());
         }
         self.word(self.start, end);
         Ok(())

@@ -1,0 +1,150 @@
+//! How a store is opened, and what its answers mean in our words.
+//!
+//! In: a URL, the environment's variables and how patient to be. Out: a store of `object_store`;
+//! paths, facts and errors of the house. Nothing here waits for the network.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
+use object_store::path::Path;
+use object_store::{BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStore, RetryConfig};
+
+use super::store::{ObjectInfo, RemoteUrl, StoreError};
+
+/// The first pause after a failure; each further one is drawn up to twice as long.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// How stores are reached and how patiently.
+#[derive(Clone, Debug)]
+pub struct RemoteOptions {
+    /// The environment's variables that begin with `AWS_`, `GOOGLE_` or `AZURE_`: endpoints,
+    /// regions, credentials. `cli` fills them in.
+    pub variables: Vec<(String, String)>,
+    /// Ranged requests of one shard at the same time.
+    pub requests: usize,
+    /// How often a request is repeated that brings nothing.
+    pub retries: usize,
+    /// Seconds without a byte after which a transfer counts as broken.
+    pub timeout_secs: f64,
+    /// The first pause before a request is repeated.
+    pub pause_first: Duration,
+}
+
+impl Default for RemoteOptions {
+    fn default() -> Self {
+        Self {
+            variables: Vec::new(),
+            requests: 8,
+            retries: 8,
+            timeout_secs: 30.0,
+            pause_first: PAUSE_FIRST,
+        }
+    }
+}
+
+/// Opens the store of a URL with what the environment says of it.
+pub(super) fn open(
+    url: &RemoteUrl,
+    options: &RemoteOptions,
+) -> Result<Arc<dyn ObjectStore>, Error> {
+    let timeout = Duration::from_secs_f64(options.timeout_secs);
+    // The limit is on silence, not on the whole transfer: a slow line is no broken line.
+    let client = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_read_timeout(timeout)
+        .with_connect_timeout(timeout);
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: options.pause_first,
+            max_backoff: PAUSE_MAX,
+            base: 2.0,
+        },
+        max_retries: options.retries,
+        retry_timeout: timeout.saturating_mul(1 + options.retries as u32),
+    };
+    let variables = || options.variables.iter().map(|(key, value)| (key.to_lowercase(), value));
+    let is_plain = |value: &str| value.starts_with("http://");
+    Ok(match url.scheme() {
+        "s3" => {
+            let mut client = client;
+            let mut builder = AmazonS3Builder::new();
+            for (key, value) in variables() {
+                if key.starts_with("aws_endpoint_url") && is_plain(value) {
+                    client = client.with_allow_http(true);
+                }
+            }
+            builder = builder.with_client_options(client).with_retry(retry);
+            for (key, value) in variables().filter(|(key, _)| key.starts_with("aws_")) {
+                if let Ok(key) = key.parse() {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            Arc::new(builder.with_bucket_name(url.host()).build()?)
+        }
+        "gs" => {
+            let mut builder =
+                GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(retry);
+            for (key, value) in variables().filter(|(key, _)| key.starts_with("google_")) {
+                if let Ok(key) = key.parse() {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            Arc::new(builder.with_bucket_name(url.host()).build()?)
+        }
+        "az" => {
+            let mut builder =
+                MicrosoftAzureBuilder::new().with_client_options(client).with_retry(retry);
+            for (key, value) in variables().filter(|(key, _)| key.starts_with("azure_")) {
+                if let Ok(key) = key.parse() {
+                    builder = builder.with_config(key, value);
+                }
+            }
+            Arc::new(builder.with_container_name(url.host()).build()?)
+        }
+        _ => {
+            let client = client.with_allow_http(is_plain(&url.root));
+            let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
+            Arc::new(builder.with_url(url.root.clone()).build()?)
+        }
+    })
+}
+
+pub(super) fn info_of(meta: &ObjectMeta) -> ObjectInfo {
+    ObjectInfo {
+        bytes: meta.size,
+        etag: meta.e_tag.clone(),
+        modified_secs: meta.last_modified.timestamp(),
+    }
+}
+
+pub(super) fn path_of(url: &RemoteUrl) -> Result<Path, StoreError> {
+    Path::parse(&url.key)
+        .map_err(|e| StoreError::Url { url: url.to_string(), message: e.to_string() })
+}
+
+pub(super) fn failed(verb: &'static str, url: &RemoteUrl, error: Error) -> StoreError {
+    let text = url.to_string();
+    match error {
+        Error::NotFound { .. } => StoreError::NotFound { url: text },
+        Error::AlreadyExists { .. } => StoreError::Exists { url: text },
+        Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => {
+            StoreError::Denied { url: text, source }
+        }
+        other => StoreError::Failed { verb, url: text, source: Box::new(other) },
+    }
+}
+
+/// Grows with the attempts to [`PAUSE_MAX`]; drawn, so that many readers do not come back at once.
+pub(super) fn pause(first: Duration, attempts: usize) -> Duration {
+    let most = first.saturating_mul(1 << attempts.min(16)).min(PAUSE_MAX);
+    let drawn = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
+    most.mul_f64(0.5 + 0.5 * drawn)
+}
