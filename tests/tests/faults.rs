@@ -34,7 +34,7 @@ const SETTINGS: [&str; 16] = [
     "runtime.device=cpu",
 ];
 /// Fields of the log that differ between machines, besides those that end in `_secs`, `_per_sec`.
-const OF_MACHINE: [&str; 2] = ["goodput", "slowest_rank"];
+const OF_MACHINE: [&str; 3] = ["goodput", "mfu", "slowest_rank"];
 /// Faults of one run: then it may end, so that many runs are tried and none for ever.
 const FAULTS_OF_RUN: usize = 5;
 

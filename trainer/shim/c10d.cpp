@@ -55,7 +55,13 @@ int guarded(Reason reason, Body body) noexcept {
 
 struct World {
   c10::intrusive_ptr<c10d::Store> store;
+  // None after this rank has left.
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group;
+
+  c10d::ProcessGroupGloo& joined() {
+    TORCH_CHECK(group, "this rank has left the group");
+    return *group;
+  }
 };
 
 // A collective under way, with what it reads and writes.
@@ -108,7 +114,7 @@ struct Buckets {
 
   void launch() {
     std::vector<at::Tensor> tensors{stretches[next]};
-    auto work = world->group->allreduce(tensors);
+    auto work = world->joined().allreduce(tensors);
     pending.push_back(Pending{std::move(work), std::move(tensors)});
     next += 1;
   }
@@ -201,7 +207,7 @@ void catlip_world_close(World* world) {
 int catlip_reduce(World* world, at::Tensor* tensor, int op, Pending** out, Reason reason) {
   return guarded(reason, [&] {
     std::vector<at::Tensor> tensors{*tensor};
-    auto work = world->group->allreduce(tensors, reduction(op));
+    auto work = world->joined().allreduce(tensors, reduction(op));
     *out = new Pending{std::move(work), std::move(tensors)};
   });
 }
@@ -214,7 +220,7 @@ int catlip_gather(
     Pending** out,
     Reason reason) {
   return guarded(reason, [&] {
-    auto work = world->group->_allgather_base(*whole, *part);
+    auto work = world->joined()._allgather_base(*whole, *part);
     *out = new Pending{std::move(work), {*whole, *part}};
   });
 }
@@ -227,7 +233,7 @@ int catlip_scatter(
     Pending** out,
     Reason reason) {
   return guarded(reason, [&] {
-    auto work = world->group->_reduce_scatter_base(*part, *whole);
+    auto work = world->joined()._reduce_scatter_base(*part, *whole);
     *out = new Pending{std::move(work), {*part, *whole}};
   });
 }
@@ -238,7 +244,7 @@ int catlip_broadcast(World* world, at::Tensor* tensor, int root, Pending** out, 
     c10d::BroadcastOptions options;
     options.rootRank = root;
     std::vector<at::Tensor> tensors{*tensor};
-    auto work = world->group->broadcast(tensors, options);
+    auto work = world->joined().broadcast(tensors, options);
     *out = new Pending{std::move(work), std::move(tensors)};
   });
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use catlip_schemas::checkpoint::CheckpointState;
 use sha2::{Digest, Sha256};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub use self::error::{CheckpointError, Damage};
 pub use self::write::{Keep, Saver, Share, Snapshot};
@@ -180,23 +180,26 @@ impl Whole {
         Ok(())
     }
 
-    /// Joins the stretches of the ranks that saved it, however many there were.
+    /// Joins the stretches of the ranks that saved it, however many there were, and takes what this
+    /// rank has moments of.
     fn restore_moments(&self, state: &mut TrainState) -> Result<(), CheckpointError> {
-        let floats = state.weights.layout().trained_floats();
-        let world_size = self.state.world_size;
+        let (floats, world_size) = (state.weights.layout().trained_floats(), self.state.world_size);
+        let own = state.adamw.stretch();
         for rank in 0..world_size {
             let (path, bytes) = self.file(&CheckpointState::optim_file(rank))?;
-            let stretch = CheckpointState::stretch(rank, world_size, floats);
-            let count = stretch.end - stretch.start;
-            let target = |name: &str, moment: &Tensor| {
-                let part = moment.f_narrow(0, stretch.start, count)?;
-                Ok::<_, CheckpointError>((name.to_owned(), part))
-            };
-            let targets = [
-                target(EXP_AVG, &state.adamw.exp_avg)?,
-                target(EXP_AVG_SQ, &state.adamw.exp_avg_sq)?,
-            ];
+            let saved = CheckpointState::stretch(rank, world_size, floats);
+            let whole = || Tensor::f_zeros([saved.end - saved.start], (Kind::Float, Device::Cpu));
+            let targets = [(EXP_AVG.to_owned(), whole()?), (EXP_AVG_SQ.to_owned(), whole()?)];
             tensor_file::read_into(&path, bytes, &targets)?;
+            let (from, end) = (saved.start.max(own.start), saved.end.min(own.end));
+            for (moments, (_, read)) in
+                [&state.adamw.exp_avg, &state.adamw.exp_avg_sq].into_iter().zip(&targets)
+            {
+                if from < end {
+                    let read = read.f_narrow(0, from - saved.start, end - from)?;
+                    moments.f_narrow(0, from - own.start, end - from)?.f_copy_(&read)?;
+                }
+            }
         }
         Ok(())
     }
@@ -314,21 +317,12 @@ mod tests {
     use crate::model::{Vit, VitPlan};
     use crate::optim::AdamWPlan;
     use crate::schedule::Schedule;
-    use crate::step::step;
+    use crate::step::{StepPlan, step};
     use catlip_schemas::Cursor;
     use std::sync::atomic::AtomicBool;
-    use tch::Device;
 
-    const PLAN: VitPlan = VitPlan {
-        width: 16,
-        depth: 1,
-        num_heads: 2,
-        patch_px: 16,
-        num_positions: 1,
-        num_labels: 5,
-    };
-    const ADAMW: AdamWPlan =
-        AdamWPlan { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.2, clip_norm: 1.0 };
+    const PLAN: VitPlan = VitPlan::corenet([16, 1, 2], 1, 5);
+    const ADAMW: AdamWPlan = AdamWPlan::REFERENCE;
     const SCHEDULE: Schedule = Schedule {
         warmup_start: 1e-4,
         lr_max: 1e-2,
@@ -365,7 +359,7 @@ mod tests {
             let batch = DeviceBatch::from_rows(&rows, Device::Cpu).unwrap();
             step(
                 state,
-                &crate::loss::Loss::Bce { smoothing: 0.0 },
+                &StepPlan::plain(crate::loss::Loss::Bce { smoothing: 0.0 }),
                 &batch,
                 SCHEDULE.lr(state.step),
             )

@@ -10,12 +10,14 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use catlip_schemas::checkpoint::CheckpointState;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 pub use self::c10d::{Buckets, is_loopback};
 use self::c10d::{Link, Pending, Reduction, Seat};
 pub use self::error::DistError;
+use crate::config::DistConfig;
 use crate::error::TrainError;
 use crate::model::Weights;
 use crate::model::params::Gradient;
@@ -246,13 +248,18 @@ impl World {
         self.collect(what, |link| link.scatter(part, whole))
     }
 
-    /// Gives every rank the tensor of rank 0.
+    /// Gives every rank the tensor of one.
     ///
     /// # Errors
     ///
     /// [`DistError::Lost`].
-    pub fn broadcast(&self, tensor: &Tensor, what: &'static str) -> Result<(), DistError> {
-        self.collect(what, |link| link.broadcast(tensor, 0))
+    pub fn broadcast(
+        &self,
+        tensor: &Tensor,
+        from: u32,
+        what: &'static str,
+    ) -> Result<(), DistError> {
+        self.collect(what, |link| link.broadcast(tensor, from))
     }
 
     /// Waits for the others; an error of one is an error of all.
@@ -382,6 +389,7 @@ pub struct Together {
     buckets: Buckets,
     world: Rc<World>,
     rows: f64,
+    shares_moments: bool,
 }
 
 impl Together {
@@ -394,10 +402,11 @@ impl Together {
         world: &Rc<World>,
         weights: &Weights,
         gradient: &Gradient,
-        bucket_bytes: u64,
+        config: &DistConfig,
     ) -> Result<Option<Self>, TrainError> {
-        let buckets = world.buckets(weights, gradient, bucket_bytes)?;
-        Ok(buckets.map(|buckets| Self { buckets, world: world.clone(), rows: 0.0 }))
+        let buckets = world.buckets(weights, gradient, config.bucket_bytes)?;
+        let (world, shares_moments) = (world.clone(), config.share_moments);
+        Ok(buckets.map(|buckets| Self { buckets, world, rows: 0.0, shares_moments }))
     }
 
     /// Rows of the next step over all ranks, of weight other than zero.
@@ -413,6 +422,27 @@ impl Together {
     /// Awaits the next backward pass.
     pub fn begin(&self) {
         self.buckets.begin();
+    }
+
+    /// Gives every rank the stretches of the weights that the others have made.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Torch`], [`DistError::Lost`].
+    pub fn spread(&self, weights: &Weights) -> Result<(), TrainError> {
+        let (world, floats) = (&self.world, weights.layout().trained_floats());
+        for rank in 0..world.size() {
+            let stretch = CheckpointState::stretch(rank, world.size(), floats);
+            let part = weights.flat().f_narrow(0, stretch.start, stretch.end - stretch.start);
+            let part = part.map_err(TrainError::torch("cut the weights"))?;
+            world.broadcast(&part, rank, "spread the weights")?;
+        }
+        Ok(())
+    }
+
+    /// Whether each rank has the moments of its own stretch only.
+    pub fn shares_moments(&self) -> bool {
+        self.shares_moments
     }
 
     /// Waits until the gradient is that of all ranks.
@@ -546,7 +576,7 @@ mod tests {
             world.max(&tensor, "take the largest").unwrap();
             let most = Vec::<f32>::try_from(tensor).unwrap();
             let seed = Tensor::from_slice(&[mine + 7.0]);
-            world.broadcast(&seed, "tell").unwrap();
+            world.broadcast(&seed, 0, "tell").unwrap();
             (sum, world.gather(mine, "gather").unwrap(), most, seed.double_value(&[0]))
         });
         for (sum, all, most, seed) in told {

@@ -1,8 +1,8 @@
 //! The folder of a run, apart from its checkpoints.
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
-//! first step; `log.jsonl`, one line for each log step and evaluation; `eval.json` and
-//! `report.html` at the end. Never: a file that is half written under its own name; a log line of a
+//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as events
+//! of TensorBoard; `eval.json` and `report.html` at the end. Never: a file that is half written under its own name; a log line of a
 //! step that the newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +17,10 @@ use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
 use crate::metrics::LabelPriors;
+use crate::tensorboard::EventFile;
+
+/// TensorBoard finds files by `tfevents` in their names.
+const EVENTS: &str = "events.out.tfevents.catlip";
 
 /// A folder that `fit` writes and the other commands read.
 #[derive(Clone, Debug)]
@@ -48,6 +52,9 @@ pub struct StepLine {
     pub images_seen: u64,
     /// Loss of this step's batch, per row.
     pub loss: f64,
+    /// Loss of the distance to the images before the learned augmentation, if that is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment_loss: Option<f64>,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
     /// Learning rate of this step.
@@ -62,6 +69,10 @@ pub struct StepLine {
     /// Share of this process's wall time that went into steps which were accepted and stayed.
     #[serde(default)]
     pub goodput: f64,
+    /// Share of the devices' operations that the model's were since the line before, where
+    /// `runtime.peak_tflops` says what they could do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// The rank that took longest since the line before, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowest_rank: Option<u32>,
@@ -125,6 +136,48 @@ impl LogLine {
             Self::Eval(line) => line.step,
             Self::Skipped(line) => line.step,
             Self::Rollback(line) => line.step,
+        }
+    }
+
+    /// Writes its numbers as an event of TensorBoard.
+    fn tell(&self, events: &mut EventFile) -> std::io::Result<()> {
+        match self {
+            Self::Step(line) => {
+                let mut numbers = vec![
+                    ("train/loss", line.loss),
+                    ("train/gradient_norm", line.gradient_norm),
+                    ("train/lr", line.lr),
+                    ("train/images_seen", line.images_seen as f64),
+                    ("speed/images_per_sec", line.images_per_sec),
+                    ("speed/wait_secs", line.wait_secs),
+                ];
+                numbers.push(("speed/goodput", line.goodput));
+                numbers.extend(line.mfu.map(|mfu| ("speed/mfu", mfu)));
+                numbers.extend(line.augment_loss.map(|loss| ("train/augment_loss", loss)));
+                events.add(line.step, &numbers)
+            }
+            Self::Eval(line) => {
+                let summary = &line.summary;
+                let mut numbers = vec![
+                    ("eval/bce", summary.bce),
+                    ("eval/bce_improvement_percent", summary.bce_improvement_percent),
+                ];
+                numbers.extend(summary.map.map(|map| ("eval/map", map)));
+                numbers.extend(summary.map_micro.map(|map| ("eval/map_micro", map)));
+                let recall: Vec<_> = summary
+                    .recall
+                    .iter()
+                    .map(|recall| (format!("eval/recall_at_{}", recall.at), recall.model))
+                    .collect();
+                numbers.extend(recall.iter().map(|(tag, recall)| (tag.as_str(), *recall)));
+                events.add(line.step, &numbers)
+            }
+            Self::Skipped(line) => {
+                events.add(line.step, &[("faults/skipped", line.skipped as f64)])
+            }
+            Self::Rollback(line) => {
+                events.add(line.step, &[("faults/back_from_step", line.from_step as f64)])
+            }
         }
     }
 }
@@ -260,6 +313,12 @@ impl RunFolder {
 
     fn log_of(&self, lines: &[LogLine]) -> Result<Log, TrainError> {
         let text: String = lines.iter().map(|line| format!("{}\n", json_of(line))).collect();
+        let events_path = self.path.join(EVENTS);
+        let events = EventFile::create(&events_path);
+        let mut events = events.map_err(TrainError::io("create", &events_path))?;
+        for line in lines {
+            line.tell(&mut events).map_err(TrainError::io("write", &events_path))?;
+        }
         let path = self.log_path();
         write_whole(&path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path);
@@ -272,7 +331,8 @@ impl RunFolder {
             LogLine::Rollback(line) => Some(*line),
             _ => None,
         });
-        Ok(Log { file: Some(file), path, last_eval, rollbacks: rollbacks.collect() })
+        let open = Some((file, events));
+        Ok(Log { open, path, last_eval, rollbacks: rollbacks.collect() })
     }
 
     /// The log as a rank sees it that writes none.
@@ -286,7 +346,7 @@ impl RunFolder {
             _ => None,
         });
         let rollbacks = rollbacks.collect();
-        Ok(Log { file: None, path: self.log_path(), last_eval: None, rollbacks })
+        Ok(Log { open: None, path: self.log_path(), last_eval: None, rollbacks })
     }
 
     /// The lines of the log; a last line that was cut is left out.
@@ -329,8 +389,8 @@ impl RunFolder {
 /// An open log.
 #[derive(Debug)]
 pub struct Log {
-    /// None: this rank writes no log.
-    file: Option<File>,
+    /// The log and its events; none: this rank writes neither.
+    open: Option<(File, EventFile)>,
     path: PathBuf,
     last_eval: Option<u64>,
     rollbacks: Vec<RollbackLine>,
@@ -354,9 +414,10 @@ impl Log {
     ///
     /// [`TrainError::Io`].
     pub fn add(&mut self, line: &LogLine) -> Result<(), TrainError> {
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some((file, events)) = &mut self.open else { return Ok(()) };
         let text = format!("{}\n", json_of(line));
-        file.write_all(text.as_bytes()).map_err(TrainError::io("write", &self.path))
+        let written = file.write_all(text.as_bytes());
+        written.and_then(|()| line.tell(events)).map_err(TrainError::io("write", &self.path))
     }
 }
 
@@ -378,12 +439,14 @@ mod tests {
             step,
             images_seen: step * 2,
             loss: 1.5,
+            augment_loss: None,
             gradient_norm: 0.5,
             lr: 1e-3,
             images_per_sec: 10.0,
             wait_secs: 0.0,
             skipped: 0,
             goodput: 1.0,
+            mfu: None,
             slowest_rank: None,
             slowest_rank_secs: None,
         })
@@ -406,7 +469,7 @@ mod tests {
         let run = RunFolder::new(folder.path());
         let mut log = run.log_from(0, true).unwrap();
         log.add(&line(1)).unwrap();
-        log.file.as_mut().unwrap().write_all(b"{\"kind\":\"step\",\"st").unwrap();
+        log.open.as_mut().unwrap().0.write_all(b"{\"kind\":\"step\",\"st").unwrap();
         assert_eq!(run.log_lines().unwrap(), [line(1)]);
     }
 

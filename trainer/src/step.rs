@@ -1,143 +1,262 @@
-//! One step: forward, loss, backward, clip, update, average. Mathematics only.
+//! One step: augmentation, forward, loss, backward, clip, update, average. Mathematics only.
 //!
 //! In: the state, a batch on the device, the rate. Out: the next state, and [`StepMetrics`] that
 //! still lie on the device. Never: waits for the device; reads a clock or a file.
 
 use tch::{Kind, TchError, Tensor};
 
+use crate::augment::{self, RangeDraws, RangePlan};
 use crate::batch::DeviceBatch;
 use crate::error::TrainError;
+use crate::estimate;
 use crate::loss::Loss;
-use crate::model::Mode;
+use crate::model::chain::{self, BlockForm, Objective};
+use crate::model::{Pass, Precision, VitPlan};
 use crate::state::TrainState;
+
+/// How steps are taken.
+#[derive(Debug)]
+pub struct StepPlan {
+    /// What is minimised.
+    pub loss: Loss,
+    /// The learned augmentation, if there is one.
+    pub range: Option<RangePlan>,
+    /// What matrices are multiplied in.
+    pub precision: Precision,
+    /// How blocks are passed.
+    pub form: BlockForm,
+    /// Parts of a batch whose gradients are added up before the update; BatchNorm normalises each
+    /// by itself.
+    pub parts: usize,
+}
+
+impl StepPlan {
+    /// The whole batch at once, in float32, without augmentation.
+    pub fn plain(loss: Loss) -> Self {
+        let (precision, form) = (Precision::Float32, BlockForm::Plain);
+        Self { loss, range: None, precision, form, parts: 1 }
+    }
+}
+
+impl StepPlan {
+    /// Operations that an image of a side takes on both ways.
+    pub fn image_flops(&self, vit: &VitPlan, side_px: u32) -> f64 {
+        let cost = estimate::image_cost(vit, side_px.into(), self.precision, self.form);
+        cost.step_flops() as f64
+    }
+}
 
 /// What a step measured, as scalars on the device.
 #[derive(Debug)]
 pub struct StepMetrics {
-    /// Loss per row of the batch; with several ranks, this one's share of it.
+    /// Loss of the labels per row of the batch; with several ranks, this one's share of it.
     pub loss: Tensor,
+    /// Loss of the augmentation's distance per row, likewise, if there is one.
+    pub augment_loss: Option<Tensor>,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: Tensor,
 }
 
 /// Takes one step with the rate `lr`.
 ///
-/// The loss is the sum over rows divided by the sum of their weights; a batch whose rows all have
+/// A loss is the sum over rows divided by the sum of their weights; a batch whose rows all have
 /// weight zero has loss zero and no gradient. A gradient that is no number makes it a step that
-/// changes no weight, moment or average, and is counted on the device.
+/// changes no weight, moment, average or statistic, and is counted on the device.
 ///
 /// # Errors
 ///
 /// What libtorch says, such as out of memory; a rank that is gone.
 pub fn step(
     state: &mut TrainState,
-    loss: &Loss,
+    plan: &StepPlan,
     batch: &DeviceBatch,
     lr: f64,
 ) -> Result<StepMetrics, TrainError> {
-    let before = buffers(state)?;
-    let loss = backward(state, loss, batch).map_err(TrainError::torch("take a step"))?;
+    let torch = || TrainError::torch("take a step");
+    let statistics = statistics(state).map_err(torch())?.copy();
+    let losses = gradient(state, plan, batch).map_err(torch())?;
     if let Some(together) = &state.together {
         together.finish()?;
     }
-    let metrics = update(state, loss, &before, lr).map_err(TrainError::torch("take a step"))?;
+    let gradient_norm = optimise(state, lr).map_err(torch())?;
+    if let Some(together) = state.together.as_ref().filter(|ranks| ranks.shares_moments()) {
+        together.spread(&state.weights)?;
+    }
+    settle(state, &statistics, &gradient_norm).map_err(torch())?;
     state.step += 1;
     let rows = state.together.as_ref().map(|together| together.rows() as u64);
     state.images_seen += rows.unwrap_or(batch.num_images);
-    Ok(metrics)
+    let (loss, augment_loss) = losses;
+    Ok(StepMetrics { loss, augment_loss, gradient_norm })
 }
 
-/// Adds the gradient of this rank's share into the flat one; gives its share of the loss.
-fn backward(state: &mut TrainState, loss: &Loss, batch: &DeviceBatch) -> Result<Tensor, TchError> {
-    let divisor = match &state.together {
+/// Makes the gradient of this rank's rows, part by part; gives their share of both losses.
+fn gradient(
+    state: &mut TrainState,
+    plan: &StepPlan,
+    batch: &DeviceBatch,
+) -> Result<(Tensor, Option<Tensor>), TchError> {
+    let weights_sum = match &state.together {
         Some(together) => Tensor::f_scalar_tensor(together.rows(), (Kind::Float, state.device()))?,
         None => batch.targets.weights_b.f_sum(Kind::Float)?,
     };
-    let divisor = divisor.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
+    let divisor = weights_sum.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
+    let draws = plan.range.map(|range| RangeDraws::new(range.seed, &batch.place));
+
     state.gradient.zero()?;
-    if let Some(together) = &state.together {
-        together.begin();
+    let mut loss = divisor.f_zeros_like()?;
+    let mut augment_loss = draws.is_some().then(|| divisor.f_zeros_like()).transpose()?;
+    let parts = if batch.is_empty() { Vec::new() } else { batch.parts(plan.parts) };
+    let last = parts.len().saturating_sub(1);
+    for (at, rows) in parts.into_iter().enumerate() {
+        if let Some(together) = state.together.as_ref().filter(|_| at == last) {
+            together.begin();
+        }
+        let draws = draws.as_ref().map(|draws| draws.of(rows.clone()));
+        let part = batch.rows(rows)?;
+        let [of_labels, of_images] = backward(state, plan, &part, draws.as_ref(), &divisor)?;
+        loss = loss.f_add(&of_labels)?;
+        augment_loss = augment_loss.map(|sum| sum.f_add(&of_images)).transpose()?;
     }
-    if batch.targets.weights_b.size1()? == 0 {
-        return divisor.f_zeros_like();
-    }
-    let logits_bv = state.vit.forward(&state.weights, &batch.images_bchw, Mode::Train)?;
-    let loss = loss.sum(&logits_bv, &batch.targets)?.f_div(&divisor)?;
-    loss.f_backward()?;
-    loss.f_detach()
+    Ok((loss, augment_loss))
 }
 
-/// Weights, moments, average and statistics of the next step.
-fn update(
-    state: &mut TrainState,
-    loss: Tensor,
-    before: &Tensor,
-    lr: f64,
-) -> Result<StepMetrics, TchError> {
+/// Makes weights and moments those of the next step, or leaves them; gives the gradient's norm.
+fn optimise(state: &mut TrainState, lr: f64) -> Result<Tensor, TchError> {
+    tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))
+}
+
+/// Makes average and statistics those of the next step, or leaves them as the optimiser did.
+fn settle(state: &mut TrainState, statistics: &Tensor, norm: &Tensor) -> Result<(), TchError> {
     let _no_grad = tch::no_grad_guard();
-    let gradient_norm = state.adamw.step(&state.weights, &state.gradient, lr)?;
-    let is_good = gradient_norm.f_isfinite()?;
-    let mut after = buffers_of(state)?;
-    after.f_copy_(&after.f_where_self(&is_good, before)?)?;
+    let is_good = norm.f_isfinite()?;
+    let mut after = self::statistics(state)?;
+    after.f_copy_(&after.f_where_self(&is_good, statistics)?)?;
     let accepted = is_good.f_to_kind(Kind::Float)?;
-    state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
     if let Some(ema) = &mut state.ema {
         ema.update_if(&accepted, &state.weights)?;
     }
-    state.note(&accepted)?;
-    Ok(StepMetrics { loss, gradient_norm })
+    state.note(&accepted)
 }
 
-/// A copy of the running statistics, in case that the step is skipped.
-fn buffers(state: &TrainState) -> Result<Tensor, TrainError> {
-    let copy = buffers_of(state).map(|buffers| buffers.copy());
-    copy.map_err(TrainError::torch("copy the statistics"))
-}
-
-fn buffers_of(state: &TrainState) -> Result<Tensor, TchError> {
+/// The running statistics of the weights.
+fn statistics(state: &TrainState) -> Result<Tensor, TchError> {
     let layout = state.weights.layout();
     let (from, end) = (layout.trained_floats(), layout.floats());
     state.weights.flat().f_narrow(0, from, end - from)
+}
+
+/// Adds the gradients of a part of a batch; gives its share of the losses of labels and images.
+fn backward(
+    state: &mut TrainState,
+    plan: &StepPlan,
+    part: &DeviceBatch,
+    draws: Option<&RangeDraws>,
+    divisor: &Tensor,
+) -> Result<[Tensor; 2], TchError> {
+    let (vit, w, images_bchw) = (&state.vit, &state.weights, &part.images_bchw);
+    let (augmented_bchw, of_images) = match (vit.ranges(), draws, plan.range) {
+        (Some(ranges), Some(draws), Some(range)) => {
+            let augmented_bchw = ranges.augment(w, images_bchw, draws)?;
+            let (weights_b, target) = (&part.targets.weights_b, range.target_mse(state.step));
+            let sum = augment::distance_loss_sum(images_bchw, &augmented_bchw, weights_b, target)?;
+            (augmented_bchw, Some(sum.f_div(divisor)?))
+        }
+        _ => (images_bchw.shallow_clone(), None),
+    };
+    let of_labels = |logits_bv: &Tensor| plan.loss.sum(logits_bv, &part.targets)?.f_div(divisor);
+    let objective = Objective { loss: &of_labels, of_images: of_images.as_ref() };
+    let pass = Pass::train(plan.precision);
+    let loss = chain::backward(vit, w, &augmented_bchw, &objective, pass, plan.form)?;
+    state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
+    let of_images = match of_images {
+        Some(of_images) => of_images.f_detach()?,
+        None => divisor.f_zeros_like()?,
+    };
+    Ok([loss, of_images])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::batch::HostRows;
-    use crate::model::{Vit, VitPlan};
+    use crate::model::params::Role;
+    use crate::model::{StemKind, Vit};
     use crate::optim::AdamWPlan;
     use catlip_schemas::Cursor;
     use tch::Device;
 
-    fn state() -> TrainState {
-        let plan = VitPlan {
-            width: 16,
-            depth: 1,
-            num_heads: 2,
-            patch_px: 16,
-            num_positions: 1,
-            num_labels: 5,
-        };
-        let adamw =
-            AdamWPlan { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.2, clip_norm: 1.0 };
-        let vit = Vit::new(plan);
-        let weights = vit.init(3, None, Device::Cpu).unwrap();
-        let cursor = Cursor { snapshot: 1, epoch: 0, position: 0, order_version: 1 };
-        TrainState::new(vit, weights, adamw, 0.1, cursor).unwrap()
-    }
+    const LINEAR: VitPlan = VitPlan {
+        stem: StemKind::Linear,
+        patch_px: 8,
+        range_augment: true,
+        ..VitPlan::corenet([64, 2, 2], 4, 10)
+    };
 
-    fn batch(shade: f32) -> DeviceBatch {
+    fn batch() -> DeviceBatch {
+        let images: Vec<u8> = (0..6 * 16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
         let rows = HostRows {
-            images_bhwc: &[90; 2 * 16 * 16 * 3],
+            images_bhwc: &images,
             height_px: 16,
             width_px: 16,
-            offsets: &[0, 1, 2],
-            label_ids: &[1, 4],
-            weights: &[1.0, 1.0],
+            offsets: &[0, 1, 3, 3, 4, 6, 6],
+            label_ids: &[5, 0, 9, 2, 1, 3],
+            weights: &[1.0, 0.5, 1.0, 0.0, 1.0, 1.0],
         };
-        let mut batch = DeviceBatch::from_rows(&rows, Device::Cpu).unwrap();
-        batch.images_bchw = batch.images_bchw * f64::from(shade);
-        batch
+        DeviceBatch::from_rows(&rows, Device::Cpu).unwrap()
+    }
+
+    /// The state after so many steps, and the last metrics.
+    fn stepped(plan: &StepPlan, steps: usize) -> (TrainState, StepMetrics) {
+        let vit = Vit::new(LINEAR);
+        let weights = vit.init(1, None, Device::Cpu).unwrap();
+        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.1, cursor).unwrap();
+        let metrics = (0..steps).map(|_| step(&mut state, plan, &batch(), 1e-3).unwrap()).last();
+        (state, metrics.unwrap())
+    }
+
+    fn augmented() -> StepPlan {
+        let range = Some(RangePlan { psnr: [40.0, 20.0], steps: 10, seed: 4 });
+        StepPlan { range, ..StepPlan::plain(Loss::Bce { smoothing: 0.0 }) }
+    }
+
+    fn assert_same_step(plan: &StepPlan) {
+        let ((expected, expected_metrics), (found, metrics)) =
+            (stepped(&augmented(), 1), stepped(plan, 1));
+        let near = |a: &Tensor, b: &Tensor| (a.double_value(&[]) / b.double_value(&[]) - 1.0).abs();
+        assert!(near(&metrics.loss, &expected_metrics.loss) < 1e-5);
+        let of_images = [&metrics, &expected_metrics].map(|m| m.augment_loss.as_ref().unwrap());
+        assert!(near(of_images[0], of_images[1]) < 1e-5);
+        let (found, expected) = (found.gradient.flat(), expected.gradient.flat());
+        let off = (found - expected).abs().max() / expected.abs().max();
+        assert!(off.double_value(&[]) < 1e-5, "gradients are off by {off:?}");
+    }
+
+    #[test]
+    fn parts_of_a_batch_add_up_to_the_whole() {
+        assert_same_step(&StepPlan { parts: 2, ..augmented() });
+        assert_same_step(&StepPlan { parts: 5, ..augmented() });
+    }
+
+    #[test]
+    fn a_step_that_recomputes_is_the_step_that_keeps() {
+        assert_same_step(&StepPlan { form: BlockForm::Recompute, ..augmented() });
+    }
+
+    #[test]
+    fn the_ranges_of_the_augmentation_are_trained() {
+        let (state, _) = stepped(&augmented(), 3);
+        for (entry, view) in state.weights.entries().filter(|(e, _)| e.role == Role::Scalar) {
+            let crate::model::params::Init::Constant(first) = entry.init else { panic!() };
+            assert!((view.double_value(&[]) - first).abs() > 1e-4, "{} stays", entry.name);
+        }
+    }
+
+    #[test]
+    fn without_augmentation_there_is_no_loss_of_it() {
+        let (_, metrics) = stepped(&StepPlan { range: None, ..augmented() }, 1);
+        assert!(metrics.augment_loss.is_none());
     }
 
     fn numbers(state: &TrainState) -> [Tensor; 4] {
@@ -148,17 +267,22 @@ mod tests {
 
     #[test]
     fn a_batch_that_gives_no_number_changes_nothing_and_is_counted() {
-        let bce = Loss::Bce { smoothing: 0.0 };
-        let mut state = state();
-        step(&mut state, &bce, &batch(1.0), 1e-3).unwrap();
+        let plan = StepPlan::plain(Loss::Bce { smoothing: 0.0 });
+        let vit = Vit::new(VitPlan::corenet([64, 2, 2], 4, 10));
+        let weights = vit.init(1, None, Device::Cpu).unwrap();
+        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.1, cursor).unwrap();
+        step(&mut state, &plan, &batch(), 1e-3).unwrap();
         let before = numbers(&state);
         for times in 1..=2 {
-            let metrics = step(&mut state, &bce, &batch(f32::NAN), 1e-3).unwrap();
+            let mut poisoned = batch();
+            poisoned.images_bchw = poisoned.images_bchw * f64::NAN;
+            let metrics = step(&mut state, &plan, &poisoned, 1e-3).unwrap();
             assert!(!metrics.gradient_norm.double_value(&[]).is_finite());
             assert_eq!(state.skipped().unwrap(), [times, times]);
             assert!(numbers(&state).iter().zip(&before).all(|(after, before)| after == before));
         }
-        step(&mut state, &bce, &batch(0.5), 1e-3).unwrap();
+        step(&mut state, &plan, &batch(), 1e-3).unwrap();
         assert_eq!((state.skipped().unwrap(), state.step), ([0, 2], 4));
         assert!(numbers(&state).iter().zip(&before).all(|(after, before)| after != before));
         let all = numbers(&state);

@@ -5,85 +5,34 @@
 //! or save; goes on with weights of which it does not know that they are good.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use catlip_pipeline::feed::{Feed, FeedPlan, FeedStats, HostBatch};
-use catlip_pipeline::metrics::{PrepLog, StageMeter};
+use catlip_schemas::Cursor;
 use tch::Tensor;
 
 use crate::batch::DeviceBatch;
-use crate::checkpoint::{self, CheckpointError, Damage, Keep, Saver, Share, Snapshot};
-use crate::dist::{DistError, Together};
+use crate::checkpoint::{self, CheckpointError, Keep, Saver, Share, Snapshot};
 use crate::error::TrainError;
-use crate::eval::{self, EvalSummary, Evaluation};
+use crate::eval::{self, Evaluation};
 use crate::loss::Loss;
-use crate::model::Vit;
-use crate::plan::TrainPlan;
+use crate::plan::{self, TrainPlan};
 use crate::report::{self, StageTime};
 use crate::run_folder::{EvalLine, Fault, Log, LogLine, RollbackLine, SkippedLine, StepLine};
 use crate::state::TrainState;
-use crate::step::{StepMetrics, step};
+use crate::step::{StepMetrics, StepPlan, step};
+pub use crate::train::begin::initial_weights;
+use crate::train::begin::{new_state, resume, share};
 use crate::train::pace::{Goodput, Interval, Pace};
+use crate::train::stages::{Meters, stage_times};
+pub use crate::train::watch::{Event, Watch};
 
+mod begin;
 mod pace;
+mod stages;
+mod watch;
 
 /// Share of each log step in the running mean of the loss: about the last 20 count.
 const MEAN_SHARE: f64 = 0.05;
-
-/// What a run tells while it goes on.
-#[derive(Debug)]
-pub enum Event<'e> {
-    /// The first step is about to be taken; `step` were taken before.
-    Begun {
-        /// Steps that were taken.
-        step: u64,
-        /// Trained parameters.
-        num_params: i64,
-    },
-    /// A newer checkpoint is damaged, so an older one was taken.
-    PassedOver(&'e Damage),
-    /// A step was taken.
-    Stepped {
-        /// Steps that were taken.
-        step: u64,
-    },
-    /// A step was logged.
-    Logged(&'e StepLine),
-    /// An evaluation begins.
-    Evaluating {
-        /// Held-out rows.
-        num_rows: u64,
-    },
-    /// An evaluation is done.
-    Evaluated {
-        /// Steps that were taken.
-        step: u64,
-        /// Its numbers.
-        summary: &'e EvalSummary,
-    },
-    /// The run went back to an earlier checkpoint.
-    RolledBack(&'e RollbackLine),
-    /// A step is looked at whose gradient was no number.
-    Skipped(&'e SkippedLine),
-    /// A checkpoint is whole.
-    Saved {
-        /// Its step.
-        step: u64,
-    },
-    /// Rows that did not decode took part with weight zero.
-    BadRows {
-        /// How many.
-        count: u64,
-        /// The last one: sample id and error.
-        last: String,
-    },
-}
-
-/// Whoever watches a run.
-pub trait Watch {
-    /// Takes note of an event.
-    fn see(&mut self, event: Event<'_>);
-}
 
 /// What became of a run.
 #[derive(Clone, Debug)]
@@ -92,16 +41,6 @@ pub struct TrainSummary {
     pub evaluation: Option<Evaluation>,
     /// How long each stage took in this process.
     pub stages: Vec<StageTime>,
-}
-
-/// The stages of a run, measured.
-#[derive(Debug, Default)]
-struct Meters {
-    images: u64,
-    copy: StageMeter,
-    step: StageMeter,
-    evaluate: StageMeter,
-    save: StageMeter,
 }
 
 /// Trains to the end of the plan, or until `stop` is set: then the state is saved and
@@ -170,6 +109,7 @@ pub fn train(
 /// What was read of the last step.
 struct Seen {
     loss: f64,
+    augment_loss: Option<f64>,
     gradient_norm: f64,
     skipped_in_row: u64,
     skipped: u64,
@@ -180,7 +120,7 @@ struct Run<'r> {
     plan: &'r TrainPlan,
     watch: &'r mut dyn Watch,
     state: TrainState,
-    loss: Loss,
+    steps: StepPlan,
     log: Log,
     saver: Saver,
     share: Share,
@@ -202,6 +142,7 @@ impl<'r> Run<'r> {
         let priors = &plan.priors;
         let loss = Loss::new(&plan.config.loss, priors.rows, &priors.positives, plan.device)
             .map_err(TrainError::torch("weigh the labels"))?;
+        let steps = plan::step_plan(&plan.config, loss, plan.schedule.steps);
         let world = &plan.world;
         let log = match world.is_first() {
             true => plan.run.log_from(state.step, state.step < plan.schedule.steps)?,
@@ -223,7 +164,7 @@ impl<'r> Run<'r> {
             plan,
             watch,
             state,
-            loss,
+            steps,
             log,
             saver: Saver::default(),
             share,
@@ -256,15 +197,24 @@ impl<'r> Run<'r> {
         self.report_saved(|saver| saver.poll())?;
         let (plan, state) = (self.plan, &mut self.state);
         let batch = self.meters.copy.measure(|| DeviceBatch::from_host(&mut host, plan.device));
-        let batch = batch.map_err(TrainError::torch("copy a batch"))?;
+        let mut batch = batch.map_err(TrainError::torch("copy a batch"))?;
+        // Draws are keyed by the place in the whole step, of which this rank has a share.
+        let Cursor { epoch, position, .. } = state.cursor;
+        let (start, size) = match plan.feed.stream.step_at(epoch, position) {
+            Some(size) => (position, size),
+            None => (0, plan.feed.stream.sampler.at(epoch + 1, 0)),
+        };
+        batch.place.step_start = start;
+        batch.place.step_rows = size.batch as usize;
         // Ranks stop together: where one was asked to, all do after the same step.
         let asked = f64::from(u8::from(stop.load(Ordering::Relaxed)));
         let [rows, asked] = plan.world.sums([batch.num_images as f64, asked], "agree on a step")?;
         if let Some(together) = &mut state.together {
             together.set_rows(rows);
         }
+        self.since_log.add(rows * self.steps.image_flops(&plan.vit, size.side_px));
         let lr = plan.schedule.lr(state.step);
-        let metrics = self.meters.step.measure(|| step(state, &self.loss, &batch, lr))?;
+        let metrics = self.meters.step.measure(|| step(state, &self.steps, &batch, lr))?;
         self.meters.images += host.len() as u64;
         state.cursor = host.cursor;
         self.watch.see(Event::Stepped { step: state.step });
@@ -280,10 +230,19 @@ impl<'r> Run<'r> {
         let read = |scalar: &Tensor| {
             scalar.f_double_value(&[]).map_err(TrainError::torch("read what a step measured"))
         };
-        let [loss] = self.plan.world.sums([read(&metrics.loss)?], "sum the loss")?;
+        let of_images = metrics.augment_loss.as_ref().map(read).transpose()?;
+        let losses = [read(&metrics.loss)?, of_images.unwrap_or(0.0)];
+        let [loss, augment_loss] = self.plan.world.sums(losses, "sum the loss")?;
+        let augment_loss = of_images.map(|_| augment_loss);
         let skipped = self.state.skipped().map_err(TrainError::torch("count skipped steps"))?;
         let gradient_norm = read(&metrics.gradient_norm)?;
-        Ok(Seen { loss, gradient_norm, skipped_in_row: skipped[0], skipped: skipped[1] })
+        Ok(Seen {
+            loss,
+            augment_loss,
+            gradient_norm,
+            skipped_in_row: skipped[0],
+            skipped: skipped[1],
+        })
     }
 
     /// Whether the run must go back. The mean of the loss is that of log steps, so that it does not
@@ -346,7 +305,7 @@ impl<'r> Run<'r> {
     /// Logs what was seen. `waited_secs` counts from the start of the feed.
     fn log_step(&mut self, seen: &Seen, waited_secs: f64) -> Result<(), TrainError> {
         let (step, world) = (self.state.step, &self.plan.world);
-        let Pace { images_per_sec, wait_secs, own_secs } =
+        let Pace { images_per_sec, wait_secs, own_secs, flops_per_sec } =
             self.since_log.end(&self.state, waited_secs, world);
         let each_secs = world.gather(own_secs, "compare the ranks' times")?;
         let slowest = slowest(&each_secs);
@@ -361,18 +320,27 @@ impl<'r> Run<'r> {
             step,
             images_seen: self.state.images_seen,
             loss: seen.loss,
+            augment_loss: seen.augment_loss,
             gradient_norm: seen.gradient_norm,
             lr: self.plan.schedule.lr(step - 1),
             images_per_sec,
             wait_secs,
             skipped: seen.skipped,
             goodput: self.goodput.share(),
+            mfu: self.mfu(flops_per_sec),
             slowest_rank: slowest.map(|(rank, _)| rank),
             slowest_rank_secs: slowest.map(|(_, secs)| secs),
         };
         self.log.add(&LogLine::Step(line))?;
         self.watch.see(Event::Logged(&line));
         Ok(())
+    }
+
+    /// Operations of the model a second ÷ those that the devices could do, where that is known.
+    fn mfu(&self, flops_per_sec: f64) -> Option<f64> {
+        let peak = self.plan.config.runtime.peak_tflops * 1e12;
+        let all = peak * f64::from(self.plan.world.size());
+        (all > 0.0).then(|| flops_per_sec / all)
     }
 
     /// Compares the weights of all ranks, where that is due.
@@ -466,47 +434,6 @@ impl<'r> Run<'r> {
     }
 }
 
-fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
-    let vit = Vit::new(plan.vit);
-    let bias: Option<Vec<f32>> = plan
-        .config
-        .model
-        .bias_from_priors
-        .then(|| plan.priors.logits().into_iter().map(|logit| logit as f32).collect());
-    let world_size = plan.world.size();
-    if world_size > 1 && vit.layout().floats() > vit.layout().trained_floats() {
-        return Err(DistError::BatchNorm { world_size }.into());
-    }
-    let mut state = vit
-        .init(plan.config.train.seed, bias.as_deref(), plan.device)
-        .and_then(|weights| {
-            let momentum = plan.config.optim.ema_momentum;
-            TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start)
-        })
-        .map_err(TrainError::torch("allocate the weights"))?;
-    let bucket_bytes = plan.config.dist.bucket_bytes;
-    state.together = Together::attach(&plan.world, &state.weights, &state.gradient, bucket_bytes)?;
-    Ok(state)
-}
-
-/// What makes this start's checkpoints its own.
-fn share(plan: &TrainPlan) -> Result<Share, TrainError> {
-    let world = &plan.world;
-    if world.size() == 1 {
-        return Ok(Share::whole());
-    }
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let start = Tensor::from_slice(&[since.as_micros() as i64]);
-    world.broadcast(&start, "begin together")?;
-    let start = start.f_int64_value(&[0]).map_err(TrainError::torch("read a number"))?;
-    Ok(Share {
-        rank: world.rank(),
-        world_size: world.size(),
-        start: format!("-{start:x}"),
-        timeout: world.timeout(),
-    })
-}
-
 /// Goes on where a run that went back does.
 fn set_back(state: &mut TrainState, line: &RollbackLine) -> Result<(), TrainError> {
     state.cursor = line.cursor;
@@ -519,23 +446,6 @@ fn slowest(each_secs: &[f64]) -> Option<(u32, f64)> {
     pairs.filter(|_| each_secs.len() > 1).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Reads the newest whole checkpoint into `state`. A run that was killed before its first one
-/// begins anew.
-fn resume(
-    plan: &TrainPlan,
-    state: &mut TrainState,
-    watch: &mut dyn Watch,
-) -> Result<(), TrainError> {
-    let whole = match checkpoint::newest(plan.run.path()) {
-        Ok(whole) => whole,
-        Err(CheckpointError::None { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    whole.passed_over.iter().for_each(|damage| watch.see(Event::PassedOver(damage)));
-    whole.check(&plan.identity)?;
-    Ok(whole.restore(state)?)
-}
-
 fn next_batch(feed: &mut Option<Feed>) -> Result<Option<HostBatch>, TrainError> {
     feed.as_mut().map_or(Ok(None), |feed| Ok(feed.next()?))
 }
@@ -543,48 +453,6 @@ fn next_batch(feed: &mut Option<Feed>) -> Result<Option<HostBatch>, TrainError> 
 /// Every `every` steps; 0 is never.
 fn is_due(step: u64, every: u64) -> bool {
     every != 0 && step.is_multiple_of(every)
-}
-
-fn stage_times(plan: &TrainPlan, meters: &Meters, fed: Option<&FeedStats>) -> Vec<StageTime> {
-    let eval_rows = plan.eval.as_ref().map_or(0, |eval| eval.num_rows);
-    let evaluated = meters.evaluate.items() * eval_rows;
-    let stage = |name: &str, meter: &StageMeter, images| StageTime {
-        name: name.to_owned(),
-        images,
-        busy_secs: meter.busy().as_secs_f64(),
-        num_threads: 1,
-    };
-    let mut stages: Vec<_> = plan.prep_logs.iter().flat_map(prep_times).collect();
-    if let Some(fed) = fed {
-        stages.push(StageTime {
-            name: "decode, crop, resize".to_owned(),
-            images: fed.decoded,
-            busy_secs: fed.decode_busy_secs,
-            num_threads: plan.feed.decode_threads,
-        });
-        stages.push(StageTime {
-            name: "wait for a batch".to_owned(),
-            images: meters.images,
-            busy_secs: fed.wait_secs,
-            num_threads: 1,
-        });
-    }
-    stages.push(stage("copy to the device", &meters.copy, meters.images));
-    stages.push(stage("step", &meters.step, meters.images));
-    stages.push(stage("evaluate", &meters.evaluate, evaluated));
-    stages.push(stage("save", &meters.save, 0));
-    stages
-}
-
-/// The stages of a prep job; each of its threads takes a sample through all of them.
-fn prep_times(log: &PrepLog) -> impl Iterator<Item = StageTime> {
-    log.stages.iter().map(|stage| StageTime {
-        name: format!("prep: {}", stage.stage),
-        // Whole files are written, not images.
-        images: if stage.stage == "write" { log.rows } else { stage.items },
-        busy_secs: stage.busy_secs,
-        num_threads: log.threads,
-    })
 }
 
 #[cfg(test)]

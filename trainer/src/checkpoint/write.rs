@@ -288,9 +288,11 @@ fn moments(state: &TrainState, share: &Share) -> Result<Vec<(String, Tensor)>, C
     let floats = state.weights.layout().trained_floats();
     let stretch = CheckpointState::stretch(share.rank, share.world_size, floats);
     let count = stretch.end - stretch.start;
+    // Where ranks share the work, a rank has these moments and no others.
+    let start = stretch.start - state.adamw.stretch().start;
     let copy = |name: &str, moment: &Tensor| {
         let mut copy = Tensor::f_zeros([count], (Kind::Float, Device::Cpu))?;
-        copy.f_copy_(&moment.f_narrow(0, stretch.start, count)?)?;
+        copy.f_copy_(&moment.f_narrow(0, start, count)?)?;
         Ok::<_, CheckpointError>((name.to_owned(), copy))
     };
     Ok(vec![copy(EXP_AVG, &state.adamw.exp_avg)?, copy(EXP_AVG_SQ, &state.adamw.exp_avg_sq)?])

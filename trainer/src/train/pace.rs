@@ -14,6 +14,7 @@ pub(super) struct Interval {
     start: Instant,
     before_pause: Duration,
     images_seen: u64,
+    flops: f64,
     waited_secs: f64,
     waited_for_ranks: Duration,
 }
@@ -27,6 +28,8 @@ pub(super) struct Pace {
     pub wait_secs: f64,
     /// Seconds without those of waiting for other ranks.
     pub own_secs: f64,
+    /// Operations of the model a second, over all ranks.
+    pub flops_per_sec: f64,
 }
 
 impl Interval {
@@ -35,9 +38,15 @@ impl Interval {
             start: Instant::now(),
             before_pause: Duration::ZERO,
             images_seen: state.images_seen,
+            flops: 0.0,
             waited_secs: 0.0,
             waited_for_ranks: world.waited(),
         }
+    }
+
+    /// Adds the operations of a step.
+    pub fn add(&mut self, flops: f64) {
+        self.flops += flops;
     }
 
     pub fn pause(&mut self) {
@@ -53,8 +62,10 @@ impl Interval {
         self.pause();
         let images = (state.images_seen - self.images_seen) as f64;
         let for_ranks = world.waited().saturating_sub(self.waited_for_ranks);
+        let secs = self.before_pause.as_secs_f64().max(1e-9);
         let pace = Pace {
-            images_per_sec: images / self.before_pause.as_secs_f64().max(1e-9),
+            images_per_sec: images / secs,
+            flops_per_sec: self.flops / secs,
             wait_secs: waited_secs - self.waited_secs,
             own_secs: self.before_pause.saturating_sub(for_ranks).as_secs_f64(),
         };

@@ -162,7 +162,7 @@ fn log(run: &Path) -> Vec<String> {
         .map(|line| match line {
             LogLine::Step(line) => {
                 let timeless = StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line };
-                format!("{:?}", StepLine { goodput: 0.0, ..timeless })
+                format!("{:?}", StepLine { goodput: 0.0, mfu: None, ..timeless })
             }
             LogLine::Eval(line) => format!("{line:?}"),
             LogLine::Skipped(line) => format!("{line:?}"),
