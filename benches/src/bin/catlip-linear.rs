@@ -14,7 +14,7 @@ use catlip_schemas::Synsets;
 
 /// What a caption is made of, again and again: whatever some rule looks for, alone and in the
 /// places where it looks back or ahead.
-const UNITS: [&str; 78] = [
+const UNITS: [&str; 84] = [
     "&amp;",
     "&",
     "&a",
@@ -93,6 +93,12 @@ const UNITS: [&str; 78] = [
     "john ",
     "sitting ",
     "a/",
+    "Ã",
+    "Ã©",
+    "ÃƒÂ©",
+    "â€™",
+    "猫Ã©",
+    "Ã ",
 ];
 
 static NOUNS: LazyLock<Nouns> = LazyLock::new(|| Nouns::new(NounsOptions::default()));

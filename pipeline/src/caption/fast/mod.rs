@@ -37,6 +37,9 @@ pub enum Unusual {
     /// digits and spaces outside ASCII.
     #[error("a character that cleaning changes")]
     Character,
+    /// Neighbours outside ASCII that may be text decoded by the wrong table: `Ã©`, `â€™`.
+    #[error("what may be wrongly decoded text")]
+    Encoding,
     /// U+00A0 in a caption where a quote or dot matters: it separates words but is no space to the
     /// rules about quotes.
     #[error("a no-break space where a rule looks for a space")]
