@@ -25,6 +25,7 @@ pub mod wordnet;
 pub mod explain;
 pub mod corenet;
 pub mod nouns;
+pub mod ids;
 
 use nouns::{Nouns, NounsOptions};
 
@@ -36,6 +37,11 @@ pub trait LabelRule: Send + Sync {
     /// whoever changes an outcome changes the id.
     fn id(&self) -> &str;
 
+    /// Extension of the file of a sample that is read instead of its captions.
+    fn file(&self) -> Option<&str> {
+        None
+    }
+
     /// The synsets of `caption` in token order, repeats kept.
     fn synsets(&self, caption: &str) -> Synsets;
 
@@ -46,6 +52,8 @@ pub trait LabelRule: Send + Sync {
 
 /// Every rule's name in the config.
 const NAMES: [&str; 2] = ["corenet", "nouns"];
+/// What stands before an extension in the name of a rule that reads that file.
+const FILE_PREFIX: &str = "file:";
 
 /// The rule of that name; `nouns` are the options of the rule of that name.
 ///
@@ -56,8 +64,18 @@ pub fn rule(name: &str, nouns: &NounsOptions) -> Result<Arc<dyn LabelRule>, Unkn
     match name {
         "corenet" => Ok(Arc::new(corenet::Corenet)),
         "nouns" => Ok(Arc::new(Nouns::new(nouns.clone()))),
-        _ => Err(UnknownRule { found: name.to_owned(), known: NAMES.join(", ") }),
+        _ if name.starts_with(FILE_PREFIX) => {
+            let rule = ids::FileIds::new(&name[FILE_PREFIX.len()..]);
+            let rule = rule.ok_or_else(|| unknown(name))?;
+            Ok(Arc::new(rule))
+        }
+        _ => Err(unknown(name)),
     }
+}
+
+fn unknown(name: &str) -> UnknownRule {
+    let known = format!("{}, {FILE_PREFIX}EXTENSION", NAMES.join(", "));
+    UnknownRule { found: name.to_owned(), known }
 }
 
 /// A label rule that does not exist.
@@ -93,9 +111,15 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_of_a_file_is_named_by_its_extension() {
+        assert_eq!(id("file:wnid", &NounsOptions::default()).unwrap(), "file-wnid-1");
+        assert!(id("file:", &NounsOptions::default()).is_err());
+    }
+
+    #[test]
     fn an_unknown_rule_is_refused_with_the_known_names() {
         let error = id("noun", &NounsOptions::default()).unwrap_err();
-        assert_eq!(error, "label rule `noun` is unknown; known: corenet, nouns");
+        assert_eq!(error, "label rule `noun` is unknown; known: corenet, nouns, file:EXTENSION");
     }
 
     #[test]
