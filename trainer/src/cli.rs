@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::Stream;
+use catlip_pipeline::prep::Stores;
+use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -60,11 +62,11 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set to train on, made by `catlip-prep run`
-    #[arg(long, value_name = "DIR")]
+    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…
+    #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     val: Option<PathBuf>,
     /// Vocabulary; without it, one is made from the training rows
     #[arg(long, value_name = "FILE")]
@@ -92,7 +94,7 @@ struct EvalArgs {
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
     /// Data set: its rows that the run holds out, or all if it holds out none
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
@@ -152,6 +154,9 @@ pub fn run() -> ExitCode {
 fn fit(args: FitArgs) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     let FitArgs { data, val, vocab, out, prep_logs, resume, .. } = args;
+    let stores = stores();
+    let val = val.map(|val| stores.folder(&val)).transpose()?;
+    let data = stores.folder(&data)?;
     let request = FitRequest { data, val, vocab, out, prep_logs, resume };
     let stop = stop_flag();
     let plan = plan::plan(config, &request)?;
@@ -170,11 +175,16 @@ fn fit(args: FitArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
+/// The way to stores, by the usual variables of the environment.
+fn stores() -> Stores {
+    Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
+}
+
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
     let run = TrainedRun::open(&args.run, raw, &args.settings)?;
     warn_of_damage(&run);
-    let evaluation = run.evaluate(&args.data)?;
+    let evaluation = run.evaluate(&stores().folder(&args.data)?)?;
     print(&eval_text(&evaluation.report.summary));
     Ok(exit::OK)
 }
