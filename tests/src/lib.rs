@@ -1,5 +1,7 @@
 //! What the tests share. The tests themselves stand in `tests/tests/`, one file per subject.
 
+pub mod servers;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

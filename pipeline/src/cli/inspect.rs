@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use super::run::stores;
 use crate::error::PrepError;
 use crate::prep::DataSet;
 use crate::prep::commit::write_whole;
@@ -14,7 +15,7 @@ const SHOWN: usize = 60;
 /// Arguments of `inspect`.
 #[derive(clap::Args)]
 pub struct InspectArgs {
-    /// Folder of the data set.
+    /// The data set: a folder or a URL.
     folder: PathBuf,
     /// Which snapshot; the newest if it is left out.
     #[arg(long, value_name = "N")]
@@ -32,7 +33,8 @@ pub struct InspectArgs {
 
 /// Counts a data set and prints or draws what it holds.
 pub fn run(args: &InspectArgs) -> Result<(), PrepError> {
-    let data = DataSet::open_at(&args.folder, args.snapshot)?.with_labels(&args.labels)?;
+    let folder = stores().folder(&args.folder)?;
+    let data = DataSet::open_at(&folder, args.snapshot)?.with_labels(&args.labels)?;
     let shown = if args.html.is_some() { SHOWN } else { 0 };
     let found = inspect(&data, args.top, shown)?;
     print!("{}", text(&found));

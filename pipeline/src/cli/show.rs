@@ -17,10 +17,16 @@ use crate::prep::run::{PrepSummary, Share};
 
 /// An error with its causes and the hint: `error: …`, `  caused by: …`, `hint: …`.
 pub fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
-    let mut text = format!("error: {error}\n");
+    let mut last = error.to_string();
+    let mut text = format!("error: {last}\n");
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let _ = writeln!(text, "  caused by: {inner}");
+        let next = inner.to_string();
+        // Some libraries repeat in each error all that its cause says.
+        if !last.contains(&next) {
+            let _ = writeln!(text, "  caused by: {next}");
+            last = next;
+        }
         cause = inner.source();
     }
     if let Some(hint) = hint {

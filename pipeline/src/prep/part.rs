@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::columns::{ColumnWriter, RejectRow, Row, batch, rejects_batch};
 use super::filter;
+use super::folder::Folder;
 use super::plan::PrepPlan;
 use super::quarantine::Quarantine;
 use super::stored::{Stored, store};
@@ -54,7 +55,7 @@ pub struct PartJob<'j> {
     /// What to do.
     pub plan: &'j PrepPlan,
     /// The data set.
-    pub output: &'j Path,
+    pub output: &'j Folder,
     /// The part's name.
     pub part: PartName,
     /// The source.

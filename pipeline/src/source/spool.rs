@@ -297,7 +297,7 @@ pub fn identity(
     }
     let remote = remote_of(remote, url)?;
     let end = info.bytes.min(ETAG_BYTES as u64);
-    let first = remote.get_range(url, info, 0..end)?;
-    let last = remote.get_range(url, info, info.bytes - end..info.bytes)?;
+    let first = remote.get_range(url, Some(info), 0..end)?;
+    let last = remote.get_range(url, Some(info), info.bytes - end..info.bytes)?;
     Ok(ShardIdentity::of_ends(info.bytes, &first, &last))
 }
