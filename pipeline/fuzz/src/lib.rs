@@ -2,6 +2,13 @@
 //!
 //! In: bytes. Out: nothing. Never: returns if a promise is broken: it panics.
 
+pub mod drive;
+pub mod tar;
+pub mod pax;
+pub mod pickle;
+pub mod image;
+pub mod manifest;
+
 use catlip_pipeline::caption::LabelRule;
 use catlip_pipeline::caption::clean::clean;
 use catlip_pipeline::caption::corenet::{Corenet, fast_synsets, literal_synsets};

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use arrow_schema::{DataType, Field, Schema};
 use catlip_schemas::{ColumnSet, FileEntry, PartName, RowGroup, SampleId, Synsets};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{
     EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
@@ -261,13 +263,31 @@ pub fn fingerprint(
     Ok((bytes, digest, groups))
 }
 
+/// Reads a Parquet file by `read`; should a damaged one make the library panic, that is an error of
+/// the file and not the end of the job.
+///
+/// # Errors
+///
+/// What `read` says; [`PrepError::Parquet`] for a panic.
+pub fn guarded<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, PrepError>,
+) -> Result<T, PrepError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no words");
+        let error = ParquetError::General(format!("the reader panicked: {text}"));
+        Err(PrepError::parquet("read", path, &error))
+    })
+}
+
 /// Writes one batch as a small Parquet file that is not yet under its final name.
 ///
 /// # Errors
 ///
 /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`].
 pub fn write_table(path: &Path, batch: &RecordBatch) -> Result<TempFile, PrepError> {
-    let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", path, &e);
+    let wrong = |e: ParquetError| PrepError::parquet("write", path, &e);
     let temp = TempFile::create(path).map_err(|e| PrepError::io("create", path, e))?;
     let handle = temp.handle().map_err(|e| PrepError::io("create", path, e))?;
     let properties = compressed_properties().build();

@@ -18,7 +18,7 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use catlip_schemas::{FileEntry, PartName, Receipt, RowGroup, SchemaError, SourceEntry};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::columns::write_table;
+use super::columns::{guarded, write_table};
 use super::commit::TempFile;
 use crate::error::PrepError;
 
@@ -133,6 +133,10 @@ pub fn write_parts(path: &Path, parts: &[Part]) -> Result<TempFile, PrepError> {
 ///
 /// [`PrepError::Io`], [`PrepError::Parquet`]; [`PrepError::Damaged`] for another schema.
 pub fn read_parts(path: &Path) -> Result<Vec<Part>, PrepError> {
+    guarded(path, || read_table(path))
+}
+
+fn read_table(path: &Path) -> Result<Vec<Part>, PrepError> {
     let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
     let file = File::open(path).map_err(|e| PrepError::io("read", path, e))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)

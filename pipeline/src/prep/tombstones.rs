@@ -17,7 +17,7 @@ use arrow_schema::{DataType, Field, Schema};
 use catlip_schemas::PartName;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::columns::write_table;
+use super::columns::{guarded, write_table};
 use super::commit::TempFile;
 use crate::error::PrepError;
 
@@ -117,6 +117,10 @@ pub fn write_tombstones(path: &Path, tombstones: &Tombstones) -> Result<TempFile
 /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::Schema`]; [`PrepError::Damaged`] for
 /// another schema or a bitmap that does not fit its part.
 pub fn read_tombstones(path: &Path) -> Result<Tombstones, PrepError> {
+    guarded(path, || read_table(path))
+}
+
+fn read_table(path: &Path) -> Result<Tombstones, PrepError> {
     let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
     let damaged = |what: String, found: String, expected: String| PrepError::Damaged {
         path: path.into(),
