@@ -1,7 +1,10 @@
 //! Hostile images: headers, decoders, crops.
 
 use catlip_pipeline::error::SampleError;
-use catlip_pipeline::image::{Crop, CropDecoder, DecodeOptions, Filter, Header, Region, decode};
+use catlip_pipeline::image::jpeg::Chroma;
+use catlip_pipeline::image::{
+    Crop, CropDecoder, DecodeOptions, Filter, Header, Region, Shrinker, decode,
+};
 
 use crate::drive::Random;
 
@@ -98,6 +101,17 @@ pub fn check(bytes: &[u8]) -> &'static str {
     let crop = Crop { region, ..crop };
     let mut out = vec![0; crop.output_px.0 as usize * crop.output_px.1 as usize * 3];
     let cropped = CropDecoder::default().decode(bytes, &header, &options, &crop, &mut out);
+    let is_whole = decode(bytes, &options).is_ok();
+    let size_px = (crop.output_px.0.min(width), crop.output_px.1.min(height));
+    let chroma = [Chroma::Yuv420, Chroma::Yuv444][random.below(2)];
+    let mut shrinker = Shrinker::default();
+    if let Ok(true) = shrinker.decode(bytes, &header, &options, crop.filter, size_px) {
+        assert!(is_whole, "planes of an image that does not decode");
+        shrinker.shrink((width, height), size_px, crop.filter, chroma);
+        let small = shrinker.encode(90, chroma).expect("a small image is encoded");
+        let small = decode(&small, &DecodeOptions::default()).expect("what we encode decodes");
+        assert_eq!((small.width_px, small.height_px), size_px, "size of a shrunk image");
+    }
     match decode(bytes, &options) {
         Ok(image) => {
             assert_eq!((image.width_px, image.height_px), (width, height), "size of the header");
