@@ -5,8 +5,8 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::Stream;
+use catlip_pipeline::prep::Stores;
+use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::batches;
@@ -28,13 +29,15 @@ use crate::eval::EvalSummary;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
-use crate::run_folder::{Fault, StepLine};
-use crate::train::{self, Event, Watch};
+use crate::train;
 use crate::trained::TrainedRun;
+
+use self::progress::Progress;
 
 mod dry_run;
 mod exchange;
 mod feed;
+mod progress;
 
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
@@ -73,11 +76,11 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set to train on, made by `catlip-prep run`
-    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…
+    #[arg(long, value_name = "DIR|URL", required_unless_present = "dry_run")]
     data: Option<PathBuf>,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     val: Option<PathBuf>,
     /// Vocabulary; without it, one is made from the training rows
     #[arg(long, value_name = "FILE")]
@@ -105,16 +108,18 @@ struct FitArgs {
 
 impl FitArgs {
     /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self, world: &Rc<World>) -> FitRequest {
-        FitRequest {
-            data: self.data.clone().unwrap_or_default(),
-            val: self.val.clone(),
+    fn request(&self, world: &Rc<World>) -> Result<FitRequest, TrainError> {
+        let stores = stores();
+        let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
+        Ok(FitRequest {
+            data: stores.folder(self.data.as_deref().unwrap_or(Path::new("")))?,
+            val,
             vocab: self.vocab.clone(),
             out: self.out.clone().unwrap_or_default(),
             prep_logs: self.prep_logs.clone(),
             resume: self.resume,
             world: world.clone(),
-        }
+        })
     }
 }
 
@@ -133,7 +138,7 @@ struct EvalArgs {
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
     /// Data set: its rows that the run holds out, or all if it holds out none
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
@@ -197,7 +202,7 @@ pub fn run() -> ExitCode {
 fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let BatchesArgs { fit, steps } = args;
     let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config, &fit.request(&Rc::new(World::alone())))?;
+    let plan = plan::plan(config, &fit.request(&Rc::new(World::alone()))?)?;
     let written = batches::write(&plan, *steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
     Ok(exit::OK)
@@ -206,12 +211,13 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
 fn fit(args: &FitArgs) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
-        print(&dry_run::text(&config, args.data.as_deref(), args.vocab.as_deref())?);
+        let data = args.data.as_deref().map(|data| stores().folder(data)).transpose()?;
+        print(&dry_run::text(&config, data.as_ref(), args.vocab.as_deref())?);
         return Ok(exit::OK);
     }
     let stop = stop_flag();
     let world = join(&config)?;
-    let plan = plan::plan(config, &args.request(&world))?;
+    let plan = plan::plan(config, &args.request(&world)?)?;
     if world.is_first() {
         say(&plan.device_report);
         say(&described(&plan));
@@ -232,11 +238,16 @@ fn fit(args: &FitArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
+/// The way to stores, by the usual variables of the environment.
+fn stores() -> Stores {
+    Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
+}
+
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
     let run = TrainedRun::open(&args.run, raw, &args.settings)?;
     warn_of_damage(&run);
-    let evaluation = run.evaluate(&args.data)?;
+    let evaluation = run.evaluate(&stores().folder(&args.data)?)?;
     print(&eval_text(&evaluation.report.summary));
     Ok(exit::OK)
 }
@@ -428,95 +439,6 @@ fn say(text: &str) {
 /// A result, on stdout.
 fn print(text: &str) {
     _ = writeln!(std::io::stdout().lock(), "{text}");
-}
-
-/// A bar on a terminal, lines elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    steps: u64,
-    /// Whether this is the first rank; the others only tell of faults.
-    is_first: bool,
-}
-
-impl Progress {
-    fn new(plan: &TrainPlan) -> Self {
-        let (steps, is_first) = (plan.schedule.steps, plan.world.is_first());
-        if !is_first || !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), steps, is_first };
-        }
-        let bar = ProgressBar::new(steps);
-        let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, steps, is_first }
-    }
-
-    /// A line that stays.
-    fn line(&self, text: &str) {
-        if !self.is_first {
-            return;
-        }
-        if self.bar.is_hidden() {
-            say(text);
-        } else {
-            self.bar.println(text);
-        }
-    }
-}
-
-fn step_text(line: &StepLine) -> String {
-    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
-}
-
-impl Watch for Progress {
-    fn see(&mut self, event: Event<'_>) {
-        match event {
-            Event::Begun { step, num_params } => {
-                let params = num_params as f64 / 1e6;
-                self.line(&format!("begin at step {step} with {params:.1} M parameters"));
-                self.bar.set_position(step);
-                self.bar.reset_elapsed();
-            }
-            Event::PassedOver(damage) => self.line(&format!(
-                "warning: checkpoint of step {} is passed over: {}",
-                damage.step, damage.message
-            )),
-            Event::Stepped { step } => self.bar.set_position(step),
-            Event::Logged(line) if self.bar.is_hidden() => {
-                self.line(&format!("step {}/{}  {}", line.step, self.steps, step_text(line)));
-            }
-            Event::Logged(line) => self.bar.set_message(step_text(line)),
-            Event::Evaluating { num_rows } => {
-                self.bar.set_message(format!("evaluating {num_rows} held-out rows"));
-            }
-            Event::Evaluated { step, summary } => {
-                let map = summary.map.map_or_else(|| "–".to_owned(), |map| format!("{map:.3}"));
-                self.line(&format!(
-                    "step {step}: held-out BCE {:.4} ({:.2} % below the baseline), mAP {map}",
-                    summary.bce, summary.bce_improvement_percent
-                ));
-            }
-            Event::RolledBack(line) => self.line(&format!(
-                "warning: went back from step {} to step {}: {}",
-                line.from_step,
-                line.step,
-                match line.reason {
-                    Fault::Skipped => "too many steps in a row had a gradient that is no number",
-                    Fault::Spike => "the loss rose above `fault.spike_factor` × its mean",
-                }
-            )),
-            Event::Skipped(line) => self.line(&format!(
-                "warning: step {} was skipped, its gradient is no number; {} so far",
-                line.step, line.skipped
-            )),
-            Event::Saved { step } => self.line(&format!("step {step}: saved")),
-            Event::BadRows { count, last } => self.line(&format!(
-                "warning: {count} rows did not decode and counted for nothing; the last: {last}"
-            )),
-        }
-    }
 }
 
 #[cfg(test)]

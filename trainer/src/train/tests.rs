@@ -82,7 +82,7 @@ fn config(settings: &[&str]) -> TrainConfig {
 
 fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
     FitRequest {
-        data: prepared.data.clone(),
+        data: (&prepared.data).into(),
         val: None,
         vocab: None,
         out: prepared.dir.path().join(out),
@@ -162,7 +162,7 @@ fn log(run: &Path) -> Vec<String> {
         .map(|line| match line {
             LogLine::Step(line) => {
                 let timeless = StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line };
-                format!("{:?}", StepLine { goodput: 0.0, mfu: None, ..timeless })
+                format!("{:?}", StepLine { goodput: 0.0, tflop_per_sec: 0.0, ..timeless })
             }
             LogLine::Eval(line) => format!("{line:?}"),
             LogLine::Skipped(line) => format!("{line:?}"),
