@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -18,17 +19,18 @@ use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::batches;
 use crate::bench;
 use crate::config::TrainConfig;
+use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
-use crate::run_folder::StepLine;
+use crate::run_folder::{Fault, StepLine};
 use crate::train::{self, Event, Watch};
 use crate::trained::TrainedRun;
 
@@ -105,7 +107,7 @@ struct FitArgs {
 
 impl FitArgs {
     /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self) -> Result<FitRequest, TrainError> {
+    fn request(&self, world: &Rc<World>) -> Result<FitRequest, TrainError> {
         let stores = stores();
         let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
         Ok(FitRequest {
@@ -115,6 +117,7 @@ impl FitArgs {
             out: self.out.clone().unwrap_or_default(),
             prep_logs: self.prep_logs.clone(),
             resume: self.resume,
+            world: world.clone(),
         })
     }
 }
@@ -198,7 +201,7 @@ pub fn run() -> ExitCode {
 fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let BatchesArgs { fit, steps } = args;
     let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config, &fit.request()?)?;
+    let plan = plan::plan(config, &fit.request(&Rc::new(World::alone()))?)?;
     let written = batches::write(&plan, *steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
     Ok(exit::OK)
@@ -212,14 +215,20 @@ fn fit(args: &FitArgs) -> Result<u8, TrainError> {
         return Ok(exit::OK);
     }
     let stop = stop_flag();
-    let plan = plan::plan(config, &args.request()?)?;
-    say(&plan.device_report);
-    say(&described(&plan));
-    say(&order_text(&plan.feed.stream));
+    let world = join(&config)?;
+    let plan = plan::plan(config, &args.request(&world)?)?;
+    if world.is_first() {
+        say(&plan.device_report);
+        say(&described(&plan));
+        say(&order_text(&plan.feed.stream));
+    }
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
     progress.bar.finish_and_clear();
     let summary = outcome?;
+    if !world.is_first() {
+        return Ok(exit::OK);
+    }
     say(&format!("report: {}", plan.run.report_path().display()));
     match &summary.evaluation {
         Some(evaluation) => print(&eval_text(&evaluation.report.summary)),
@@ -288,14 +297,27 @@ fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-/// Set by the first SIGINT or SIGTERM; a second SIGINT ends the program at once.
+/// Joins the other ranks, if the environment says that there are any.
+fn join(config: &TrainConfig) -> Result<Rc<World>, TrainError> {
+    let Some(at) = rendezvous::read(|name| std::env::var(name).ok())? else {
+        return Ok(Rc::new(World::alone()));
+    };
+    if at.rank == 0 && at.world_size > 1 {
+        say(&format!("waiting for {} ranks at {}:{}", at.world_size, at.host, at.port));
+    }
+    Ok(Rc::new(World::join(&at, Duration::from_secs(config.dist.timeout_secs))?))
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGUSR1; a second SIGINT ends the program at once.
 fn stop_flag() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let interrupted = i32::from(exit::INTERRUPTED);
     let registered =
         signal_hook::flag::register_conditional_shutdown(SIGINT, interrupted, stop.clone())
             .and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()))
-            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()));
+            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()))
+            // SLURM's warning before the time is up (`--signal`), when a job asked for it.
+            .and_then(|_| signal_hook::flag::register(SIGUSR1, stop.clone()));
     if let Err(error) = registered {
         say(&format!("warning: signals end the run without a checkpoint: {error}"));
     }
@@ -422,13 +444,15 @@ fn print(text: &str) {
 struct Progress {
     bar: ProgressBar,
     steps: u64,
+    /// Whether this is the first rank; the others only tell of faults.
+    is_first: bool,
 }
 
 impl Progress {
     fn new(plan: &TrainPlan) -> Self {
-        let steps = plan.schedule.steps;
-        if !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), steps };
+        let (steps, is_first) = (plan.schedule.steps, plan.world.is_first());
+        if !is_first || !std::io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), steps, is_first };
         }
         let bar = ProgressBar::new(steps);
         let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
@@ -436,11 +460,14 @@ impl Progress {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, steps }
+        Self { bar, steps, is_first }
     }
 
     /// A line that stays.
     fn line(&self, text: &str) {
+        if !self.is_first {
+            return;
+        }
         if self.bar.is_hidden() {
             say(text);
         } else {
@@ -481,6 +508,19 @@ impl Watch for Progress {
                     summary.bce, summary.bce_improvement_percent
                 ));
             }
+            Event::RolledBack(line) => self.line(&format!(
+                "warning: went back from step {} to step {}: {}",
+                line.from_step,
+                line.step,
+                match line.reason {
+                    Fault::Skipped => "too many steps in a row had a gradient that is no number",
+                    Fault::Spike => "the loss rose above `fault.spike_factor` × its mean",
+                }
+            )),
+            Event::Skipped(line) => self.line(&format!(
+                "warning: step {} was skipped, its gradient is no number; {} so far",
+                line.step, line.skipped
+            )),
             Event::Saved { step } => self.line(&format!("step {step}: saved")),
             Event::BadRows { count, last } => self.line(&format!(
                 "warning: {count} rows did not decode and counted for nothing; the last: {last}"
