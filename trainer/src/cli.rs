@@ -23,6 +23,7 @@ use crate::bench;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
+use crate::machine::Machine;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
@@ -169,10 +170,10 @@ enum WeightsChoice {
     Raw,
 }
 
-/// Runs the program.
-pub fn run() -> ExitCode {
+/// Runs the program, which was built from `commit` if that was known.
+pub fn run(commit: Option<&str>) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(&args),
+        Command::Fit(args) => fit(&args, commit),
         Command::Batches(args) => batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
@@ -200,7 +201,7 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-fn fit(args: &FitArgs) -> Result<u8, TrainError> {
+fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
         print(&dry_run::text(&config, args.data.as_deref(), args.vocab.as_deref())?);
@@ -211,6 +212,7 @@ fn fit(args: &FitArgs) -> Result<u8, TrainError> {
     say(&plan.device_report);
     say(&described(&plan));
     say(&order_text(&plan.feed.stream));
+    plan.run.add_machine(&Machine::here(commit, &plan))?;
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
     progress.bar.finish_and_clear();
@@ -350,7 +352,8 @@ fn eval_text(summary: &EvalSummary) -> String {
     for band in &summary.bands {
         _ = writeln!(
             text,
-            "held-out mAP of the {} synsets that {} of the training rows have {:.3} (baseline {:.3})",
+            "held-out mAP of the {} synsets that {} of the training rows have {:.3} \
+             (baseline {:.3})",
             band.labels,
             share_text(band.share_min),
             band.map,
@@ -412,13 +415,15 @@ fn print(text: &str) {
 struct Progress {
     bar: ProgressBar,
     steps: u64,
+    peak_tflops: f64,
 }
 
 impl Progress {
     fn new(plan: &TrainPlan) -> Self {
         let steps = plan.schedule.steps;
+        let peak_tflops = plan.config.runtime.peak_tflops;
         if !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), steps };
+            return Self { bar: ProgressBar::hidden(), steps, peak_tflops };
         }
         let bar = ProgressBar::new(steps);
         let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
@@ -426,7 +431,7 @@ impl Progress {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, steps }
+        Self { bar, steps, peak_tflops }
     }
 
     /// A line that stays.
@@ -439,8 +444,14 @@ impl Progress {
     }
 }
 
-fn step_text(line: &StepLine) -> String {
-    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
+fn step_text(line: &StepLine, peak_tflops: f64) -> String {
+    let mut text =
+        format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec);
+    _ = write!(text, "  wait {:.1} s  {:.3} TFLOP/s", line.wait_secs, line.tflop_per_sec);
+    if peak_tflops > 0.0 {
+        _ = write!(text, "  MFU {:.1} %", 100.0 * line.tflop_per_sec / peak_tflops);
+    }
+    text
 }
 
 impl Watch for Progress {
@@ -458,9 +469,14 @@ impl Watch for Progress {
             )),
             Event::Stepped { step } => self.bar.set_position(step),
             Event::Logged(line) if self.bar.is_hidden() => {
-                self.line(&format!("step {}/{}  {}", line.step, self.steps, step_text(line)));
+                self.line(&format!(
+                    "step {}/{}  {}",
+                    line.step,
+                    self.steps,
+                    step_text(line, self.peak_tflops)
+                ));
             }
-            Event::Logged(line) => self.bar.set_message(step_text(line)),
+            Event::Logged(line) => self.bar.set_message(step_text(line, self.peak_tflops)),
             Event::Evaluating { num_rows } => {
                 self.bar.set_message(format!("evaluating {num_rows} held-out rows"));
             }

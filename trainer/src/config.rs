@@ -234,6 +234,7 @@ pub struct RuntimeConfig {
     pub device: String,
     pub threads: usize,
     pub log_every_steps: u64,
+    pub peak_tflops: f64,
 }
 
 /// All settings of `catlip-train fit`.
@@ -332,7 +333,12 @@ impl Default for TrainConfig {
                 recall_at: vec![1, 5, 10],
             },
             checkpoint: CheckpointConfig { every_steps: 1000, keep_last: 3 },
-            runtime: RuntimeConfig { device: "auto".to_owned(), threads: 0, log_every_steps: 10 },
+            runtime: RuntimeConfig {
+                device: "auto".to_owned(),
+                threads: 0,
+                log_every_steps: 10,
+                peak_tflops: 0.0,
+            },
         }
     }
 }
@@ -434,6 +440,7 @@ impl TrainConfig {
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;
         within("runtime.threads", self.runtime.threads as f64, 0.0, 4096.0)?;
         within("runtime.log_every_steps", self.runtime.log_every_steps as f64, 1.0, 1e5)?;
+        within("runtime.peak_tflops", self.runtime.peak_tflops, 0.0, 1e6)?;
         self.check_sampler()?;
         self.check_shape()
     }

@@ -1,9 +1,10 @@
 //! The folder of a run, apart from its checkpoints.
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
-//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as events
-//! of TensorBoard; `eval.json` and `report.html` at the end. Never: a file that is half written under its own name; a log line of a
-//! step that the newest checkpoint has not seen.
+//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as
+//! events of TensorBoard; `machines.jsonl`, a line for each start; `eval.json` and `report.html` at
+//! the end. Never: a file that is half written under its own name; a log line of a step that the
+//! newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
+use crate::machine::Machine;
 use crate::metrics::LabelPriors;
 use crate::tensorboard::EventFile;
 
@@ -59,6 +61,9 @@ pub struct StepLine {
     pub images_per_sec: f64,
     /// Seconds of that time in which the trainer waited for the feed.
     pub wait_secs: f64,
+    /// Operations of that time in 10¹² a second, as [`crate::estimate`] counts them.
+    #[serde(default)]
+    pub tflop_per_sec: f64,
 }
 
 /// What is logged of an evaluation.
@@ -90,6 +95,7 @@ impl LogLine {
                     ("train/images_seen", line.images_seen as f64),
                     ("speed/images_per_sec", line.images_per_sec),
                     ("speed/wait_secs", line.wait_secs),
+                    ("speed/tflop_per_sec", line.tflop_per_sec),
                 ];
                 numbers.extend(line.augment_loss.map(|loss| ("train/augment_loss", loss)));
                 events.add(line.step, &numbers)
@@ -255,6 +261,19 @@ impl RunFolder {
         }
     }
 
+    /// Adds a line to `machines.jsonl`: what this start of the run computes with.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn add_machine(&self, machine: &Machine) -> Result<(), TrainError> {
+        let path = self.path.join("machines.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let line = format!("{}\n", json_of(machine));
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(TrainError::io("write", &path))
+    }
+
     /// Writes the last evaluation, each synset's too.
     ///
     /// # Errors
@@ -330,6 +349,7 @@ mod tests {
             lr: 1e-3,
             images_per_sec: 10.0,
             wait_secs: 0.0,
+            tflop_per_sec: 0.0,
         })
     }
 

@@ -14,6 +14,7 @@ use tch::Tensor;
 use crate::batch::DeviceBatch;
 use crate::checkpoint::{self, CheckpointError, Damage};
 use crate::error::TrainError;
+use crate::estimate;
 use crate::eval::{self, EvalSummary, Evaluation};
 use crate::loss::Loss;
 use crate::model::{Vit, Weights};
@@ -197,6 +198,9 @@ impl<'r> Run<'r> {
         let lr = plan.schedule.lr(state.step);
         let metrics = self.meters.step.measure(|| step(state, &self.steps, &batch, lr));
         self.meters.images += host.len() as u64;
+        let side_px = host.width_px as i64;
+        let cost = estimate::image_cost(&plan.vit, side_px, self.steps.precision, self.steps.form);
+        self.since_log.flops += cost.step_flops() as f64 * host.len() as f64;
         state.cursor = host.cursor;
         self.watch.see(Event::Stepped { step: state.step });
         metrics.map_err(TrainError::torch("take a step"))
@@ -209,7 +213,8 @@ impl<'r> Run<'r> {
         let gradient_norm = finite(&metrics.gradient_norm, step)?;
         let augment_loss = metrics.augment_loss.as_ref();
         let augment_loss = augment_loss.map(|loss| finite(loss, step)).transpose()?;
-        let (images_per_sec, wait_secs) = self.since_log.end(&self.state, waited_secs);
+        let Pace { images_per_sec, wait_secs, tflop_per_sec } =
+            self.since_log.end(&self.state, waited_secs);
         let line = StepLine {
             step,
             images_seen: self.state.images_seen,
@@ -219,6 +224,7 @@ impl<'r> Run<'r> {
             lr: self.plan.schedule.lr(step - 1),
             images_per_sec,
             wait_secs,
+            tflop_per_sec,
         };
         self.log.add(&LogLine::Step(line))?;
         self.watch.see(Event::Logged(&line));
@@ -387,6 +393,15 @@ struct Interval {
     before_pause_secs: f64,
     images_seen: u64,
     waited_secs: f64,
+    /// Operations of its steps.
+    flops: f64,
+}
+
+/// How fast an interval was.
+struct Pace {
+    images_per_sec: f64,
+    wait_secs: f64,
+    tflop_per_sec: f64,
 }
 
 impl Interval {
@@ -396,6 +411,7 @@ impl Interval {
             before_pause_secs: 0.0,
             images_seen: state.images_seen,
             waited_secs: 0.0,
+            flops: 0.0,
         }
     }
 
@@ -407,15 +423,17 @@ impl Interval {
         self.start = Instant::now();
     }
 
-    /// Ends the interval and begins the next; gives images a second and seconds of waiting.
-    /// `waited_secs` counts from the start of the feed.
-    fn end(&mut self, state: &TrainState, waited_secs: f64) -> (f64, f64) {
+    /// Ends the interval and begins the next. `waited_secs` counts from the start of the feed.
+    fn end(&mut self, state: &TrainState, waited_secs: f64) -> Pace {
         self.pause();
-        let images = (state.images_seen - self.images_seen) as f64;
-        let images_per_sec = images / self.before_pause_secs.max(1e-9);
-        let wait_secs = waited_secs - self.waited_secs;
+        let secs = self.before_pause_secs.max(1e-9);
+        let pace = Pace {
+            images_per_sec: (state.images_seen - self.images_seen) as f64 / secs,
+            wait_secs: waited_secs - self.waited_secs,
+            tflop_per_sec: self.flops / 1e12 / secs,
+        };
         *self = Self { waited_secs, ..Self::new(state) };
-        (images_per_sec, wait_secs)
+        pace
     }
 }
 

@@ -136,7 +136,10 @@ fn log(run: &Path) -> Vec<String> {
         .into_iter()
         .map(|line| match line {
             LogLine::Step(line) => {
-                format!("{:?}", StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line })
+                format!(
+                    "{:?}",
+                    StepLine { images_per_sec: 0.0, wait_secs: 0.0, tflop_per_sec: 0.0, ..line }
+                )
             }
             LogLine::Eval(line) => format!("{line:?}"),
         })
