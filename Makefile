@@ -49,6 +49,10 @@ HAS_BENCH := $(shell grep -s 'name = "catlip-bench"' benches/Cargo.toml)
 bench: build ## measures every stage at its real size
 	$(CARGO_OUT)/catlip-bench
 
+.PHONY: robustness
+robustness: build ## kills jobs 200 times, fills disks, fuzzes every parser: 90 minutes
+	benches/robustness.sh
+
 .PHONY: clean-demo
 clean-demo: ## removes the demo's data and run
 	rm -rf demo

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::Stream;
+use catlip_pipeline::prep::Stores;
+use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -72,11 +74,11 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set to train on, made by `catlip-prep run`
-    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…
+    #[arg(long, value_name = "DIR|URL", required_unless_present = "dry_run")]
     data: Option<PathBuf>,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     val: Option<PathBuf>,
     /// Vocabulary; without it, one is made from the training rows
     #[arg(long, value_name = "FILE")]
@@ -104,15 +106,17 @@ struct FitArgs {
 
 impl FitArgs {
     /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self) -> FitRequest {
-        FitRequest {
-            data: self.data.clone().unwrap_or_default(),
-            val: self.val.clone(),
+    fn request(&self) -> Result<FitRequest, TrainError> {
+        let stores = stores();
+        let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
+        Ok(FitRequest {
+            data: stores.folder(self.data.as_deref().unwrap_or(Path::new("")))?,
+            val,
             vocab: self.vocab.clone(),
             out: self.out.clone().unwrap_or_default(),
             prep_logs: self.prep_logs.clone(),
             resume: self.resume,
-        }
+        })
     }
 }
 
@@ -131,7 +135,7 @@ struct EvalArgs {
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
     /// Data set: its rows that the run holds out, or all if it holds out none
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
@@ -195,7 +199,7 @@ pub fn run(commit: Option<&str>) -> ExitCode {
 fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let BatchesArgs { fit, steps } = args;
     let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config, &fit.request())?;
+    let plan = plan::plan(config, &fit.request()?)?;
     let written = batches::write(&plan, *steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
     Ok(exit::OK)
@@ -204,11 +208,12 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
 fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
-        print(&dry_run::text(&config, args.data.as_deref(), args.vocab.as_deref())?);
+        let data = args.data.as_deref().map(|data| stores().folder(data)).transpose()?;
+        print(&dry_run::text(&config, data.as_ref(), args.vocab.as_deref())?);
         return Ok(exit::OK);
     }
     let stop = stop_flag();
-    let plan = plan::plan(config, &args.request())?;
+    let plan = plan::plan(config, &args.request()?)?;
     say(&plan.device_report);
     say(&described(&plan));
     say(&order_text(&plan.feed.stream));
@@ -225,11 +230,16 @@ fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
+/// The way to stores, by the usual variables of the environment.
+fn stores() -> Stores {
+    Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
+}
+
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
     let run = TrainedRun::open(&args.run, raw, &args.settings)?;
     warn_of_damage(&run);
-    let evaluation = run.evaluate(&args.data)?;
+    let evaluation = run.evaluate(&stores().folder(&args.data)?)?;
     print(&eval_text(&evaluation.report.summary));
     Ok(exit::OK)
 }

@@ -18,7 +18,7 @@ use catlip_pipeline::feed::{
 };
 use catlip_pipeline::image::Filter;
 use catlip_pipeline::metrics::PrepLog;
-use catlip_pipeline::prep::{DataSet, vocab};
+use catlip_pipeline::prep::{DataSet, Folder, vocab};
 use catlip_schemas::version::ORDER_VERSION;
 use catlip_schemas::{Cursor, SampleId, Vocab, VocabCut};
 use sha2::{Digest, Sha256};
@@ -47,9 +47,9 @@ const READER_THREADS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct FitRequest {
     /// The data set to train on.
-    pub data: PathBuf,
+    pub data: Folder,
     /// The data set to evaluate on; none: the rows that are held out.
-    pub val: Option<PathBuf>,
+    pub val: Option<Folder>,
     /// The vocabulary; none: made from the training rows.
     pub vocab: Option<PathBuf>,
     /// The folder of the run.
@@ -155,7 +155,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
 
     let feed = training_feed(&config, &data, &vocab)?;
     let eval = match &request.val {
-        Some(path) => Some(other_data_plan(&config, path, &data, &vocab, &priors)?),
+        Some(folder) => Some(other_data_plan(&config, folder, &data, &vocab, &priors)?),
         None => eval_plan(&config, data.clone(), &vocab, &priors)?,
     };
     let steps = match config.train.steps {
@@ -215,19 +215,19 @@ pub fn eval_plan(
 /// [`TrainError::Data`], [`TrainError::OtherRule`], [`TrainError::NothingHeldOut`].
 pub fn other_data_plan(
     config: &TrainConfig,
-    path: &Path,
+    folder: &Folder,
     trained_on: &DataSet,
     vocab: &Arc<Vocab>,
     priors: &Arc<LabelPriors>,
 ) -> Result<EvalPlan, TrainError> {
-    let data = DataSet::open(path)?;
+    let data = DataSet::open(folder)?;
     let (found, expected) = (data.synsets_set()?.name(), trained_on.synsets_set()?.name());
     if found != expected {
-        return Err(TrainError::OtherRule { path: path.to_path_buf(), found, expected });
+        return Err(TrainError::OtherRule { path: folder.place(), found, expected });
     }
     let selection = Selection::all(&data);
     plan_of_rows(config, Arc::new(data), selection, vocab, priors)
-        .ok_or_else(|| TrainError::NothingHeldOut { path: path.to_path_buf() })
+        .ok_or_else(|| TrainError::NothingHeldOut { path: folder.place() })
 }
 
 /// A plan to evaluate on `selection`; `None` if it has no row.
@@ -378,7 +378,7 @@ fn choose_vocab(
     };
     let (frequencies, rows) = vocab::count(data, trains)?;
     let vocab = vocab::from_frequencies(&frequencies, &cut)
-        .map_err(|source| PrepError::Schema { path: data.folder.clone(), source })?;
+        .map_err(|source| PrepError::Schema { path: data.folder.place(), source })?;
     if vocab.is_empty() {
         return Err(TrainError::EmptyVocab { rows, synsets: frequencies.len() });
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use catlip_pipeline::feed::Selection;
-use catlip_pipeline::prep::DataSet;
+use catlip_pipeline::prep::{DataSet, Folder};
 use catlip_schemas::Vocab;
 
 use crate::checkpoint::{self, Damage};
@@ -76,15 +76,16 @@ impl TrainedRun {
     /// # Errors
     ///
     /// [`TrainError::NothingHeldOut`], and what [`eval::evaluate`] may give.
-    pub fn evaluate(&self, data: &Path) -> Result<Evaluation, TrainError> {
-        let opened = Arc::new(DataSet::open(data)?);
+    pub fn evaluate(&self, data: impl Into<Folder>) -> Result<Evaluation, TrainError> {
+        let data = data.into();
+        let opened = Arc::new(DataSet::open(&data)?);
         let plan = if self.config.data.holdout_percent == 0.0 {
             let all = Selection::all(&opened);
             plan::plan_of_rows(&self.config, opened, all, &self.vocab, &self.priors)
         } else {
             plan::eval_plan(&self.config, opened, &self.vocab, &self.priors)?
         };
-        let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: data.to_path_buf() })?;
+        let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: data.place() })?;
         eval::evaluate(&plan, &self.vit, &self.weights, self.step)
     }
 }

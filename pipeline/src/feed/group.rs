@@ -1,16 +1,16 @@
 //! One row group of `images`, read by one ranged read and cut into images without a footer.
 //!
-//! In: path, offset, bytes and checksum of a row group. Out: its compressed images and sample ids.
+//! In: folder, name, offset, bytes and checksum of a row group. Out: its compressed images and sample ids.
 //! Follows FORMAT.md: two columns, each one plain, uncompressed version-1 data page.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use catlip_schemas::RowGroup;
 use catlip_schemas::key::{SAMPLE_ID_BYTES, SampleId};
+
+use crate::prep::Folder;
 
 /// Why a row group cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum GroupError {
         offset: u64,
         /// Bytes of the group.
         bytes: u64,
-        /// What the system says.
+        /// What the system or store says.
         message: String,
     },
     /// The bytes are not those that were written.
@@ -60,32 +60,31 @@ pub struct GroupImages {
 }
 
 impl GroupImages {
-    /// Reads the group `entry` of the file at `path`.
+    /// Reads the group `entry` of the file `name`, by one request where that is remote.
     ///
     /// # Errors
     ///
     /// A [`GroupError`] with the file and offset.
-    pub fn read(path: &Path, entry: &RowGroup) -> Result<Self, GroupError> {
-        let mut bytes = vec![0; usize::try_from(entry.bytes).unwrap_or(usize::MAX)];
-        File::open(path).and_then(|file| file.read_exact_at(&mut bytes, entry.offset)).map_err(
-            |e| GroupError::Read {
-                path: path.into(),
-                offset: entry.offset,
-                bytes: entry.bytes,
-                message: e.to_string(),
-            },
-        )?;
+    pub fn read(folder: &Folder, name: &str, entry: &RowGroup) -> Result<Self, GroupError> {
+        let path = || folder.path(name);
+        let range = entry.offset..entry.offset.saturating_add(entry.bytes);
+        let bytes = folder.read_range(name, range).map_err(|e| GroupError::Read {
+            path: path(),
+            offset: entry.offset,
+            bytes: entry.bytes,
+            message: e.with_causes(),
+        })?;
         let found = crc32c::crc32c(&bytes);
         if found != entry.crc32c {
             return Err(GroupError::Checksum {
-                path: path.into(),
+                path: path(),
                 offset: entry.offset,
                 found,
                 expected: entry.crc32c,
             });
         }
         Self::parse(bytes, entry.rows).map_err(|message| GroupError::Layout {
-            path: path.into(),
+            path: path(),
             offset: entry.offset,
             message,
         })
@@ -266,15 +265,16 @@ impl Compact<'_> {
 /// A row group that is read when it is first needed, by whoever needs it first.
 #[derive(Debug)]
 pub struct GroupHandle {
-    path: PathBuf,
+    folder: Folder,
+    name: String,
     entry: RowGroup,
     images: OnceLock<Result<Arc<GroupImages>, GroupError>>,
 }
 
 impl GroupHandle {
     /// Names a row group; reads nothing.
-    pub fn new(path: PathBuf, entry: RowGroup) -> Self {
-        Self { path, entry, images: OnceLock::new() }
+    pub fn new(folder: Folder, name: String, entry: RowGroup) -> Self {
+        Self { folder, name, entry, images: OnceLock::new() }
     }
 
     /// The images; the first call reads them, others wait for it.
@@ -283,7 +283,7 @@ impl GroupHandle {
     ///
     /// The [`GroupError`] of the one reading.
     pub fn images(&self) -> Result<&Arc<GroupImages>, GroupError> {
-        let read = || GroupImages::read(&self.path, &self.entry).map(Arc::new);
+        let read = || GroupImages::read(&self.folder, &self.name, &self.entry).map(Arc::new);
         self.images.get_or_init(read).as_ref().map_err(Clone::clone)
     }
 }

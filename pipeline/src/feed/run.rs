@@ -405,7 +405,7 @@ impl<'s> Planner<'s> {
         let file =
             plan.data.file(part, &ColumnSet::Images).map_err(|e| FeedError::Data(Arc::new(e)))?;
         let entry = file.groups[rows.group as usize].clone();
-        let handle = Arc::new(GroupHandle::new(plan.data.folder.join(&file.file), entry));
+        let handle = Arc::new(GroupHandle::new(plan.data.folder.clone(), file.file.clone(), entry));
         self.known.insert(number, Arc::downgrade(&handle));
         // A closed queue ends the feed at the next task.
         drop(self.shared.reads.push(handle.clone()));

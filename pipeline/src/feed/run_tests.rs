@@ -191,7 +191,7 @@ fn a_rotten_row_keeps_its_place_with_weight_zero() {
     // Damages the pixels of one image and mends the checksum, as rot before the write would.
     let mut data = (*prepared.data).clone();
     let file = data.parts[0].files.get_mut("images").unwrap();
-    let path = data.folder.join(&file.file);
+    let path = data.folder.path(&file.file);
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.windows(3).position(|w| w == [0xff, 0xd8, 0xff]).unwrap();
     bytes[at] = 0;
@@ -215,7 +215,7 @@ fn a_rotten_row_keeps_its_place_with_weight_zero() {
 #[test]
 fn damage_of_a_row_group_ends_the_feed_with_its_place() {
     let prepared = prepared();
-    let path = prepared.data.folder.join(&prepared.data.parts[1].files["images"].file);
+    let path = prepared.data.folder.path(&prepared.data.parts[1].files["images"].file);
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

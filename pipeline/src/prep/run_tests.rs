@@ -1,7 +1,7 @@
 //! The whole job on small shards that the tests draw themselves.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::config::PrepConfig;
@@ -271,8 +271,8 @@ fn a_kept_image_is_the_source_byte_by_byte() {
     assert_eq!(reasons(&summary), [("image-corrupt", 1)]);
     let data = DataSet::open(&job.output("out")).unwrap();
     let entry = &data.parts[0].files["images"];
-    let path = job.output("out").join(&entry.file);
-    let group = crate::feed::group::GroupImages::read(&path, &entry.groups[0]).unwrap();
+    let group =
+        crate::feed::group::GroupImages::read(&data.folder, &entry.file, &entry.groups[0]).unwrap();
     assert_eq!((group.image(0), group.image(1)), (&turned[..], &gif[..]));
     let unchecked = job.run("fast", &["image.mode=keep", "image.check=false", lenient]).unwrap();
     assert_eq!(unchecked.totals.rows, 3);
@@ -320,8 +320,8 @@ fn a_turned_image_is_stored_upright() {
     job.run("out", &[]).unwrap();
     let data = DataSet::open(&job.output("out")).unwrap();
     let entry = &data.parts[0].files["images"];
-    let path = job.output("out").join(&entry.file);
-    let group = crate::feed::group::GroupImages::read(&path, &entry.groups[0]).unwrap();
+    let group =
+        crate::feed::group::GroupImages::read(&data.folder, &entry.file, &entry.groups[0]).unwrap();
     let options = crate::image::DecodeOptions::default();
     let header = crate::image::Header::read(group.image(0), &options).unwrap();
     assert_eq!((header.stored_px, header.upright_px()), ((16, 32), (16, 32)));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use catlip_pipeline::prep::{DataSet, vocab};
+use catlip_pipeline::prep::{DataSet, Folder, vocab};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
@@ -16,7 +16,7 @@ use crate::report::step_sizes;
 /// Parameters, operations, memory, images per epoch of the run of `config`.
 pub(super) fn text(
     config: &TrainConfig,
-    data: Option<&Path>,
+    data: Option<&Folder>,
     vocab: Option<&Path>,
 ) -> Result<String, TrainError> {
     let num_labels = match vocab {
@@ -25,7 +25,7 @@ pub(super) fn text(
     };
     let vit = Vit::new(plan::vit_plan(config, num_labels));
     let stream = match data {
-        Some(path) => Some(plan::training_stream(config, &DataSet::open(path)?)?),
+        Some(folder) => Some(plan::training_stream(config, &DataSet::open(folder)?)?),
         None => None,
     };
     let mut out = String::new();

@@ -17,7 +17,7 @@ use crate::plan;
 #[derive(Debug, Args)]
 pub(super) struct FeedArgs {
     /// Data set, made by `catlip-prep run`
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
     /// Print a line a step with this rank's share: step, px, n, then n sample ids
     #[arg(long, conflicts_with = "whereabouts", required_unless_present = "whereabouts")]
@@ -79,7 +79,7 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
     settings.extend(args.seed.map(|seed| format!("train.seed={seed}")));
     settings.extend(args.batch.map(|batch| format!("train.batch={batch}")));
     let config = TrainConfig::load(args.recipe.as_deref(), &settings)?;
-    let data = DataSet::open(&args.data)?;
+    let data = DataSet::open(&super::stores().folder(&args.data)?)?;
     let stream = plan::training_stream(&config, &data)?;
     let (world_size, rank) = (args.world_size, args.rank);
     if world_size == 0 || world_size > stream.num_lanes() || rank >= world_size {

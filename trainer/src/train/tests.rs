@@ -82,7 +82,7 @@ fn config(settings: &[&str]) -> TrainConfig {
 
 fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
     FitRequest {
-        data: prepared.data.clone(),
+        data: (&prepared.data).into(),
         val: None,
         vocab: None,
         out: prepared.dir.path().join(out),
