@@ -27,6 +27,7 @@ use crate::config::TrainConfig;
 use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
+use crate::machine::Machine;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
@@ -176,10 +177,10 @@ enum WeightsChoice {
     Raw,
 }
 
-/// Runs the program.
-pub fn run() -> ExitCode {
+/// Runs the program, which was built from `commit` if that was known.
+pub fn run(commit: Option<&str>) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(&args),
+        Command::Fit(args) => fit(&args, commit),
         Command::Batches(args) => batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
@@ -207,7 +208,7 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-fn fit(args: &FitArgs) -> Result<u8, TrainError> {
+fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
         let data = args.data.as_deref().map(|data| stores().folder(data)).transpose()?;
@@ -221,6 +222,7 @@ fn fit(args: &FitArgs) -> Result<u8, TrainError> {
         say(&plan.device_report);
         say(&described(&plan));
         say(&order_text(&plan.feed.stream));
+        plan.run.add_machine(&Machine::here(commit, &plan))?;
     }
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
@@ -382,7 +384,8 @@ fn eval_text(summary: &EvalSummary) -> String {
     for band in &summary.bands {
         _ = writeln!(
             text,
-            "held-out mAP of the {} synsets that {} of the training rows have {:.3} (baseline {:.3})",
+            "held-out mAP of the {} synsets that {} of the training rows have {:.3} \
+             (baseline {:.3})",
             band.labels,
             share_text(band.share_min),
             band.map,
@@ -477,7 +480,13 @@ impl Progress {
 }
 
 fn step_text(line: &StepLine) -> String {
-    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
+    let mut text =
+        format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec);
+    _ = write!(text, "  wait {:.1} s", line.wait_secs);
+    if let Some(mfu) = line.mfu {
+        _ = write!(text, "  MFU {:.1} %", 100.0 * mfu);
+    }
+    text
 }
 
 impl Watch for Progress {
