@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +17,6 @@ use catlip_pipeline::feed::Stream;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::batches;
@@ -29,13 +28,14 @@ use crate::machine::Machine;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
-use crate::run_folder::StepLine;
-use crate::train::{self, Event, Watch};
+use crate::train;
 use crate::trained::TrainedRun;
+use progress::Progress;
 
 mod dry_run;
 mod exchange;
 mod feed;
+mod progress;
 
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
@@ -220,7 +220,7 @@ fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     plan.run.add_machine(&Machine::here(commit, &plan))?;
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
-    progress.bar.finish_and_clear();
+    progress.finish();
     let summary = outcome?;
     say(&format!("report: {}", plan.run.report_path().display()));
     match &summary.evaluation {
@@ -419,90 +419,6 @@ fn say(text: &str) {
 /// A result, on stdout.
 fn print(text: &str) {
     _ = writeln!(std::io::stdout().lock(), "{text}");
-}
-
-/// A bar on a terminal, lines elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    steps: u64,
-    peak_tflops: f64,
-}
-
-impl Progress {
-    fn new(plan: &TrainPlan) -> Self {
-        let steps = plan.schedule.steps;
-        let peak_tflops = plan.config.runtime.peak_tflops;
-        if !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), steps, peak_tflops };
-        }
-        let bar = ProgressBar::new(steps);
-        let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, steps, peak_tflops }
-    }
-
-    /// A line that stays.
-    fn line(&self, text: &str) {
-        if self.bar.is_hidden() {
-            say(text);
-        } else {
-            self.bar.println(text);
-        }
-    }
-}
-
-fn step_text(line: &StepLine, peak_tflops: f64) -> String {
-    let mut text =
-        format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec);
-    _ = write!(text, "  wait {:.1} s  {:.3} TFLOP/s", line.wait_secs, line.tflop_per_sec);
-    if peak_tflops > 0.0 {
-        _ = write!(text, "  MFU {:.1} %", 100.0 * line.tflop_per_sec / peak_tflops);
-    }
-    text
-}
-
-impl Watch for Progress {
-    fn see(&mut self, event: Event<'_>) {
-        match event {
-            Event::Begun { step, num_params } => {
-                let params = num_params as f64 / 1e6;
-                self.line(&format!("begin at step {step} with {params:.1} M parameters"));
-                self.bar.set_position(step);
-                self.bar.reset_elapsed();
-            }
-            Event::PassedOver(damage) => self.line(&format!(
-                "warning: checkpoint of step {} is passed over: {}",
-                damage.step, damage.message
-            )),
-            Event::Stepped { step } => self.bar.set_position(step),
-            Event::Logged(line) if self.bar.is_hidden() => {
-                self.line(&format!(
-                    "step {}/{}  {}",
-                    line.step,
-                    self.steps,
-                    step_text(line, self.peak_tflops)
-                ));
-            }
-            Event::Logged(line) => self.bar.set_message(step_text(line, self.peak_tflops)),
-            Event::Evaluating { num_rows } => {
-                self.bar.set_message(format!("evaluating {num_rows} held-out rows"));
-            }
-            Event::Evaluated { step, summary } => {
-                let map = summary.map.map_or_else(|| "–".to_owned(), |map| format!("{map:.3}"));
-                self.line(&format!(
-                    "step {step}: held-out BCE {:.4} ({:.2} % below the baseline), mAP {map}",
-                    summary.bce, summary.bce_improvement_percent
-                ));
-            }
-            Event::Saved { step } => self.line(&format!("step {step}: saved")),
-            Event::BadRows { count, last } => self.line(&format!(
-                "warning: {count} rows did not decode and counted for nothing; the last: {last}"
-            )),
-        }
-    }
 }
 
 #[cfg(test)]
