@@ -26,13 +26,13 @@ use crate::config::TrainConfig;
 use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
+use crate::machine::Machine;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
 use crate::train;
 use crate::trained::TrainedRun;
-
-use self::progress::Progress;
+use progress::Progress;
 
 mod dry_run;
 mod exchange;
@@ -177,10 +177,10 @@ enum WeightsChoice {
     Raw,
 }
 
-/// Runs the program.
-pub fn run() -> ExitCode {
+/// Runs the program, which was built from `commit` if that was known.
+pub fn run(commit: Option<&str>) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(&args),
+        Command::Fit(args) => fit(&args, commit),
         Command::Batches(args) => batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
@@ -208,7 +208,7 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-fn fit(args: &FitArgs) -> Result<u8, TrainError> {
+fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
         let data = args.data.as_deref().map(|data| stores().folder(data)).transpose()?;
@@ -222,10 +222,11 @@ fn fit(args: &FitArgs) -> Result<u8, TrainError> {
         say(&plan.device_report);
         say(&described(&plan));
         say(&order_text(&plan.feed.stream));
+        plan.run.add_machine(&Machine::here(commit, &plan))?;
     }
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
-    progress.bar.finish_and_clear();
+    progress.finish();
     let summary = outcome?;
     if !world.is_first() {
         return Ok(exit::OK);
@@ -383,7 +384,8 @@ fn eval_text(summary: &EvalSummary) -> String {
     for band in &summary.bands {
         _ = writeln!(
             text,
-            "held-out mAP of the {} synsets that {} of the training rows have {:.3} (baseline {:.3})",
+            "held-out mAP of the {} synsets that {} of the training rows have {:.3} \
+             (baseline {:.3})",
             band.labels,
             share_text(band.share_min),
             band.map,

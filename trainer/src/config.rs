@@ -13,10 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::model::{Pool, Precision, StemKind};
 use crate::optim::Decay;
 
-mod ranks;
-mod shape;
-
-pub use ranks::{DistConfig, FaultConfig};
+mod default;
 
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
@@ -234,6 +231,27 @@ pub struct CheckpointConfig {
     pub keep_every_steps: u64,
 }
 
+/// Section `fault`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct FaultConfig {
+    pub skipped_max: u64,
+    pub spike_factor: f64,
+    pub rollbacks_max: u64,
+}
+
+/// Section `dist`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct DistConfig {
+    pub timeout_secs: u64,
+    pub bucket_bytes: u64,
+    pub share_moments: bool,
+    pub compare_every_steps: u64,
+}
+
 /// Section `runtime`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,6 +260,7 @@ pub struct RuntimeConfig {
     pub device: String,
     pub threads: usize,
     pub log_every_steps: u64,
+    pub peak_tflops: f64,
 }
 
 /// All settings of `catlip-train fit`.
@@ -263,60 +282,6 @@ pub struct TrainConfig {
     pub fault: FaultConfig,
     pub dist: DistConfig,
     pub runtime: RuntimeConfig,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        let kind = LossKind::Bce;
-        Self {
-            data: DataConfig { holdout_percent: 0.0, holdout_rows_max: 10_000 },
-            vocab: VocabConfig { min_count: 1, top_k: 24_320, multiple_of: 1 },
-            model: ModelConfig::default(),
-            train: LengthConfig {
-                steps: 0,
-                epochs: 1.0,
-                batch: 256,
-                image_px: 224,
-                seed: 0,
-                precision: Precision::Float32,
-                recompute: false,
-                parts: 1,
-            },
-            sampler: SamplerConfig {
-                kind: SamplerKind::Fixed,
-                min_px: 128,
-                max_px: 320,
-                scales: 25,
-                multiple_px: 16,
-                shares: 1,
-            },
-            optim: OptimConfig::default(),
-            loss: LossConfig { kind, smoothing: 0.0, idf: false },
-            augment: AugmentConfig {
-                crop_area_min: 0.08,
-                crop_area_max: 1.0,
-                crop_aspect_min: 3.0 / 4.0,
-                crop_aspect_max: 4.0 / 3.0,
-                flip: 0.5,
-                range: false,
-                range_psnr_start: 40.0,
-                range_psnr_end: 20.0,
-                range_decay: true,
-            },
-            feed: FeedConfig { threads: 0, queue_batches: 3, lanes: 64, window_bytes: 1 << 30 },
-            eval: EvalConfig {
-                every_steps: 0,
-                batch: 256,
-                crop_share: 224.0 / 232.0,
-                min_positives: 10,
-                recall_at: vec![1, 5, 10],
-            },
-            checkpoint: CheckpointConfig { every_steps: 1000, keep_last: 3, keep_every_steps: 0 },
-            fault: FaultConfig::default(),
-            dist: DistConfig::default(),
-            runtime: RuntimeConfig { device: "auto".to_owned(), threads: 0, log_every_steps: 10 },
-        }
-    }
 }
 
 impl TrainConfig {
@@ -414,12 +379,68 @@ impl TrainConfig {
         within("eval.batch", eval.batch as f64, 1.0, 65_536.0)?;
         within("eval.crop_share", eval.crop_share, 0.1, 1.0)?;
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;
-        self.fault.check()?;
-        self.dist.check()?;
+        within("fault.skipped_max", self.fault.skipped_max as f64, 1.0, 1e6)?;
+        within("fault.spike_factor", self.fault.spike_factor, 0.0, 1e9)?;
+        within("fault.rollbacks_max", self.fault.rollbacks_max as f64, 0.0, 1000.0)?;
+        within("dist.timeout_secs", self.dist.timeout_secs as f64, 1.0, 86_400.0)?;
+        within("dist.bucket_bytes", self.dist.bucket_bytes as f64, 1.0, (1_u64 << 32) as f64)?;
         within("runtime.threads", self.runtime.threads as f64, 0.0, 4096.0)?;
+        within("runtime.peak_tflops", self.runtime.peak_tflops, 0.0, 1e6)?;
         within("runtime.log_every_steps", self.runtime.log_every_steps as f64, 1.0, 1e5)?;
         self.check_sampler()?;
         self.check_shape()
+    }
+
+    fn check_sampler(&self) -> Result<(), ConfigError> {
+        let Self { sampler, train, model, .. } = self;
+        within("sampler.min_px", sampler.min_px.into(), 16.0, sampler.max_px.into())?;
+        within("sampler.max_px", sampler.max_px.into(), sampler.min_px.into(), 1024.0)?;
+        within("sampler.scales", sampler.scales.into(), 1.0, 1000.0)?;
+        within("sampler.multiple_px", sampler.multiple_px.into(), 1.0, 256.0)?;
+        within("sampler.shares", sampler.shares.into(), 1.0, train.batch as f64)?;
+        if train.batch % sampler.shares as usize != 0 {
+            let expected = format!("a divisor of train.batch = {}", train.batch);
+            return Err(refused("sampler.shares", sampler.shares, expected));
+        }
+        let fits = i64::from(sampler.multiple_px) % model.patch_px == 0;
+        if sampler.kind == SamplerKind::Variable && !fits {
+            let expected = format!("a multiple of model.patch_px = {}", model.patch_px);
+            return Err(refused("sampler.multiple_px", sampler.multiple_px, expected));
+        }
+        Ok(())
+    }
+
+    fn check_shape(&self) -> Result<(), ConfigError> {
+        let [width, _, heads] = self.model_shape();
+        let Self { model, .. } = self;
+        let known: &[i64] = match model.stem {
+            StemKind::Corenet => &[8, 16],
+            StemKind::Linear => &[4, 8, 14, 16, 32],
+        };
+        if !known.contains(&model.patch_px) {
+            let expected = format!("one of {known:?} with this model.stem");
+            return Err(refused("model.patch_px", model.patch_px, expected));
+        }
+        if model.stem == StemKind::Linear && model.positions.isqrt().pow(2) != model.positions {
+            let expected = "a square number with model.stem = linear".to_owned();
+            return Err(refused("model.positions", model.positions, expected));
+        }
+        if model.pool == Pool::Summary && !model.summary_token {
+            let expected = "true with model.pool = summary".to_owned();
+            return Err(refused("model.summary_token", false, expected));
+        }
+        if width % heads != 0 || width % 4 != 0 {
+            let expected = format!("a multiple of 4 and of the {heads} heads");
+            return Err(refused("model.width", width, expected));
+        }
+        if self.train.image_px as i64 % self.model.patch_px != 0 {
+            let expected = format!("a multiple of model.patch_px = {}", self.model.patch_px);
+            return Err(refused("train.image_px", self.train.image_px, expected));
+        }
+        if self.train.steps == 0 && self.train.epochs == 0.0 {
+            return Err(refused("train.steps", 0, "more, or train.epochs above 0".to_owned()));
+        }
+        Ok(())
     }
 
     /// Width, depth and heads: those of the size, where the config names no others.

@@ -1,9 +1,10 @@
 //! The folder of a run, apart from its checkpoints.
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
-//! first step; `log.jsonl`, one line for each log step, evaluation and fault, and the same numbers
-//! as events of TensorBoard; `eval.json` and `report.html` at the end. Never: a file that is half
-//! written under its own name; a log line of a step that the newest checkpoint has not seen.
+//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as
+//! events of TensorBoard; `machines.jsonl`, a line for each start; `eval.json` and `report.html` at
+//! the end. Never: a file that is half written under its own name; a log line of a step that the
+//! newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
+use crate::machine::Machine;
 use crate::metrics::LabelPriors;
 use crate::tensorboard::EventFile;
 
@@ -28,7 +30,7 @@ pub struct RunFolder {
     path: PathBuf,
 }
 
-/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec`, `goodput` and
+/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec`, `goodput`, `mfu` and
 /// `slowest_rank` differ between machines; all others are a function of the config and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -63,15 +65,16 @@ pub struct StepLine {
     pub images_per_sec: f64,
     /// Seconds of that time in which the trainer waited for the feed.
     pub wait_secs: f64,
-    /// Operations of that time in 10¹² a second, over all ranks, as [`crate::estimate`] counts them.
-    #[serde(default)]
-    pub tflop_per_sec: f64,
     /// Steps so far that were skipped because their gradient was no number.
     #[serde(default)]
     pub skipped: u64,
     /// Share of this process's wall time that went into steps which were accepted and stayed.
     #[serde(default)]
     pub goodput: f64,
+    /// Share of the devices' operations that the model's were since the line before, where
+    /// `runtime.peak_tflops` says what they could do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
     /// The rank that took longest since the line before, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowest_rank: Option<u32>,
@@ -151,7 +154,7 @@ impl LogLine {
                     ("speed/wait_secs", line.wait_secs),
                 ];
                 numbers.push(("speed/goodput", line.goodput));
-                numbers.push(("speed/tflop_per_sec", line.tflop_per_sec));
+                numbers.extend(line.mfu.map(|mfu| ("speed/mfu", mfu)));
                 numbers.extend(line.augment_loss.map(|loss| ("train/augment_loss", loss)));
                 events.add(line.step, &numbers)
             }
@@ -362,6 +365,19 @@ impl RunFolder {
         }
     }
 
+    /// Adds a line to `machines.jsonl`: what this start of the run computes with.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn add_machine(&self, machine: &Machine) -> Result<(), TrainError> {
+        let path = self.path.join("machines.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let line = format!("{}\n", json_of(machine));
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(TrainError::io("write", &path))
+    }
+
     /// Writes the last evaluation, each synset's too.
     ///
     /// # Errors
@@ -443,9 +459,9 @@ mod tests {
             lr: 1e-3,
             images_per_sec: 10.0,
             wait_secs: 0.0,
-            tflop_per_sec: 0.0,
             skipped: 0,
             goodput: 1.0,
+            mfu: None,
             slowest_rank: None,
             slowest_rank_secs: None,
         })

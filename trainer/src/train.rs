@@ -305,7 +305,7 @@ impl<'r> Run<'r> {
     /// Logs what was seen. `waited_secs` counts from the start of the feed.
     fn log_step(&mut self, seen: &Seen, waited_secs: f64) -> Result<(), TrainError> {
         let (step, world) = (self.state.step, &self.plan.world);
-        let Pace { images_per_sec, wait_secs, own_secs, tflop_per_sec } =
+        let Pace { images_per_sec, wait_secs, own_secs, flops_per_sec } =
             self.since_log.end(&self.state, waited_secs, world);
         let each_secs = world.gather(own_secs, "compare the ranks' times")?;
         let slowest = slowest(&each_secs);
@@ -325,15 +325,22 @@ impl<'r> Run<'r> {
             lr: self.plan.schedule.lr(step - 1),
             images_per_sec,
             wait_secs,
-            tflop_per_sec,
             skipped: seen.skipped,
             goodput: self.goodput.share(),
+            mfu: self.mfu(flops_per_sec),
             slowest_rank: slowest.map(|(rank, _)| rank),
             slowest_rank_secs: slowest.map(|(_, secs)| secs),
         };
         self.log.add(&LogLine::Step(line))?;
         self.watch.see(Event::Logged(&line));
         Ok(())
+    }
+
+    /// Operations of the model a second ÷ those that the devices could do, where that is known.
+    fn mfu(&self, flops_per_sec: f64) -> Option<f64> {
+        let peak = self.plan.config.runtime.peak_tflops * 1e12;
+        let all = peak * f64::from(self.plan.world.size());
+        (all > 0.0).then(|| flops_per_sec / all)
     }
 
     /// Compares the weights of all ranks, where that is due.

@@ -1,8 +1,9 @@
 //! Hostile receipts, manifests, lists of sources, job configs, tables of parts and tombstones.
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::path::Path;
 
+use bytes::Bytes;
+use catlip_pipeline::prep::Folder;
 use catlip_pipeline::prep::parts_table::read_parts;
 use catlip_pipeline::prep::tombstones::{Tombstones, read_tombstones, write_tombstones};
 use catlip_schemas::version::FORMAT_VERSION;
@@ -53,16 +54,6 @@ const TEXTS: [&str; 2] = [
         "column_sets": [{"name": "meta", "schema": "meta-1"}]}"#,
 ];
 
-/// A file of this process for bytes that are read from a path.
-fn scratch() -> &'static PathBuf {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let name = format!("catlip-fuzz-{}.parquet", std::process::id());
-        let memory = PathBuf::from("/dev/shm");
-        if memory.is_dir() { memory.join(name) } else { std::env::temp_dir().join(name) }
-    })
-}
-
 /// What is read must read again after it was written, and be of a version that we know.
 fn again<T: serde::Serialize + PartialEq + std::fmt::Debug>(
     found: Result<T, SchemaError>,
@@ -90,9 +81,9 @@ fn again<T: serde::Serialize + PartialEq + std::fmt::Debug>(
 /// If a promise is broken.
 pub fn check(bytes: &[u8]) -> &'static str {
     if bytes.starts_with(PARQUET) {
-        std::fs::write(scratch(), bytes).expect("the scratch file is writable");
-        let parts = read_parts(scratch());
-        let dropped = read_tombstones(scratch());
+        let bytes = Bytes::copy_from_slice(bytes);
+        let parts = read_parts(Path::new("parts.parquet"), bytes.clone());
+        let dropped = read_tombstones(Path::new("tombstones.parquet"), bytes);
         assert!(parts.is_err() || dropped.is_err(), "one file is two tables");
         return match (parts, dropped) {
             (Ok(_), _) => "a table of parts",
@@ -130,13 +121,14 @@ pub fn maker() -> impl FnMut(&mut Random, &mut Vec<u8>) {
     for (shard, row) in [(0, 3), (0, 5), (7, 0)] {
         tombstones.drop_row(PartName { shard, cut: 0 }, 20, row);
     }
-    let written = write_tombstones(scratch(), &tombstones).expect("the scratch file is writable");
-    written.persist().expect("the scratch file is writable");
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let written = write_tombstones(&Folder::from(scratch.path()), "t.parquet", &tombstones);
+    written.expect("the scratch file is writable").keep().expect("the scratch file is writable");
     let mut seeds = vec![
         read("manifest/00000001.json"),
         read("receipts/part-000000-4b9efa0f.json"),
         read("manifest/00000001.parts.parquet"),
-        std::fs::read(scratch()).expect("it was written just now"),
+        std::fs::read(scratch.path().join("t.parquet")).expect("it was written just now"),
     ];
     seeds.extend(TEXTS.map(|text| text.as_bytes().to_vec()));
     move |random, file| {

@@ -300,7 +300,7 @@ pub fn write_table(
     batch: &RecordBatch,
 ) -> Result<Box<dyn NewFile>, PrepError> {
     let path = output.path(name);
-    let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", &path, &e);
+    let wrong = |e: ParquetError| PrepError::parquet("write", &path, &e);
     let new = output.create(name)?;
     let handle = new.handle().map_err(|e| PrepError::io("create", &path, e))?;
     write_batch(handle, batch).map_err(wrong)?;
@@ -312,10 +312,7 @@ pub fn write_table(
 /// # Errors
 ///
 /// What the library or `file` says.
-pub fn write_batch(
-    file: impl Write + Send,
-    batch: &RecordBatch,
-) -> Result<(), parquet::errors::ParquetError> {
+pub fn write_batch(file: impl Write + Send, batch: &RecordBatch) -> Result<(), ParquetError> {
     let properties = compressed_properties().build();
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
     writer.write(batch)?;

@@ -1,5 +1,6 @@
-//! What a person sees of a run while it goes on.
+//! What a run tells while it goes on: a bar on a terminal, lines elsewhere.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use crate::train::{Event, Watch};
 
 /// A bar on a terminal, lines elsewhere.
 pub(super) struct Progress {
-    pub bar: ProgressBar,
+    bar: ProgressBar,
     steps: u64,
     /// Whether this is the first rank; the others only tell of faults.
     is_first: bool,
 }
 
 impl Progress {
-    pub fn new(plan: &TrainPlan) -> Self {
+    pub(super) fn new(plan: &TrainPlan) -> Self {
         let (steps, is_first) = (plan.schedule.steps, plan.world.is_first());
         if !is_first || !std::io::stderr().is_terminal() {
             return Self { bar: ProgressBar::hidden(), steps, is_first };
@@ -31,6 +32,11 @@ impl Progress {
         }
         bar.enable_steady_tick(Duration::from_millis(200));
         Self { bar, steps, is_first }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
     }
 
     /// A line that stays.
@@ -47,7 +53,13 @@ impl Progress {
 }
 
 fn step_text(line: &StepLine) -> String {
-    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
+    let mut text =
+        format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec);
+    _ = write!(text, "  wait {:.1} s", line.wait_secs);
+    if let Some(mfu) = line.mfu {
+        _ = write!(text, "  MFU {:.1} %", 100.0 * mfu);
+    }
+    text
 }
 
 impl Watch for Progress {

@@ -28,8 +28,8 @@ pub(super) struct Pace {
     pub wait_secs: f64,
     /// Seconds without those of waiting for other ranks.
     pub own_secs: f64,
-    /// Operations of the model in 10¹² a second, over all ranks.
-    pub tflop_per_sec: f64,
+    /// Operations of the model a second, over all ranks.
+    pub flops_per_sec: f64,
 }
 
 impl Interval {
@@ -65,7 +65,7 @@ impl Interval {
         let secs = self.before_pause.as_secs_f64().max(1e-9);
         let pace = Pace {
             images_per_sec: images / secs,
-            tflop_per_sec: self.flops / 1e12 / secs,
+            flops_per_sec: self.flops / secs,
             wait_secs: waited_secs - self.waited_secs,
             own_secs: self.before_pause.saturating_sub(for_ranks).as_secs_f64(),
         };

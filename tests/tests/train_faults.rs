@@ -2,7 +2,7 @@
 //!
 //! Few faults in the tests; as many as wished for the README, with a line of JSON as the result:
 //! `CATLIP_KILLS=50 CATLIP_STOPS=20 cargo test --release -p catlip-tests --features train --test
-//! interrupt -- --nocapture`.
+//! train_faults -- --nocapture`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -34,7 +34,7 @@ const SETTINGS: [&str; 16] = [
     "runtime.device=cpu",
 ];
 /// Fields of the log that differ between machines, besides those that end in `_secs`, `_per_sec`.
-const OF_MACHINE: [&str; 2] = ["goodput", "slowest_rank"];
+const OF_MACHINE: [&str; 3] = ["goodput", "mfu", "slowest_rank"];
 /// Faults of one run: then it may end, so that many runs are tried and none for ever.
 const FAULTS_OF_RUN: usize = 5;
 
