@@ -1,5 +1,5 @@
-// PyTorch's c10d behind a plain C surface: a store, a group of processes over Gloo, collectives, and
-// gradients that are summed while the backward pass goes on.
+// PyTorch's c10d behind a plain C surface: a store, a group of processes over Gloo, collectives,
+// and gradients that are summed while the backward pass goes on.
 //
 // In: tensors and handles of the caller. Out: 0, or 1 and why. Never: an exception that crosses the
 // border; a tensor that outlives its work; a decision.

@@ -1,8 +1,8 @@
 //! Ranks: processes that take the steps of one run together.
 //!
 //! In: which rank this is, and where all meet. Out: a [`World`]: sums, gathered numbers, errors
-//! that name the rank at fault. Never: reads the environment, which is `cli`'s; calls the shim where
-//! there is one rank.
+//! that name the rank at fault. Never: reads the environment, which is `cli`'s; calls the shim
+//! where there is one rank.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
