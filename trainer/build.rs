@@ -1,8 +1,9 @@
-//! Tells the linker where the binaries find libtorch when they run.
+//! Compiles the shim, and tells the linker where the binaries find libtorch when they run.
 //!
 //! In: `LIBTORCH`, set by `.cargo/config.toml` to the folder that `make setup` fills. Out: two run
 //! paths for our own binaries and tests, and the same two as `DEP_CATLIP_TRAINER_RUN_PATH` for the
-//! build scripts of crates whose executables link us. Never: links anything, that is torch-sys.
+//! build scripts of crates whose executables link us; the C++ half of `shim/` as a static library.
+//! Never: links libtorch, that is torch-sys.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
             // New tags: a RUNPATH stands behind LD_LIBRARY_PATH, the old RPATH before it.
             println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{run_path}");
             println!("cargo::metadata=RUN_PATH={run_path}");
+            compile_shim();
             ExitCode::SUCCESS
         }
         Err(message) => {
@@ -23,6 +25,27 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The shim over c10d, against the headers of the libtorch that is linked.
+fn compile_shim() {
+    println!("cargo::rerun-if-changed=shim");
+    let include = Path::new(&env::var_os("LIBTORCH").unwrap_or_default()).join("include");
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .file("shim/c10d.cpp")
+        .define("USE_C10D_GLOO", None)
+        .include("shim")
+        // Not ours: their warnings tell us nothing.
+        .flag("-isystem")
+        .flag(&include)
+        .flag("-isystem")
+        .flag(include.join("torch/csrc/api/include"))
+        // Only calls pass through it; the optimiser would double the 20 seconds that it takes.
+        .opt_level(1);
+    build.compile("catlip_shim");
 }
 
 /// The folder that really holds libtorch, beside whose files the CUDA half is found; then our

@@ -44,6 +44,24 @@ pub fn told(output: &Output) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
+/// Prepares the demo's scenes in `dir`: data sets `train` of 96 rows and `heldout` of 32.
+///
+/// # Panics
+///
+/// If a program fails.
+pub fn demo_data(dir: &Path) {
+    let text = |name: &str| dir.join(name).display().to_string();
+    let ok = |arguments: &[&str]| {
+        let (code, out, err) = told(&run("catlip-prep", arguments));
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    };
+    ok(&["demo-data", "--output", &text("shards"), "--scenes", "96", "--heldout", "32"]);
+    for part in ["train", "heldout"] {
+        let input = text(&format!("shards/{part}-*.tar"));
+        ok(&["run", "--quiet", "--input", &input, "--output", &text(part)]);
+    }
+}
+
 /// A folder that vanishes, with shards and data sets in it.
 pub struct Place(tempfile::TempDir);
 

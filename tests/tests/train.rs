@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use catlip_tests::{files_of, run, told};
+use catlip_tests::{demo_data, files_of, run, told};
 
 const SETTINGS: [&str; 11] = [
     "feed.lanes=2",
@@ -119,12 +119,7 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path();
     let text = |name: &str| dir.join(name).display().to_string();
-    let numbers = ["--scenes", "96", "--heldout", "32"];
-    ok("catlip-prep", &[&["demo-data", "--output", &text("shards")], &numbers[..]].concat());
-    for part in ["train", "heldout"] {
-        let input = text(&format!("shards/{part}-*.tar"));
-        ok("catlip-prep", &["run", "--quiet", "--input", &input, "--output", &text(part)]);
-    }
+    demo_data(dir);
     let recipe = dir.join("empty.toml");
     std::fs::write(&recipe, "").unwrap();
     let recipe = recipe.display().to_string();

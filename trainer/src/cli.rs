@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,11 +18,12 @@ use catlip_pipeline::feed::Stream;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::batches;
 use crate::bench;
 use crate::config::TrainConfig;
+use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
 use crate::machine::Machine;
@@ -106,7 +108,7 @@ struct FitArgs {
 
 impl FitArgs {
     /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self) -> Result<FitRequest, TrainError> {
+    fn request(&self, world: &Rc<World>) -> Result<FitRequest, TrainError> {
         let stores = stores();
         let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
         Ok(FitRequest {
@@ -116,6 +118,7 @@ impl FitArgs {
             out: self.out.clone().unwrap_or_default(),
             prep_logs: self.prep_logs.clone(),
             resume: self.resume,
+            world: world.clone(),
         })
     }
 }
@@ -199,7 +202,7 @@ pub fn run(commit: Option<&str>) -> ExitCode {
 fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let BatchesArgs { fit, steps } = args;
     let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config, &fit.request()?)?;
+    let plan = plan::plan(config, &fit.request(&Rc::new(World::alone()))?)?;
     let written = batches::write(&plan, *steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
     Ok(exit::OK)
@@ -213,15 +216,21 @@ fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
         return Ok(exit::OK);
     }
     let stop = stop_flag();
-    let plan = plan::plan(config, &args.request()?)?;
-    say(&plan.device_report);
-    say(&described(&plan));
-    say(&order_text(&plan.feed.stream));
-    plan.run.add_machine(&Machine::here(commit, &plan))?;
+    let world = join(&config)?;
+    let plan = plan::plan(config, &args.request(&world)?)?;
+    if world.is_first() {
+        say(&plan.device_report);
+        say(&described(&plan));
+        say(&order_text(&plan.feed.stream));
+        plan.run.add_machine(&Machine::here(commit, &plan))?;
+    }
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
     progress.finish();
     let summary = outcome?;
+    if !world.is_first() {
+        return Ok(exit::OK);
+    }
     say(&format!("report: {}", plan.run.report_path().display()));
     match &summary.evaluation {
         Some(evaluation) => print(&eval_text(&evaluation.report.summary)),
@@ -290,14 +299,27 @@ fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-/// Set by the first SIGINT or SIGTERM; a second SIGINT ends the program at once.
+/// Joins the other ranks, if the environment says that there are any.
+fn join(config: &TrainConfig) -> Result<Rc<World>, TrainError> {
+    let Some(at) = rendezvous::read(|name| std::env::var(name).ok())? else {
+        return Ok(Rc::new(World::alone()));
+    };
+    if at.rank == 0 && at.world_size > 1 {
+        say(&format!("waiting for {} ranks at {}:{}", at.world_size, at.host, at.port));
+    }
+    Ok(Rc::new(World::join(&at, Duration::from_secs(config.dist.timeout_secs))?))
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGUSR1; a second SIGINT ends the program at once.
 fn stop_flag() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let interrupted = i32::from(exit::INTERRUPTED);
     let registered =
         signal_hook::flag::register_conditional_shutdown(SIGINT, interrupted, stop.clone())
             .and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()))
-            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()));
+            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()))
+            // SLURM's warning before the time is up (`--signal`), when a job asked for it.
+            .and_then(|_| signal_hook::flag::register(SIGUSR1, stop.clone()));
     if let Err(error) = registered {
         say(&format!("warning: signals end the run without a checkpoint: {error}"));
     }

@@ -20,12 +20,14 @@ pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
 /// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
 /// resumed with others. A section ends with a dot.
-const NOT_HASHED: [&str; 6] = [
+const NOT_HASHED: [&str; 8] = [
     "data.holdout_rows_max",
     "feed.threads",
     "feed.queue_batches",
     "eval.",
     "checkpoint.",
+    "fault.",
+    "dist.",
     "runtime.",
 ];
 
@@ -226,6 +228,28 @@ pub struct EvalConfig {
 pub struct CheckpointConfig {
     pub every_steps: u64,
     pub keep_last: usize,
+    pub keep_every_steps: u64,
+}
+
+/// Section `fault`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct FaultConfig {
+    pub skipped_max: u64,
+    pub spike_factor: f64,
+    pub rollbacks_max: u64,
+}
+
+/// Section `dist`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct DistConfig {
+    pub timeout_secs: u64,
+    pub bucket_bytes: u64,
+    pub share_moments: bool,
+    pub compare_every_steps: u64,
 }
 
 /// Section `runtime`.
@@ -255,6 +279,8 @@ pub struct TrainConfig {
     pub feed: FeedConfig,
     pub eval: EvalConfig,
     pub checkpoint: CheckpointConfig,
+    pub fault: FaultConfig,
+    pub dist: DistConfig,
     pub runtime: RuntimeConfig,
 }
 
@@ -353,6 +379,11 @@ impl TrainConfig {
         within("eval.batch", eval.batch as f64, 1.0, 65_536.0)?;
         within("eval.crop_share", eval.crop_share, 0.1, 1.0)?;
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;
+        within("fault.skipped_max", self.fault.skipped_max as f64, 1.0, 1e6)?;
+        within("fault.spike_factor", self.fault.spike_factor, 0.0, 1e9)?;
+        within("fault.rollbacks_max", self.fault.rollbacks_max as f64, 0.0, 1000.0)?;
+        within("dist.timeout_secs", self.dist.timeout_secs as f64, 1.0, 86_400.0)?;
+        within("dist.bucket_bytes", self.dist.bucket_bytes as f64, 1.0, (1_u64 << 32) as f64)?;
         within("runtime.threads", self.runtime.threads as f64, 0.0, 4096.0)?;
         within("runtime.log_every_steps", self.runtime.log_every_steps as f64, 1.0, 1e5)?;
         within("runtime.peak_tflops", self.runtime.peak_tflops, 0.0, 1e6)?;

@@ -10,6 +10,7 @@ pub mod loss;
 pub mod optim;
 pub mod schedule;
 pub mod ema;
+pub mod dist;
 pub mod state;
 pub mod step;
 pub mod checkpoint;

@@ -8,22 +8,22 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::say;
 use crate::plan::TrainPlan;
-use crate::run_folder::StepLine;
+use crate::run_folder::{Fault, StepLine};
 use crate::train::{Event, Watch};
 
 /// A bar on a terminal, lines elsewhere.
 pub(super) struct Progress {
     bar: ProgressBar,
     steps: u64,
-    peak_tflops: f64,
+    /// Whether this is the first rank; the others only tell of faults.
+    is_first: bool,
 }
 
 impl Progress {
     pub(super) fn new(plan: &TrainPlan) -> Self {
-        let steps = plan.schedule.steps;
-        let peak_tflops = plan.config.runtime.peak_tflops;
-        if !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), steps, peak_tflops };
+        let (steps, is_first) = (plan.schedule.steps, plan.world.is_first());
+        if !is_first || !std::io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden(), steps, is_first };
         }
         let bar = ProgressBar::new(steps);
         let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
@@ -31,7 +31,7 @@ impl Progress {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, steps, peak_tflops }
+        Self { bar, steps, is_first }
     }
 
     /// Takes the bar away.
@@ -41,6 +41,9 @@ impl Progress {
 
     /// A line that stays.
     fn line(&self, text: &str) {
+        if !self.is_first {
+            return;
+        }
         if self.bar.is_hidden() {
             say(text);
         } else {
@@ -49,12 +52,12 @@ impl Progress {
     }
 }
 
-fn step_text(line: &StepLine, peak_tflops: f64) -> String {
+fn step_text(line: &StepLine) -> String {
     let mut text =
         format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec);
-    _ = write!(text, "  wait {:.1} s  {:.3} TFLOP/s", line.wait_secs, line.tflop_per_sec);
-    if peak_tflops > 0.0 {
-        _ = write!(text, "  MFU {:.1} %", 100.0 * line.tflop_per_sec / peak_tflops);
+    _ = write!(text, "  wait {:.1} s", line.wait_secs);
+    if let Some(mfu) = line.mfu {
+        _ = write!(text, "  MFU {:.1} %", 100.0 * mfu);
     }
     text
 }
@@ -74,14 +77,9 @@ impl Watch for Progress {
             )),
             Event::Stepped { step } => self.bar.set_position(step),
             Event::Logged(line) if self.bar.is_hidden() => {
-                self.line(&format!(
-                    "step {}/{}  {}",
-                    line.step,
-                    self.steps,
-                    step_text(line, self.peak_tflops)
-                ));
+                self.line(&format!("step {}/{}  {}", line.step, self.steps, step_text(line)));
             }
-            Event::Logged(line) => self.bar.set_message(step_text(line, self.peak_tflops)),
+            Event::Logged(line) => self.bar.set_message(step_text(line)),
             Event::Evaluating { num_rows } => {
                 self.bar.set_message(format!("evaluating {num_rows} held-out rows"));
             }
@@ -92,6 +90,19 @@ impl Watch for Progress {
                     summary.bce, summary.bce_improvement_percent
                 ));
             }
+            Event::RolledBack(line) => self.line(&format!(
+                "warning: went back from step {} to step {}: {}",
+                line.from_step,
+                line.step,
+                match line.reason {
+                    Fault::Skipped => "too many steps in a row had a gradient that is no number",
+                    Fault::Spike => "the loss rose above `fault.spike_factor` × its mean",
+                }
+            )),
+            Event::Skipped(line) => self.line(&format!(
+                "warning: step {} was skipped, its gradient is no number; {} so far",
+                line.step, line.skipped
+            )),
             Event::Saved { step } => self.line(&format!("step {step}: saved")),
             Event::BadRows { count, last } => self.line(&format!(
                 "warning: {count} rows did not decode and counted for nothing; the last: {last}"

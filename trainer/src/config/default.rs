@@ -1,9 +1,9 @@
 //! The defaults in Rust; `train.default.toml` says the same, and a test holds them equal.
 
 use super::{
-    AugmentConfig, CheckpointConfig, DataConfig, EvalConfig, FeedConfig, LengthConfig, LossConfig,
-    LossKind, ModelConfig, ModelSize, OptimConfig, RuntimeConfig, SamplerConfig, SamplerKind,
-    ScheduleKind, TrainConfig, VocabConfig,
+    AugmentConfig, CheckpointConfig, DataConfig, DistConfig, EvalConfig, FaultConfig, FeedConfig,
+    LengthConfig, LossConfig, LossKind, ModelConfig, ModelSize, OptimConfig, RuntimeConfig,
+    SamplerConfig, SamplerKind, ScheduleKind, TrainConfig, VocabConfig,
 };
 use crate::model::{Pool, Precision, StemKind};
 use crate::optim::Decay;
@@ -43,7 +43,14 @@ impl Default for TrainConfig {
                 min_positives: 10,
                 recall_at: vec![1, 5, 10],
             },
-            checkpoint: CheckpointConfig { every_steps: 1000, keep_last: 3 },
+            checkpoint: CheckpointConfig { every_steps: 1000, keep_last: 3, keep_every_steps: 0 },
+            fault: FaultConfig { skipped_max: 10, spike_factor: 0.0, rollbacks_max: 10 },
+            dist: DistConfig {
+                timeout_secs: 600,
+                bucket_bytes: 25 << 20,
+                share_moments: false,
+                compare_every_steps: 1000,
+            },
             runtime: RuntimeConfig {
                 device: "auto".to_owned(),
                 threads: 0,
