@@ -385,7 +385,6 @@ impl TrainConfig {
         within("dist.timeout_secs", self.dist.timeout_secs as f64, 1.0, 86_400.0)?;
         within("dist.bucket_bytes", self.dist.bucket_bytes as f64, 1.0, (1_u64 << 32) as f64)?;
         within("runtime.threads", self.runtime.threads as f64, 0.0, 4096.0)?;
-        within("runtime.peak_tflops", self.runtime.peak_tflops, 0.0, 1e6)?;
         within("runtime.log_every_steps", self.runtime.log_every_steps as f64, 1.0, 1e5)?;
         self.check_sampler()?;
         self.check_shape()
