@@ -54,15 +54,16 @@ enum Command {
     Predict(PredictArgs),
     /// Prints what a feed delivers, or where a row stands, without reading a pixel
     Feed(feed::FeedArgs),
-    /// Measures the training step on random images
+    /// Measures the training step on random images, or with `feed` the feed on real ones
     Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set to train on, made by `catlip-prep run`
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    /// Data set made by `catlip-prep run`, or plain shards such as 'train-{000..099}.tar', to train
+    /// on; several are mixed by `data.weights`
+    #[arg(long, value_name = "DIR|SHARDS", required = true)]
+    data: Vec<PathBuf>,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
     #[arg(long, value_name = "DIR")]
     val: Option<PathBuf>,
@@ -116,13 +117,22 @@ struct PredictArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<BenchWhat>,
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// One setting; `vocab.top_k` is the number of labels
     #[arg(long = "set", value_name = "section.key=value")]
     settings: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchWhat {
+    /// Measures the feed on your data: what limits it, and what to change
+    Feed(feed::BenchFeedArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -198,6 +208,9 @@ fn predict(args: &PredictArgs) -> Result<u8, TrainError> {
 }
 
 fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
+    if let Some(BenchWhat::Feed(args)) = &args.what {
+        return feed::bench(args);
+    }
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     let device = plan::open_device(&config)?;
     say(&device.report);
@@ -367,7 +380,9 @@ impl Progress {
 }
 
 fn step_text(line: &StepLine) -> String {
-    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
+    let StepLine { loss, lr, images_per_sec, .. } = line;
+    let waited = 100.0 * line.data_wait_share();
+    format!("loss {loss:.4}  lr {lr:.2e}  {images_per_sec:.0} images/s  data wait {waited:.1} %")
 }
 
 impl Watch for Progress {

@@ -15,10 +15,17 @@ pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
 /// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
 /// resumed with others. A section ends with a dot.
-const NOT_HASHED: [&str; 6] = [
+const NOT_HASHED: [&str; 13] = [
     "data.holdout_rows_max",
+    "data.shards",
     "feed.threads",
     "feed.queue_batches",
+    "feed.memory_bytes",
+    "feed.spill_dir",
+    "feed.hedge_ms",
+    "feed.cache_dir",
+    "feed.cache_bytes",
+    "feed.bad_rows_max",
     "eval.",
     "checkpoint.",
     "runtime.",
@@ -29,8 +36,20 @@ const NOT_HASHED: [&str; 6] = [
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
 pub struct DataConfig {
+    pub weights: Vec<f64>,
+    pub labels: LabelsKind,
+    pub shards: Vec<String>,
     pub holdout_percent: f64,
     pub holdout_rows_max: u64,
+}
+
+/// Which captions of a sample give its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum LabelsKind {
+    Union,
+    OneCaption,
 }
 
 /// Section `vocab`.
@@ -175,6 +194,15 @@ pub struct AugmentConfig {
     pub flip: f64,
 }
 
+/// `feed.last_batch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum LastBatchKind {
+    Drop,
+    Pad,
+}
+
 /// Section `feed`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,6 +212,13 @@ pub struct FeedConfig {
     pub queue_batches: usize,
     pub lanes: u32,
     pub window_bytes: u64,
+    pub last_batch: LastBatchKind,
+    pub memory_bytes: u64,
+    pub spill_dir: String,
+    pub hedge_ms: u64,
+    pub cache_dir: String,
+    pub cache_bytes: u64,
+    pub bad_rows_max: i64,
 }
 
 /// Section `eval`.
@@ -240,7 +275,13 @@ impl Default for TrainConfig {
     fn default() -> Self {
         let (size, kind) = (ModelSize::Tiny, LossKind::Bce);
         Self {
-            data: DataConfig { holdout_percent: 0.0, holdout_rows_max: 10_000 },
+            data: DataConfig {
+                weights: Vec::new(),
+                labels: LabelsKind::Union,
+                shards: Vec::new(),
+                holdout_percent: 0.0,
+                holdout_rows_max: 10_000,
+            },
             vocab: VocabConfig { min_count: 1, top_k: 24_320, multiple_of: 1 },
             model: ModelConfig {
                 size,
@@ -282,7 +323,19 @@ impl Default for TrainConfig {
                 crop_aspect_max: 4.0 / 3.0,
                 flip: 0.5,
             },
-            feed: FeedConfig { threads: 0, queue_batches: 3, lanes: 64, window_bytes: 1 << 30 },
+            feed: FeedConfig {
+                threads: 0,
+                queue_batches: 3,
+                lanes: 64,
+                window_bytes: 1 << 30,
+                last_batch: LastBatchKind::Drop,
+                memory_bytes: 4 << 30,
+                spill_dir: String::new(),
+                hedge_ms: 500,
+                cache_dir: String::new(),
+                cache_bytes: 100 << 30,
+                bad_rows_max: -1,
+            },
             eval: EvalConfig {
                 every_steps: 0,
                 batch: 256,
@@ -382,6 +435,10 @@ impl TrainConfig {
         within("feed.queue_batches", feed.queue_batches as f64, 1.0, 64.0)?;
         within("feed.lanes", feed.lanes as f64, 1.0, 4096.0)?;
         within("feed.window_bytes", feed.window_bytes as f64, 1.0, (1_u64 << 50) as f64)?;
+        within("feed.memory_bytes", feed.memory_bytes as f64, 1.0, (1_u64 << 50) as f64)?;
+        within("feed.hedge_ms", feed.hedge_ms as f64, 0.0, 3.6e6)?;
+        within("feed.cache_bytes", feed.cache_bytes as f64, 0.0, (1_u64 << 50) as f64)?;
+        within("feed.bad_rows_max", feed.bad_rows_max as f64, -1.0, 1e15)?;
         within("eval.batch", eval.batch as f64, 1.0, 65_536.0)?;
         within("eval.crop_share", eval.crop_share, 0.1, 1.0)?;
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;

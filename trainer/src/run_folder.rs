@@ -52,6 +52,16 @@ pub struct StepLine {
     pub images_per_sec: f64,
     /// Seconds of that time in which the trainer waited for the feed.
     pub wait_secs: f64,
+    /// That time in seconds.
+    #[serde(default)]
+    pub interval_secs: f64,
+}
+
+impl StepLine {
+    /// Share of the time in which the trainer waited for the feed.
+    pub fn data_wait_share(&self) -> f64 {
+        self.wait_secs / self.interval_secs.max(1e-9)
+    }
 }
 
 /// What is logged of an evaluation.
@@ -279,6 +289,7 @@ mod tests {
             lr: 1e-3,
             images_per_sec: 10.0,
             wait_secs: 0.0,
+            interval_secs: 0.0,
         })
     }
 

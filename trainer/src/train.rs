@@ -185,7 +185,8 @@ impl<'r> Run<'r> {
     /// Starts the feed where the state is; none if all steps were taken.
     fn start_feed(&self) -> Result<Option<Feed>, TrainError> {
         let num_steps = self.plan.schedule.steps - self.state.step;
-        let left = FeedPlan { start: self.state.cursor, num_steps, ..self.plan.feed.clone() };
+        let left =
+            FeedPlan { start: self.state.cursor.clone(), num_steps, ..self.plan.feed.clone() };
         Ok((num_steps > 0).then(|| Feed::start(left)).transpose()?)
     }
 
@@ -196,7 +197,7 @@ impl<'r> Run<'r> {
         let lr = plan.schedule.lr(state.step);
         let metrics = self.meters.step.measure(|| step(state, &self.loss, &batch, lr));
         self.meters.images += host.len() as u64;
-        state.cursor = host.cursor;
+        state.cursor = host.cursor.clone();
         self.watch.see(Event::Stepped { step: state.step });
         metrics.map_err(TrainError::torch("take a step"))
     }
@@ -206,7 +207,8 @@ impl<'r> Run<'r> {
         let step = self.state.step;
         let loss = finite(&metrics.loss, step)?;
         let gradient_norm = finite(&metrics.gradient_norm, step)?;
-        let (images_per_sec, wait_secs) = self.since_log.end(&self.state, waited_secs);
+        let [interval_secs, images_per_sec, wait_secs] =
+            self.since_log.end(&self.state, waited_secs);
         let line = StepLine {
             step,
             images_seen: self.state.images_seen,
@@ -215,6 +217,7 @@ impl<'r> Run<'r> {
             lr: self.plan.schedule.lr(step - 1),
             images_per_sec,
             wait_secs,
+            interval_secs,
         };
         self.log.add(&LogLine::Step(line))?;
         self.watch.see(Event::Logged(&line));
@@ -290,7 +293,7 @@ fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
     vit.init(plan.config.train.seed, bias.as_deref(), plan.device)
         .and_then(|weights| {
             let momentum = plan.config.optim.ema_momentum;
-            TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start)
+            TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start.clone())
         })
         .map_err(TrainError::torch("allocate the weights"))
 }
@@ -395,15 +398,16 @@ impl Interval {
         self.start = Instant::now();
     }
 
-    /// Ends the interval and begins the next; gives images a second and seconds of waiting.
-    /// `waited_secs` counts from the start of the feed.
-    fn end(&mut self, state: &TrainState, waited_secs: f64) -> (f64, f64) {
+    /// Ends the interval and begins the next; gives its seconds, images a second and seconds of
+    /// waiting. `waited_secs` counts from the start of the feed.
+    fn end(&mut self, state: &TrainState, waited_secs: f64) -> [f64; 3] {
         self.pause();
-        let images = (state.images_seen - self.images_seen) as f64;
-        let images_per_sec = images / self.before_pause_secs.max(1e-9);
+        let (images, secs) =
+            ((state.images_seen - self.images_seen) as f64, self.before_pause_secs);
+        let images_per_sec = images / secs.max(1e-9);
         let wait_secs = waited_secs - self.waited_secs;
         *self = Self { waited_secs, ..Self::new(state) };
-        (images_per_sec, wait_secs)
+        [secs, images_per_sec, wait_secs]
     }
 }
 

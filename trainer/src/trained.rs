@@ -6,8 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use catlip_pipeline::feed::Selection;
-use catlip_pipeline::prep::DataSet;
 use catlip_schemas::Vocab;
 
 use crate::checkpoint::{self, Damage};
@@ -16,7 +14,7 @@ use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
 use crate::metrics::LabelPriors;
 use crate::model::{Vit, Weights};
-use crate::plan::{self, OpenDevice};
+use crate::plan::{self, DataSets, OpenDevice};
 use crate::run_folder::RunFolder;
 
 /// The model of a run at its newest whole checkpoint.
@@ -77,12 +75,11 @@ impl TrainedRun {
     ///
     /// [`TrainError::NothingHeldOut`], and what [`eval::evaluate`] may give.
     pub fn evaluate(&self, data: &Path) -> Result<Evaluation, TrainError> {
-        let opened = Arc::new(DataSet::open(data)?);
+        let opened = DataSets::open(&self.config, &[data.to_path_buf()])?;
         let plan = if self.config.data.holdout_percent == 0.0 {
-            let all = Selection::all(&opened);
-            plan::plan_of_rows(&self.config, opened, all, &self.vocab, &self.priors)
+            plan::plan_of_rows(&self.config, &opened, opened.all_rows(), &self.vocab, &self.priors)
         } else {
-            plan::eval_plan(&self.config, opened, &self.vocab, &self.priors)?
+            plan::eval_plan(&self.config, &opened, &self.vocab, &self.priors)?
         };
         let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: data.to_path_buf() })?;
         eval::evaluate(&plan, &self.vit, &self.weights, self.step)

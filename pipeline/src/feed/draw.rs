@@ -16,6 +16,10 @@ pub enum Purpose {
     View = 4,
     /// The size of the step that begins at a position.
     StepSize = 5,
+    /// The seed of a data set that is not the first of a mix.
+    Set = 8,
+    /// The caption whose labels the sample at a position has.
+    Caption = 9,
 }
 
 /// A stream of draws: SplitMix64 (Steele, Lea, Flood 2014) from a mixed key.

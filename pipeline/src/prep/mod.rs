@@ -23,6 +23,7 @@ pub mod watch;
 pub mod join;
 pub mod store;
 pub mod run;
+pub mod index;
 pub mod dry_run;
 pub mod add_set;
 pub mod relabel;

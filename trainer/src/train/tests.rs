@@ -82,7 +82,7 @@ fn config(settings: &[&str]) -> TrainConfig {
 
 fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
     FitRequest {
-        data: prepared.data.clone(),
+        data: vec![prepared.data.clone()],
         val: None,
         vocab: None,
         out: prepared.dir.path().join(out),
@@ -136,7 +136,9 @@ fn log(run: &Path) -> Vec<String> {
         .into_iter()
         .map(|line| match line {
             LogLine::Step(line) => {
-                format!("{:?}", StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line })
+                let line =
+                    StepLine { images_per_sec: 0.0, wait_secs: 0.0, interval_secs: 0.0, ..line };
+                format!("{line:?}")
             }
             LogLine::Eval(line) => format!("{line:?}"),
         })
