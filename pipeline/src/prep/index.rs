@@ -87,7 +87,10 @@ fn fixed_folder(input: &str) -> PathBuf {
         true => input,
         false => &input[..input.find(['*', '?', '[', '{']).unwrap_or(input.len())],
     };
-    PathBuf::from(fixed.rsplit_once('/').map_or("/", |(folder, _)| folder))
+    match fixed.rsplit_once('/') {
+        None | Some(("", _)) => "/".into(),
+        Some((folder, _)) => folder.into(),
+    }
 }
 
 /// The folder to which the names of a list are relative.
