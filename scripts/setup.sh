@@ -15,6 +15,8 @@ readonly TORCH_WHEEL=torch==2.11.0
 # All that libtorch_cpu.so itself needs of CUDA: 13 MB, where the whole is 3 GB.
 readonly TORCH_SMALL=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 readonly PYARROW_WHEEL=pyarrow==26.0.1
+readonly MOTO_WHEELS=('moto[s3]==5.2.1' flask==3.1.3 flask-cors==6.0.5)
+readonly AZURITE=azurite@3.35.0
 readonly DEPS=$PWD/.deps
 readonly LINKS=$DEPS/libtorch
 
@@ -185,6 +187,41 @@ find_pyarrow() {
     fi
 }
 
+# find_stores: servers that speak the protocols of object stores, for the tests of data sets there;
+# 140 MB for S3 (and, but for a header, Google), 190 MB for Azure.
+find_stores() {
+    local what
+    if [ -x "$DEPS/moto/bin/moto_server" ] || has moto_server; then
+        say moto "is there"
+    else
+        what="${MOTO_WHEELS[0]} into .deps/moto"
+        rm -rf "$DEPS/moto"
+        if python3 -m venv "$DEPS/moto" >/dev/null 2>&1 && "$DEPS/moto/bin/python" -m pip \
+            install --quiet --disable-pip-version-check "${MOTO_WHEELS[@]}"; then
+            say moto "installed $what"
+        else
+            rm -rf "$DEPS/moto"
+            say moto "could not install $what: the tests that need it will say that they are skipped"
+        fi
+    fi
+    if [ -x "$DEPS/azurite/node_modules/.bin/azurite-blob" ] || has azurite-blob; then
+        say azurite "is there"
+    elif has npm && has node; then
+        what="$AZURITE into .deps/azurite"
+        mkdir -p "$DEPS/tmp/azurite"
+        if npm install --silent --no-fund --no-audit --prefix "$DEPS/tmp/azurite" "$AZURITE" \
+            >/dev/null; then
+            rm -rf "$DEPS/azurite"
+            mv "$DEPS/tmp/azurite" "$DEPS/azurite"
+            say azurite "installed $what"
+        else
+            say azurite "could not install $what: its tests will say that they are skipped"
+        fi
+    else
+        say azurite "no npm: its tests will say that they are skipped"
+    fi
+}
+
 # install_torch: pip installs libtorch into .deps/python, whole or not at all.
 install_torch() {
     local new=$DEPS/tmp/python want what
@@ -309,4 +346,7 @@ find_nasm
 drop_stale_jpeg
 find_libtorch
 write_env
-[ "${1:-}" != --tests ] || find_pyarrow
+if [ "${1:-}" = --tests ]; then
+    find_pyarrow
+    find_stores
+fi

@@ -127,8 +127,10 @@ pub enum PrepError {
         verb: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the library says.
+        /// What the library says, or the store below it.
         message: String,
+        /// What the user can do, where a store failed.
+        hint: Option<&'static str>,
     },
     /// A file whose bytes are not what its receipt or manifest says.
     #[error("{path}: {what} is {found}, expected {expected}")]
@@ -260,15 +262,19 @@ impl From<StoreError> for PrepError {
 }
 
 impl PrepError {
-    /// An input or output error at `path`; a full disk is told apart.
+    /// An input or output error at `path`; a full disk and a failed store are told apart.
     pub fn io(verb: &'static str, path: &Path, source: std::io::Error) -> Self {
+        let source = match source.downcast::<StoreError>() {
+            Ok(error) => return Self::from(error),
+            Err(source) => source,
+        };
         if source.kind() == std::io::ErrorKind::StorageFull {
             return Self::DiskFull { path: path.into() };
         }
         Self::Io { verb, path: path.into(), source }
     }
 
-    /// A Parquet error at `path`; a full disk below it is told apart.
+    /// A Parquet error at `path`; a full disk and a failed store below it are told apart.
     pub fn parquet(verb: &'static str, path: &Path, error: &parquet::errors::ParquetError) -> Self {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(inner) = cause {
@@ -276,9 +282,14 @@ impl PrepError {
             if io.is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull) {
                 return Self::DiskFull { path: path.into() };
             }
+            let store = io.and_then(|e| e.get_ref()).and_then(|e| e.downcast_ref::<StoreError>());
+            if let Some(store) = store {
+                let (message, hint) = (store.with_causes(), store.hint());
+                return Self::Parquet { verb, path: path.into(), message, hint };
+            }
             cause = inner.source();
         }
-        Self::Parquet { verb, path: path.into(), message: error.to_string() }
+        Self::Parquet { verb, path: path.into(), message: error.to_string(), hint: None }
     }
 
     /// The exit code of the program.
@@ -300,6 +311,7 @@ impl PrepError {
                 | StoreError::Changed { .. },
             ) => exit::INPUT,
             Self::Store(StoreError::Stopped { .. }) => exit::INTERRUPTED,
+            Self::Store(StoreError::Full { .. }) => exit::DISK_FULL,
             Self::Store(StoreError::SpoolTooSmall { .. }) => exit::CONFIG,
             Self::Store(_) | Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
@@ -327,6 +339,7 @@ impl PrepError {
             Self::DiskFull { .. } => {
                 Some("free space and start the same command again: whole parts are kept")
             }
+            Self::Parquet { hint, .. } => *hint,
             Self::NoByteRanges { .. } => Some(
                 "decompress the shards, or say --set image.mode=keep to store the original bytes",
             ),

@@ -1,21 +1,28 @@
 //! What the tests share. The tests themselves stand in `tests/tests/`, one file per subject.
 
+pub mod faults;
+pub mod servers;
+pub mod stages;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use catlip_pipeline::image::Image;
 use catlip_pipeline::image::jpeg::{Chroma, encode};
 
-/// The program `name` that stands beside the tests, where `cargo build --bins` puts it.
+/// The program `name` that stands beside this one, or one folder above, as tests have it: where
+/// `cargo build --bins` puts it.
 ///
 /// # Panics
 ///
 /// If it is not there.
 pub fn program(name: &str) -> Command {
-    let folder =
-        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));
-    let path = folder.unwrap_or_default().join(name);
-    assert!(path.is_file(), "{} is not built: cargo build --bins", path.display());
+    let exe = std::env::current_exe().unwrap_or_default();
+    let mut folders = exe.ancestors().skip(1).take(2);
+    let Some(path) = folders.find_map(|at| Some(at.join(name)).filter(|path| path.is_file()))
+    else {
+        panic!("{name} is not built: cargo build --bins");
+    };
     Command::new(path)
 }
 

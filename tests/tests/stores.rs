@@ -1,102 +1,17 @@
 //! Stores as the programs meet them: one suite for every kind, and `catlip-prep` over the network.
 //!
-//! S3 is spoken with moto (`scripts/setup.sh --tests` installs it), Azure's protocol with azurite,
-//! the web with Python's own server. What is not installed is skipped by name.
+//! The servers are those of `catlip_tests::servers`, and for the web Python's own. What is not
+//! installed is skipped by name.
 #![expect(clippy::unwrap_used, reason = "a test that fails says so by a panic")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
 
-use catlip_pipeline::prep::store::{LocalFolder, open_store};
-use catlip_pipeline::source::object::{Remote, RemoteOptions};
+use catlip_pipeline::prep::store::LocalFolder;
 use catlip_pipeline::source::{ShardList, Store, StoreError};
-use catlip_tests::{files_of, program, root, samples, shard, told};
-
-/// A server that is killed with the test.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Server {
-    /// Starts `command` on a free port; `None` if there is no such program.
-    fn start(command: impl FnOnce(u16) -> Command) -> Option<Self> {
-        let port = free_port();
-        let child = command(port)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut server = Self { child, port };
-        // Python needs seconds to import what moto needs; a busy machine more.
-        for _ in 0..600 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(server);
-            }
-            if server.child.try_wait().unwrap().is_some() {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("the server on port {port} does not answer");
-    }
-
-    /// One request without a body; the status line of the answer.
-    fn request(&self, method: &str, path: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let text =
-            format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
-        stream.write_all(text.as_bytes()).unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer.lines().next().unwrap_or_default().to_owned()
-    }
-}
-
-/// Where `scripts/setup.sh --tests` puts what it installs, else the name itself.
-fn installed(path: &str, name: &str) -> PathBuf {
-    let own = root().join(".deps").join(path);
-    if own.is_file() { own } else { name.into() }
-}
-
-/// A moto with one bucket, and the variables that lead to it.
-fn moto(bucket: &str) -> Option<(Server, Vec<(String, String)>)> {
-    let server = Server::start(|port| {
-        let mut command = Command::new(installed("moto/bin/moto_server", "moto_server"));
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-        command
-    })?;
-    assert!(server.request("PUT", &format!("/{bucket}")).contains(" 200 "));
-    let variables = [
-        ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", server.port)),
-        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-        ("AWS_REGION", "us-east-1".to_owned()),
-    ];
-    Some((server, variables.map(|(key, value)| (key.to_owned(), value)).to_vec()))
-}
-
-fn remote(variables: &[(String, String)]) -> Arc<Remote> {
-    let variables = variables.to_vec();
-    let options = RemoteOptions { variables, retries: 3, ..RemoteOptions::default() };
-    Arc::new(Remote::start(options).unwrap())
-}
+use catlip_tests::servers::{Cloud, Server};
+use catlip_tests::{files_of, program, samples, shard, told};
 
 /// What every store must do.
 fn suite(store: &dyn Store) {
@@ -123,27 +38,55 @@ fn suite(store: &dyn Store) {
     assert_eq!(store.get("manifest/1.json").unwrap(), vec![wins[0]; 100]);
 
     // Files, small and in parts; a second one replaces the first.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("big");
     let big: Vec<u8> =
         (0..17u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    std::fs::write(&path, &big).unwrap();
-    store.put_file("images/a.parquet", &path).unwrap();
+    let mut file = store.create("images/a.parquet").unwrap();
+    file.write_all(&big[..5]).unwrap();
+    file.handle().unwrap().write_all(&big[5..]).unwrap();
+    assert_eq!(store.head("images/a.parquet").unwrap(), None);
+    let mut written = Vec::new();
+    file.read_back().unwrap().read_to_end(&mut written).unwrap();
+    assert!(written == big);
+    file.keep().unwrap();
     assert_eq!(store.head("images/a.parquet").unwrap().unwrap().bytes, big.len() as u64);
     let at = 16_700_000..16_900_000u64;
     let found = store.get_range("images/a.parquet", at.clone()).unwrap();
     assert!(found == big[at.start as usize..at.end as usize]);
     assert!(store.get("images/a.parquet").unwrap() == big);
-    std::fs::write(&path, b"small").unwrap();
-    store.put_file("images/a.parquet", &path).unwrap();
+    let open = store.open("images/a.parquet").unwrap();
+    let mut found = vec![0; 3 << 20];
+    let mut at = 0;
+    // In a row, as a checksum does, with blocks of any size; then from the end, as Parquet does.
+    while let count @ 1.. = open.read_at(at, &mut found).unwrap() {
+        assert!(found[..count] == big[at as usize..at as usize + count]);
+        at += count as u64;
+    }
+    assert_eq!((at, open.bytes()), (big.len() as u64, big.len() as u64));
+    let last = big.len() as u64 - 3;
+    assert_eq!(open.read_at(last, &mut found).unwrap(), 3);
+    assert_eq!(open.read_at(last + 3, &mut found).unwrap(), 0);
+    store.put("images/a.parquet", b"small").unwrap();
     assert_eq!(store.get("images/a.parquet").unwrap(), b"small");
     assert_eq!(store.get_range("images/a.parquet", 1..4).unwrap(), b"mal");
     assert_eq!(store.get_range("images/a.parquet", 2..2).unwrap(), b"");
     let error = store.get_range("images/a.parquet", 1..6).unwrap_err();
     assert!(error.to_string().contains("bytes 1..6 were asked for, it has 5"), "{error}");
-    let error = store.put_file("images/b.parquet", &folder.path().join("absent")).unwrap_err();
-    assert!(matches!(error, StoreError::Local { .. }), "{error}");
-    assert_eq!(store.head("images/b.parquet").unwrap(), None);
+    assert!(matches!(store.open("images/b.parquet"), Err(StoreError::NotFound { .. })));
+
+    // A file that is not kept leaves nothing; a new one goes by its second name.
+    store.create("images/c.parquet").unwrap().write_all(b"half").unwrap();
+    let mut file = store.create("manifest/1.parquet").unwrap();
+    file.write_all(b"table").unwrap();
+    let error = file.keep_new("manifest/1.json").unwrap_err();
+    assert!(matches!(error, StoreError::Exists { .. }), "{error}");
+    file.keep_new("manifest/1.parquet").unwrap();
+    drop(file);
+    assert_eq!(store.get("manifest/1.parquet").unwrap(), b"table");
+    assert_eq!(store.list("images").unwrap(), ["a.parquet"]);
+    let names = ["manifest/1.parquet", "images/a.parquet"].map(str::to_owned);
+    assert_eq!(store.get_all(&names).unwrap(), [&b"table"[..], b"small"]);
+    let error = store.get_all(&["images/b.parquet".to_owned()]).unwrap_err();
+    assert!(error.to_string().contains("images/b.parquet"), "{error}");
 
     // Lists are sorted and know one folder only.
     for name in ["receipts/a.json", "receipts/deep/c.json", "receipts-of-others/d.json"] {
@@ -155,6 +98,8 @@ fn suite(store: &dyn Store) {
     assert_eq!(store.list("receipts").unwrap(), ["a.json", "empty.json"]);
     store.put_new("receipts/b.json", b"third").unwrap();
     assert_eq!(store.get("receipts/b.json").unwrap(), b"third");
+    let top = store.top_names().unwrap();
+    assert_eq!(top, ["images", "manifest", "receipts", "receipts-of-others"]);
 }
 
 #[test]
@@ -201,34 +146,28 @@ fn local_shards(folder: &Path, count: usize) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn s3_is_a_store_and_a_source() {
-    let Some((_server, variables)) = moto("lake") else {
-        println!("skipped: no moto_server (scripts/setup.sh --tests installs it)");
-        return;
-    };
-    let remote = remote(&variables);
-    suite(open_store("s3://lake/suite", &remote).unwrap().as_ref());
+    let Some(cloud) = Cloud::s3() else { return };
+    let (variables, stores) = (cloud.variables.clone(), cloud.stores());
+    let open = |url: &str| stores.folder(Path::new(url)).unwrap();
+    let lake = &cloud.root;
+    suite(open(&format!("{lake}/suite")).store());
 
     let folder = tempfile::tempdir().unwrap();
     let expected = local_shards(folder.path(), 4);
-    let store = open_store("s3://lake", &remote).unwrap();
+    let store = open(lake);
     for i in 0..4 {
         let name = format!("in/a/{i:02}.tar");
-        store.put_file(&name, &folder.path().join(&name)).unwrap();
+        store.put(&name, &std::fs::read(folder.path().join(&name)).unwrap()).unwrap();
     }
     store.put_new("in/a/README", b"no shard").unwrap();
-    store.put_new("in/list.txt", b"# all\ns3://lake/in/a/{00..03}.tar\n").unwrap();
+    let list = format!("# all\n{lake}/in/a/{{00..03}}.tar\n");
+    store.put_new("in/list.txt", list.as_bytes()).unwrap();
     let spool = folder.path().join("spool").display().to_string();
     let set = format!("source.spool_dir={spool}");
-    for (i, input) in [
-        "s3://lake/in/a/{00..03}.tar",
-        "s3://lake/in/a/*.tar",
-        "s3://lake/in/a/",
-        "s3://lake/in/**/0?.tar",
-        "@s3://lake/in/list.txt",
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    let inputs = ["/in/a/{00..03}.tar", "/in/a/*.tar", "/in/a/", "/in/**/0?.tar"];
+    let inputs = inputs.map(|input| format!("{lake}{input}"));
+    let list = format!("@{lake}/in/list.txt");
+    for (i, input) in inputs.iter().chain([&list]).enumerate() {
         let output = folder.path().join(format!("out-{i}"));
         let (code, _, err) = prep(&variables, &[input], &output, &["--set", &set]);
         assert_eq!(code, 0, "{input}: {err}");
@@ -239,19 +178,18 @@ fn s3_is_a_store_and_a_source() {
 
     // Again: nothing to do. A shard that was replaced is named.
     let output = folder.path().join("out-0");
-    let all = ["s3://lake/in/a/*.tar"];
+    let all = [inputs[1].as_str()];
     let (code, out, err) = prep(&variables, &all, &output, &[]);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("nothing to do: all 4 parts were there"), "{out}");
-    let other = folder.path().join("other.tar");
-    std::fs::write(&other, shard(&samples(90, 3, 40))).unwrap();
-    store.put_file("in/a/02.tar", &other).unwrap();
+    store.put("in/a/02.tar", &shard(&samples(90, 3, 40))).unwrap();
     let (code, _, err) = prep(&variables, &all, &output, &[]);
     assert_eq!(code, 5, "{err}");
     assert!(err.contains("02.tar (part 000002)") && err.contains("etag-"), "{err}");
 
     // What is not there is named, whether it was asked for alone or among many.
-    for input in ["s3://lake/in/a/09.tar", "s3://lake/in/a/{00..40}.tar", "s3://lake/in/b/*.tar"] {
+    for input in ["/in/a/09.tar", "/in/a/{00..40}.tar", "/in/b/*.tar"] {
+        let input = &format!("{lake}{input}");
         let (code, _, err) = prep(&variables, &[input], &folder.path().join("none"), &[]);
         assert_eq!(code, 5, "{input}: {err}");
         let is_named = ["09.tar", "04.tar", "b/*.tar"].iter().any(|name| err.contains(name));
@@ -262,33 +200,27 @@ fn s3_is_a_store_and_a_source() {
     assert_eq!(code, 5, "{err}");
 
     // Many names of one folder are looked up in one list of it.
-    let names =
-        ["s3://lake/in/a/{00..03}.tar".to_owned(), "s3://lake/in/a/{00..03}.tar".to_owned()];
-    let error = ShardList::expand_with(&names, None, &remote).unwrap_err().to_string();
+    let names = [inputs[0].clone(), inputs[0].clone()];
+    let error = ShardList::expand_with(&names, None, &stores.remote().unwrap()).unwrap_err();
+    let error = error.to_string();
     assert!(error.contains("named twice"), "{error}");
 }
 
 #[test]
 fn azure_is_a_store() {
-    let folder = tempfile::tempdir().unwrap();
-    let start = |port: u16| {
-        let mut command =
-            Command::new(installed("azurite/node_modules/.bin/azurite-blob", "azurite-blob"));
-        command.args(["--silent", "--skipApiVersionCheck", "--blobPort", &port.to_string()]);
-        command.arg("--location").arg(folder.path());
-        command
-    };
-    let Some(server) = Server::start(start) else {
-        println!("skipped: no azurite-blob (npm install azurite)");
-        return;
-    };
-    let account = format!("http://127.0.0.1:{}/devstoreaccount1", server.port);
-    let variables =
-        [("AZURE_STORAGE_USE_EMULATOR", "true".to_owned()), ("AZURE_STORAGE_ENDPOINT", account)];
-    let remote = remote(&variables.map(|(key, value)| (key.to_owned(), value)));
-    let store = open_store("az://lake/suite", &remote).unwrap();
+    let Some(cloud) = Cloud::azure() else { return };
+    let stores = cloud.stores();
+    suite(stores.folder(Path::new("az://lake/suite")).unwrap().store());
     // A container is made by its owner, not by us.
-    assert!(matches!(store.put_new("a", b""), Err(StoreError::NotFound { .. })));
+    let other = stores.folder(Path::new("az://nowhere/suite")).unwrap();
+    assert!(matches!(other.store().put_new("a", b""), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn google_is_a_store() {
+    let Some(cloud) = Cloud::google() else { return };
+    let stores = cloud.stores();
+    suite(stores.folder(Path::new(&format!("{}/suite", cloud.root))).unwrap().store());
 }
 
 #[test]

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::Stream;
+use catlip_pipeline::prep::Stores;
+use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -23,7 +25,7 @@ use crate::bench;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
-use crate::plan::{self, FitRequest, TrainPlan};
+use crate::plan::{self, DataPlace, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
 use crate::run_folder::StepLine;
@@ -71,12 +73,12 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set made by `catlip-prep run`, or plain shards such as 'train-{000..099}.tar', to train
-    /// on; several are mixed by `data.weights`
-    #[arg(long, value_name = "DIR|SHARDS", required_unless_present = "dry_run")]
+    /// Data set made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…; or plain
+    /// shards such as 'train-{000..099}.tar'. Several are mixed by `data.weights`
+    #[arg(long, value_name = "DIR|URL|SHARDS", required_unless_present = "dry_run")]
     data: Vec<PathBuf>,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     val: Option<PathBuf>,
     /// Vocabulary; without it, one is made from the training rows
     #[arg(long, value_name = "FILE")]
@@ -104,15 +106,17 @@ struct FitArgs {
 
 impl FitArgs {
     /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self) -> FitRequest {
-        FitRequest {
-            data: self.data.clone(),
-            val: self.val.clone(),
+    fn request(&self, config: &TrainConfig) -> Result<FitRequest, TrainError> {
+        let stores = stores();
+        let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
+        Ok(FitRequest {
+            data: DataPlace::find(config, &self.data, &stores)?,
+            val,
             vocab: self.vocab.clone(),
             out: self.out.clone().unwrap_or_default(),
             prep_logs: self.prep_logs.clone(),
             resume: self.resume,
-        }
+        })
     }
 }
 
@@ -131,7 +135,7 @@ struct EvalArgs {
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
     /// Data set: its rows that the run holds out, or all if it holds out none
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
@@ -204,7 +208,7 @@ pub fn run() -> ExitCode {
 fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let BatchesArgs { fit, steps } = args;
     let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config, &fit.request())?;
+    let plan = plan::plan(config.clone(), &fit.request(&config)?)?;
     let written = batches::write(&plan, *steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
     Ok(exit::OK)
@@ -213,11 +217,12 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
 fn fit(args: &FitArgs) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
-        print(&dry_run::text(&config, &args.data, args.vocab.as_deref())?);
+        let data = DataPlace::find(&config, &args.data, &stores())?;
+        print(&dry_run::text(&config, &data, args.vocab.as_deref())?);
         return Ok(exit::OK);
     }
     let stop = stop_flag();
-    let plan = plan::plan(config, &args.request())?;
+    let plan = plan::plan(config.clone(), &args.request(&config)?)?;
     say(&plan.device_report);
     say(&described(&plan));
     say(&order_text(&plan.feed.stream));
@@ -233,11 +238,17 @@ fn fit(args: &FitArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
+/// The way to stores, by the usual variables of the environment.
+fn stores() -> Stores {
+    Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
+}
+
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
     let run = TrainedRun::open(&args.run, raw, &args.settings)?;
     warn_of_damage(&run);
-    let evaluation = run.evaluate(&args.data)?;
+    let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores())?;
+    let evaluation = run.evaluate(data[0].clone())?;
     print(&eval_text(&evaluation.report.summary));
     Ok(exit::OK)
 }

@@ -18,7 +18,7 @@ use catlip_pipeline::feed::{
 };
 use catlip_pipeline::image::Filter;
 use catlip_pipeline::metrics::PrepLog;
-use catlip_pipeline::prep::vocab;
+use catlip_pipeline::prep::{Folder, vocab};
 use catlip_schemas::{Frequencies, SampleId, Vocab, VocabCut};
 use sha2::{Digest, Sha256};
 use tch::Device;
@@ -35,7 +35,7 @@ use crate::run_folder::RunFolder;
 use crate::schedule::Schedule;
 use crate::tensor_file::hex;
 
-pub use data::DataSets;
+pub use data::{DataPlace, DataSets};
 pub use training::{adamw_plan, range_plan, step_plan, vit_plan};
 
 mod data;
@@ -48,9 +48,9 @@ const READER_THREADS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct FitRequest {
     /// The data sets to train on.
-    pub data: Vec<PathBuf>,
+    pub data: Vec<DataPlace>,
     /// The data set to evaluate on; none: the rows that are held out.
-    pub val: Option<PathBuf>,
+    pub val: Option<Folder>,
     /// The vocabulary; none: made from the training rows.
     pub vocab: Option<PathBuf>,
     /// The folder of the run.
@@ -156,7 +156,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
 
     let feed = training_feed(&config, &data, &vocab)?;
     let eval = match &request.val {
-        Some(path) => Some(other_data_plan(&config, path, &data, &vocab, &priors)?),
+        Some(folder) => Some(other_data_plan(&config, folder, &data, &vocab, &priors)?),
         None => eval_plan(&config, &data, &vocab, &priors)?,
     };
     let steps = match config.train.steps {
@@ -216,15 +216,15 @@ pub fn eval_plan(
 /// [`TrainError::Data`], [`TrainError::OtherRule`], [`TrainError::NothingHeldOut`].
 pub fn other_data_plan(
     config: &TrainConfig,
-    path: &Path,
+    folder: &Folder,
     trained_on: &DataSets,
     vocab: &Arc<Vocab>,
     priors: &Arc<LabelPriors>,
 ) -> Result<EvalPlan, TrainError> {
-    let data = DataSets::open(config, &[path.to_path_buf()])?;
-    data::check_rule(path, &data.sets()[0], &trained_on.rule()?)?;
+    let data = DataSets::open(config, &[folder.clone().into()])?;
+    data::check_rule(&data.sets()[0], &trained_on.rule()?)?;
     plan_of_rows(config, &data, data.all_rows(), vocab, priors)
-        .ok_or_else(|| TrainError::NothingHeldOut { path: path.to_path_buf() })
+        .ok_or_else(|| TrainError::NothingHeldOut { path: folder.place() })
 }
 
 /// A plan to evaluate on `selection`; `None` if it has no row.
@@ -362,7 +362,7 @@ fn choose_vocab(
         frequencies.merge(&of_set);
         rows += rows_of_set;
     }
-    let folder = data.sets()[0].folder.clone();
+    let folder = data.sets()[0].folder.place();
     let vocab = vocab::from_frequencies(&frequencies, &cut)
         .map_err(|source| PrepError::Schema { path: folder, source })?;
     if vocab.is_empty() {

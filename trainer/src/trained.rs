@@ -14,7 +14,7 @@ use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
 use crate::metrics::LabelPriors;
 use crate::model::{Vit, Weights};
-use crate::plan::{self, DataSets, OpenDevice};
+use crate::plan::{self, DataPlace, DataSets, OpenDevice};
 use crate::run_folder::RunFolder;
 
 /// The model of a run at its newest whole checkpoint.
@@ -74,14 +74,15 @@ impl TrainedRun {
     /// # Errors
     ///
     /// [`TrainError::NothingHeldOut`], and what [`eval::evaluate`] may give.
-    pub fn evaluate(&self, data: &Path) -> Result<Evaluation, TrainError> {
-        let opened = DataSets::open(&self.config, &[data.to_path_buf()])?;
+    pub fn evaluate(&self, data: impl Into<DataPlace>) -> Result<Evaluation, TrainError> {
+        let place = data.into();
+        let opened = DataSets::open(&self.config, std::slice::from_ref(&place))?;
         let plan = if self.config.data.holdout_percent == 0.0 {
             plan::plan_of_rows(&self.config, &opened, opened.all_rows(), &self.vocab, &self.priors)
         } else {
             plan::eval_plan(&self.config, &opened, &self.vocab, &self.priors)?
         };
-        let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: data.to_path_buf() })?;
+        let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: place.place() })?;
         eval::evaluate(&plan, &self.vit, &self.weights, self.step)
     }
 }

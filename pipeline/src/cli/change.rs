@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::run::stop_flag;
+use super::run::{stop_flag, stores};
 use super::show;
 use crate::config::PrepConfig;
 use crate::error::PrepError;
@@ -17,7 +17,7 @@ use crate::prep::{DataSet, PrepPlan};
 /// Arguments of `relabel`.
 #[derive(clap::Args)]
 pub struct RelabelArgs {
-    /// Folder of the data set.
+    /// The data set: a folder or a URL.
     folder: PathBuf,
     /// Rule that turns captions into synsets.
     #[arg(long)]
@@ -33,7 +33,7 @@ pub struct RelabelArgs {
 /// Arguments of `add-column`.
 #[derive(clap::Args)]
 pub struct AddColumnArgs {
-    /// Folder of the data set.
+    /// The data set: a folder or a URL.
     folder: PathBuf,
     /// Table with a column sample_id, or key (with source_shard where keys repeat), and the values:
     /// .parquet, .csv or .jsonl.
@@ -50,10 +50,10 @@ pub struct AddColumnArgs {
 /// Arguments of `reshuffle`.
 #[derive(clap::Args)]
 pub struct ReshuffleArgs {
-    /// Folder of the data set.
+    /// The data set: a folder or a URL.
     folder: PathBuf,
-    /// Folder of the new data set.
-    #[arg(long, value_name = "DIR")]
+    /// The new data set: a folder or a URL.
+    #[arg(long, value_name = "DIR|URL")]
     output: PathBuf,
     /// Which snapshot; the newest if it is left out.
     #[arg(long, value_name = "N")]
@@ -67,7 +67,8 @@ pub struct ReshuffleArgs {
     /// Bytes of rows that are held while they are thrown into buckets; changes no byte.
     #[arg(long, default_value_t = 1 << 30)]
     memory_bytes: u64,
-    /// Folder for buckets as large as the data set; by default below the output. It is removed.
+    /// Folder for buckets as large as the data set; by default below the output, or that of
+    /// temporary files where the output is remote. It is removed.
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
 }
@@ -75,7 +76,7 @@ pub struct ReshuffleArgs {
 /// Arguments of `drop`.
 #[derive(clap::Args)]
 pub struct DropArgs {
-    /// Folder of the data set.
+    /// The data set: a folder or a URL.
     folder: PathBuf,
     #[command(flatten)]
     list: ListArgs,
@@ -100,7 +101,7 @@ pub fn run_relabel(args: &RelabelArgs) -> Result<(), PrepError> {
     let mut settings = args.settings.clone();
     settings.push(format!("caption.rule={}", args.rule));
     let plan = PrepPlan::new(PrepConfig::load(args.config.as_deref(), &settings)?)?;
-    let data = DataSet::open(&args.folder)?;
+    let data = DataSet::open(&stores().folder(&args.folder)?)?;
     let stop = stop_flag(&args.folder)?;
     let metrics = PrepMetrics::default();
     let start = std::time::Instant::now();
@@ -121,7 +122,7 @@ pub fn run_relabel(args: &RelabelArgs) -> Result<(), PrepError> {
 
 /// Values from a table, beside the columns that are there.
 pub fn run_add_column(args: &AddColumnArgs) -> Result<(), PrepError> {
-    let data = DataSet::open(&args.folder)?;
+    let data = DataSet::open(&stores().folder(&args.folder)?)?;
     let table = Table::read(&args.table)?;
     let stem = || args.table.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = args.name.clone().or_else(stem).unwrap_or_default();
@@ -144,15 +145,23 @@ pub fn run_add_column(args: &AddColumnArgs) -> Result<(), PrepError> {
 
 /// The same rows in a random order, as a new data set.
 pub fn run_reshuffle(args: &ReshuffleArgs) -> Result<(), PrepError> {
-    let data = DataSet::open_at(&args.folder, args.snapshot)?;
-    let scratch = args.scratch.clone().unwrap_or_else(|| args.output.clone());
+    let stores = stores();
+    let data = DataSet::open_at(&stores.folder(&args.folder)?, args.snapshot)?;
+    let output = stores.folder(&args.output)?;
+    let beside = || if output.is_local() { args.output.clone() } else { std::env::temp_dir() };
+    let scratch = args.scratch.clone().unwrap_or_else(beside);
+    // A folder of its own, since it is removed; jobs for several outputs may share its parent.
+    let tag = blake3::hash(output.place().as_os_str().as_encoded_bytes()).to_hex();
+    let name = match output.is_local() {
+        true => ".catlip-buckets".to_owned(),
+        false => format!(".catlip-buckets-{}", &tag[..16]),
+    };
     let request = ReshuffleRequest {
-        output: args.output.clone(),
+        output,
         seed: args.seed,
         part_bytes: args.part_bytes,
         memory_bytes: args.memory_bytes,
-        // A folder of its own, since it is removed.
-        scratch: scratch.join(".catlip-buckets"),
+        scratch: scratch.join(name),
     };
     let stop = stop_flag(&args.output)?;
     let summary = reshuffle(&data, &request, &stop)?;
@@ -177,7 +186,7 @@ pub fn run_drop(args: &DropArgs) -> Result<(), PrepError> {
         (None, None) => unreachable!("clap asks for one of them"),
     };
     let list = read_list(path, are_ids)?;
-    let summary = drop_rows(&args.folder, &list, path, args.allow_unknown)?;
+    let summary = drop_rows(&stores().folder(&args.folder)?, &list, path, args.allow_unknown)?;
     println!(
         "{}: snapshot {}, {} rows dropped ({} were dropped before, {} entries name no row), {} \
          rows left",

@@ -69,7 +69,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Print the ids of all rows whose image an earlier row has, byte by byte, across parts.
     Duplicates {
-        /// Folder of the data set.
+        /// The data set: a folder or a URL.
         folder: PathBuf,
     },
     /// Print prep.default.toml: every setting, its default, unit, range and meaning.
@@ -94,7 +94,7 @@ struct DemoDataArgs {
 
 #[derive(clap::Args)]
 struct VerifyArgs {
-    /// Folder of the data set.
+    /// The data set: a folder or a URL.
     folder: PathBuf,
     /// Which snapshot; the newest if it is left out.
     #[arg(long, value_name = "N")]
@@ -161,7 +161,7 @@ fn demo_data(args: &DemoDataArgs) -> Result<(), PrepError> {
 }
 
 fn verify_folder(args: &VerifyArgs) -> Result<(), PrepError> {
-    let summary = verify::verify(&args.folder, args.snapshot, args.clean)?;
+    let summary = verify::verify(&run::stores().folder(&args.folder)?, args.snapshot, args.clean)?;
     println!(
         "snapshot {}: {} rows in {} files of {} bytes are as the manifest says",
         summary.snapshot, summary.rows, summary.files, summary.bytes
@@ -180,7 +180,7 @@ fn verify_folder(args: &VerifyArgs) -> Result<(), PrepError> {
 }
 
 fn list_duplicates(folder: &std::path::Path) -> Result<(), PrepError> {
-    for id in duplicates::duplicates(&DataSet::open(folder)?)? {
+    for id in duplicates::duplicates(&DataSet::open(&run::stores().folder(folder)?)?)? {
         print::result(&format!("{id}\n"))?;
     }
     Ok(())

@@ -9,12 +9,13 @@ use super::{progress, show};
 use crate::config::{PrepConfig, SourceConfig};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
+use crate::prep::Folder;
 use crate::prep::dry_run::dry_run;
 use crate::prep::retry::retry;
 use crate::prep::run::{Share, commit_shares, run_share};
-use crate::prep::{self, PrepPlan};
+use crate::prep::{self, PrepPlan, Stores};
 use crate::source::ShardList;
-use crate::source::object::{Remote, RemoteOptions};
+use crate::source::object::RemoteOptions;
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -23,8 +24,8 @@ pub struct RunArgs {
     /// the data set does not have yet are appended.
     #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
     input: Vec<String>,
-    /// Folder of the data set.
-    #[arg(long, value_name = "DIR")]
+    /// The data set: a folder, or s3://bucket/folder, gs://…, az://….
+    #[arg(long, value_name = "DIR|URL")]
     output: PathBuf,
     /// TOML that says what differs from the defaults.
     #[arg(long, value_name = "FILE")]
@@ -56,8 +57,8 @@ pub struct RetryArgs {
     /// The shards of the data set, as `run` was told.
     #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
     input: Vec<String>,
-    /// Folder of the data set.
-    #[arg(long, value_name = "DIR")]
+    /// The data set: a folder or a URL.
+    #[arg(long, value_name = "DIR|URL")]
     output: PathBuf,
     /// Only the samples of these ledgers, files below rejects/; all of them if it is left out.
     #[arg(long, num_args = 0.., value_name = "FILE")]
@@ -73,8 +74,8 @@ pub struct RetryArgs {
 /// Arguments of `commit`.
 #[derive(clap::Args)]
 pub struct CommitArgs {
-    /// Folder of the data set.
-    #[arg(long, value_name = "DIR")]
+    /// The data set: a folder or a URL.
+    #[arg(long, value_name = "DIR|URL")]
     output: PathBuf,
     /// Which config, by the digits in the names of its files; needed where several were begun.
     #[arg(long, value_name = "HEX")]
@@ -108,42 +109,51 @@ pub fn stop_flag(output: &Path) -> Result<Arc<AtomicBool>, PrepError> {
     Ok(stop)
 }
 
-/// The shards that the user named and the plan for them, with a way to stores where one is needed.
-fn planned(mut config: PrepConfig, input: &[String]) -> Result<(ShardList, PrepPlan), PrepError> {
+/// The shards that the user named, the plan for them, and the folder of the data set.
+fn planned(
+    mut config: PrepConfig,
+    input: &[String],
+    output: &Path,
+) -> Result<(ShardList, PrepPlan, Folder), PrepError> {
     if config.source.spool_dir.is_empty() {
         config.source.spool_dir = std::env::temp_dir().to_string_lossy().into_owned();
     }
-    let remote = Arc::new(Remote::start(remote_options(&config.source))?);
+    let stores = stores_of(&config.source);
+    let folder = stores.folder(output)?;
+    let remote = stores.remote()?;
     let root = Some(config.source.root.as_str()).filter(|root| !root.is_empty());
     let shards = ShardList::expand_with(input, root, &remote)?;
     let plan = PrepPlan { remote: Some(remote), ..PrepPlan::new(config)? };
-    Ok((shards, plan))
+    Ok((shards, plan, folder))
 }
 
-/// How stores are reached: patience from the config, endpoints and credentials from the usual
-/// variables of the environment.
-fn remote_options(config: &SourceConfig) -> RemoteOptions {
-    let is_of_stores = |key: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| key.starts_with(p));
-    let variables = std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(key, _)| is_of_stores(key))
-        .collect();
-    RemoteOptions {
-        variables,
+/// The way to stores for programs that read and change data sets, with the defaults of `source`.
+pub fn stores() -> Stores {
+    stores_of(&PrepConfig::default().source)
+}
+
+/// The way to stores: patience from the config, endpoints and credentials from the usual variables
+/// of the environment.
+fn stores_of(config: &SourceConfig) -> Stores {
+    let scratch = match config.spool_dir.as_str() {
+        "" => std::env::temp_dir(),
+        folder => folder.into(),
+    };
+    Stores::new(RemoteOptions {
         requests: config.requests,
         retries: config.retries,
         timeout_secs: config.timeout_secs,
-        ..RemoteOptions::default()
-    }
+        ..RemoteOptions::new(std::env::vars_os(), scratch)
+    })
 }
 
 /// Shards in, a data set out.
 pub fn run(args: &RunArgs) -> Result<(), PrepError> {
     let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let (shards, plan) = planned(config, &args.input)?;
+    let (shards, plan, folder) = planned(config, &args.input, &args.output)?;
     let output = &args.output;
     if args.dry_run {
-        let found = dry_run(&shards, output, &plan, args.jobs, &std::env::temp_dir())?;
+        let found = dry_run(&shards, &folder, &plan, args.jobs, &std::env::temp_dir())?;
         print!("{}", show::dry_run_text(&found, output));
         return Ok(());
     }
@@ -159,9 +169,9 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
         metrics_file: args.metrics_file.as_deref(),
     };
     let outcome = progress::show_while(&watch, args.quiet, || match args.jobs {
-        None => prep::run(&shards, output, &plan, &metrics, &stop)
+        None => prep::run(&shards, &folder, &plan, &metrics, &stop)
             .map(|summary| show::summary_text(&summary, output)),
-        Some(share) => run_share(&shards, output, &plan, share, &metrics, &stop)
+        Some(share) => run_share(&shards, &folder, &plan, share, &metrics, &stop)
             .map(|(made, of)| show::share_text(share, made, of, output)),
     });
     let secs = start.elapsed().as_secs_f64();
@@ -183,10 +193,10 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
 /// Tries rejected samples again.
 pub fn run_retry(args: &RetryArgs) -> Result<(), PrepError> {
     let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let (shards, plan) = planned(config, &args.input)?;
+    let (shards, plan, folder) = planned(config, &args.input, &args.output)?;
     let stop = stop_flag(&args.output)?;
     let metrics = PrepMetrics::default();
-    let summary = retry(&shards, &args.output, &args.ledger, &plan, &metrics, &stop)?;
+    let summary = retry(&shards, &folder, &args.ledger, &plan, &metrics, &stop)?;
     print!("{}", show::retry_text(&summary, &args.output));
     Ok(())
 }
@@ -195,7 +205,7 @@ pub fn run_retry(args: &RetryArgs) -> Result<(), PrepError> {
 pub fn commit(args: &CommitArgs) -> Result<(), PrepError> {
     let budget = PrepConfig::load(None, &args.settings)?.budget;
     let summary = commit_shares(
-        &args.output,
+        &stores().folder(&args.output)?,
         args.config_tag.as_deref(),
         args.partial,
         budget.damaged_shards,

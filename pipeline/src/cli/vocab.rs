@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use catlip_schemas::{Frequencies, Vocab, VocabCut};
 
 use super::print;
+use super::run::stores;
 use super::show::coverage_text;
 use crate::error::PrepError;
 use crate::prep::{DataSet, coverage, vocab};
@@ -22,9 +23,9 @@ const LIST_BYTES_MAX: u64 = 64_000_000;
 pub const ABOUT: &str = "\
 Counts the synsets of data sets, merges vocabularies, cuts them to size, and says what they cover.
 
-An input is the folder of a data set, a vocabulary that this command wrote (Parquet), or the
-pickled dict that CatLIP released, {\"n5928118\": 52418327, …}. A pickle is read as data: one that
-would import or call anything is refused, nothing in it is ever run.
+An input is a data set (a folder or a URL such as s3://bucket/folder), a vocabulary that this
+command wrote (Parquet), or the pickled dict that CatLIP released, {\"n5928118\": 52418327, …}. A
+pickle is read as data: one that would import or call anything is refused, nothing in it is ever run.
 
 One vocabulary file alone keeps its order, because labels are numbered by it. Several inputs are
 added up, each times its --weight, and ranked: most occurrences first, then by number of synset.
@@ -107,7 +108,7 @@ pub fn run(args: &VocabArgs) -> Result<(), PrepError> {
         multiple_of: args.multiple_of.get(),
     };
     let (made, summary) = match args.input.as_slice() {
-        [file] if !file.is_dir() && weights == [1.0] => cut_file(file, &cut)?,
+        [file] if !is_data_set(file) && weights == [1.0] => cut_file(file, &cut)?,
         _ => merge(args, &weights, &cut)?,
     };
     if let Some((path, kind)) = output.zip(kind) {
@@ -126,6 +127,11 @@ pub fn run(args: &VocabArgs) -> Result<(), PrepError> {
         Some(list) => print::result(&coverage_text(&made, &coverage::cover(&made, &list))),
         None => Ok(()),
     }
+}
+
+/// Whether an input is a data set and no file: vocabularies are read from local files only.
+fn is_data_set(input: &Path) -> bool {
+    input.is_dir() || input.to_str().is_some_and(|text| text.contains("://"))
 }
 
 fn weights(args: &VocabArgs) -> Result<Vec<f64>, PrepError> {
@@ -166,16 +172,17 @@ fn cut_file(path: &Path, cut: &VocabCut) -> Result<(Vocab, String), PrepError> {
 
 /// The sum of all inputs, ranked and cut; and what it was taken from.
 fn merge(args: &VocabArgs, weights: &[f64], cut: &VocabCut) -> Result<(Vocab, String), PrepError> {
-    let inputs = &args.input;
+    let (inputs, stores) = (&args.input, stores());
     let mut all = Frequencies::default();
     let mut rows = 0;
     let mut rule = None;
     for (path, weight) in inputs.iter().zip(weights) {
-        if !path.is_dir() {
+        if !is_data_set(path) {
             all.merge(&Frequencies::from(&vocab::read_any(path)?).scaled(*weight));
             continue;
         }
-        let data = DataSet::open_at(path, args.snapshot)?.with_labels(&args.labels)?;
+        let data =
+            DataSet::open_at(&stores.folder(path)?, args.snapshot)?.with_labels(&args.labels)?;
         let set = data.synsets_set()?;
         if *rule.get_or_insert_with(|| set.clone()) != set {
             return Err(PrepError::NoDataSet {

@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::source::Ranges;
-use crate::source::store::{Store, StoreError};
+use crate::prep::Folder;
+use crate::source::store::StoreError;
 
 /// Extension of the cache's files; nothing else in the folder is touched.
 const EXTENSION: &str = "range";
@@ -28,7 +29,7 @@ const HASH_BYTES: usize = 32;
 
 /// A store behind a cache.
 pub struct Cached {
-    store: Arc<dyn Store>,
+    files: Folder,
     reads: Arc<dyn Ranges>,
     folder: PathBuf,
     limit: u64,
@@ -40,13 +41,13 @@ pub struct Cached {
 }
 
 impl Cached {
-    /// `store`, read through `reads`, with at most about `limit` bytes in `folder`.
+    /// `files`, read through `reads`, with at most about `limit` bytes in `folder`.
     ///
     /// # Errors
     ///
     /// [`StoreError::Local`] if the folder cannot be made or listed.
     pub fn new(
-        store: Arc<dyn Store>,
+        files: Folder,
         reads: Arc<dyn Ranges>,
         folder: &Path,
         limit: u64,
@@ -55,7 +56,7 @@ impl Cached {
         let bytes = files_of(folder).map_err(|e| StoreError::local("list", folder, e))?;
         let bytes = bytes.iter().map(|file| file.bytes).sum();
         Ok(Self {
-            store,
+            files,
             reads,
             folder: folder.to_owned(),
             limit,
@@ -72,12 +73,12 @@ impl Cached {
     }
 
     fn path_of(&self, name: &str, range: &Range<u64>) -> Result<PathBuf, StoreError> {
-        let url = format!("{}/{name}", self.store.place());
+        let url = format!("{}/{name}", self.files.store().place());
         let known = self.etags.lock().unwrap_or_else(|e| e.into_inner()).get(name).cloned();
         let etag = match known {
             Some(etag) => etag,
             None => {
-                let info = self.store.head(name)?;
+                let info = self.files.store().head(name)?;
                 let info = info.ok_or_else(|| StoreError::NotFound { url: url.clone() })?;
                 let etag = info.etag_text().unwrap_or_else(|| info.modified_secs.to_string());
                 let etag = format!("{etag} {}", info.bytes);
@@ -143,7 +144,7 @@ impl Ranges for Cached {
     }
 
     fn place(&self) -> String {
-        self.store.place()
+        self.files.store().place()
     }
 }
 
@@ -181,23 +182,10 @@ fn files_of(folder: &Path) -> std::io::Result<Vec<CacheFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prep::store::LocalFolder;
-
-    struct Through(Arc<LocalFolder>);
-
-    impl Ranges for Through {
-        fn read(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-            self.0.get_range(name, range)
-        }
-
-        fn place(&self) -> String {
-            self.0.place()
-        }
-    }
 
     fn cached(store: &Path, cache: &Path, limit: u64) -> Cached {
-        let store = Arc::new(LocalFolder::new(store));
-        Cached::new(store.clone(), Arc::new(Through(store)), cache, limit).unwrap()
+        let files = Folder::from(store);
+        Cached::new(files.clone(), Arc::new(files), cache, limit).unwrap()
     }
 
     #[test]

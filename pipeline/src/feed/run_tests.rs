@@ -20,10 +20,9 @@ use crate::image::Filter;
 use crate::image::Image;
 use crate::image::jpeg::{Chroma, encode};
 use crate::metrics::PrepMetrics;
-use crate::prep::store::LocalFolder;
-use crate::prep::{self, DataSet, PrepPlan};
+use crate::prep::{self, DataSet, Folder, PrepPlan};
 use crate::source::ShardList;
-use crate::source::store::{Store, StoreError};
+use crate::source::store::StoreError;
 
 struct Prepared {
     dir: tempfile::TempDir,
@@ -208,7 +207,7 @@ fn a_rotten_row_keeps_its_place_with_weight_zero() {
     // Damages the pixels of one image and mends the checksum, as rot before the write would.
     let mut data = (*prepared.data).clone();
     let file = data.parts[0].files.get_mut("images").unwrap();
-    let path = data.folder.join(&file.file);
+    let path = data.folder.path(&file.file);
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.windows(3).position(|w| w == [0xff, 0xd8, 0xff]).unwrap();
     bytes[at] = 0;
@@ -231,9 +230,12 @@ fn a_rotten_row_keeps_its_place_with_weight_zero() {
 
 /// The data set, with its images in the shards that it was made from if it is one of references.
 fn in_shards(prepared: &Prepared) -> Sources {
-    let source =
-        Source::local(prepared.data.clone(), Some(prepared.dir.path()), &ReadPlan::default())
-            .unwrap();
+    let source = Source::open(
+        prepared.data.clone(),
+        Some(&Folder::from(prepared.dir.path())),
+        &ReadPlan::default(),
+    )
+    .unwrap();
     Sources::new(vec![source])
 }
 
@@ -342,7 +344,7 @@ fn one_caption_is_drawn_for_each_position() {
 /// Two data sets of 21 rows, of which an epoch takes 14 and 28.
 fn mixed(prepared: &Prepared) -> FeedPlan {
     let all = plan(prepared);
-    let source = || Source::local(prepared.data.clone(), None, &ReadPlan::default()).unwrap();
+    let source = || Source::open(prepared.data.clone(), None, &ReadPlan::default()).unwrap();
     let rows = || SetRows {
         selection: Selection::all(&prepared.data),
         num_parts: prepared.data.parts.len(),
@@ -401,7 +403,7 @@ fn a_cursor_of_another_mix_is_refused() {
 /// A folder in which the first request for every third range hangs until it is let go, or all of
 /// them panic.
 struct Unwell {
-    folder: LocalFolder,
+    folder: Folder,
     panics: bool,
     seen: Mutex<HashSet<(String, u64)>>,
     open: (Mutex<bool>, Condvar),
@@ -409,7 +411,7 @@ struct Unwell {
 
 impl Unwell {
     fn new(prepared: &Prepared, panics: bool) -> Arc<Self> {
-        let folder = LocalFolder::new(&prepared.data.folder);
+        let folder = prepared.data.folder.clone();
         let (seen, open) = Default::default();
         Arc::new(Self { folder, panics, seen, open })
     }
@@ -428,11 +430,11 @@ impl Ranges for Unwell {
                 open = self.open.1.wait(open).unwrap();
             }
         }
-        self.folder.get_range(name, range)
+        self.folder.read_range(name, range)
     }
 
     fn place(&self) -> String {
-        self.folder.place()
+        self.folder.store().place()
     }
 }
 
@@ -464,7 +466,7 @@ fn a_thread_that_panics_ends_the_feed_with_what_it_said() {
 #[test]
 fn damage_of_a_row_group_ends_the_feed_with_its_place() {
     let prepared = prepared();
-    let path = prepared.data.folder.join(&prepared.data.parts[1].files["images"].file);
+    let path = prepared.data.folder.path(&prepared.data.parts[1].files["images"].file);
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -14,10 +14,9 @@ use super::group::{GroupError, GroupImages};
 use super::memory::Memory;
 use super::source::{Ranges, rows_per_group};
 use crate::error::PrepError;
-use crate::prep::DataSet;
 use crate::prep::snapshot::Part;
+use crate::prep::{DataSet, Folder};
 use crate::source::spool::ShardIdentity;
-use crate::source::store::Store;
 
 /// Bytes between two images that are read along rather than asked for apart: a second request
 /// costs a store 20 to 100 ms, in which it delivers some MB.
@@ -38,7 +37,7 @@ struct ShardRow {
 /// The rows of a data set in its source shards.
 pub(super) struct ShardRows {
     data: Arc<DataSet>,
-    shards: Arc<dyn Store>,
+    shards: Folder,
     reads: Arc<dyn Ranges>,
     rows: Mutex<HashMap<PartName, Arc<Vec<ShardRow>>>>,
     /// Shards that were seen to be those that were prepared.
@@ -46,7 +45,7 @@ pub(super) struct ShardRows {
 }
 
 impl ShardRows {
-    pub fn new(data: Arc<DataSet>, shards: Arc<dyn Store>, reads: Arc<dyn Ranges>) -> Self {
+    pub fn new(data: Arc<DataSet>, shards: Folder, reads: Arc<dyn Ranges>) -> Self {
         Self { data, shards, reads, rows: Mutex::default(), checked: Mutex::default() }
     }
 
@@ -120,12 +119,12 @@ impl ShardRows {
         if is_known(&self.checked.lock().unwrap_or_else(|e| e.into_inner())) {
             return Ok(());
         }
-        let found = ShardIdentity::of_object(self.shards.as_ref(), shard);
+        let found = ShardIdentity::of_object(self.shards.store(), shard);
         let found = found.map_err(|e| self.wrong(part, 0, part.source.bytes, &e))?;
         let is_same = found.bytes == part.source.bytes && found.etag == part.source.etag;
         if !is_same {
             return Err(GroupError::Shard {
-                shard: format!("{}/{shard}", self.shards.place()),
+                shard: format!("{}/{shard}", self.shards.store().place()),
                 found: format!("{} bytes, {}", found.bytes, found.etag),
                 expected: format!("{} bytes, {}", part.source.bytes, part.source.etag),
             });
@@ -141,7 +140,7 @@ impl ShardRows {
         bytes: u64,
         error: &dyn std::error::Error,
     ) -> GroupError {
-        let place = format!("{}/{}", self.shards.place(), part.source.shard);
+        let place = format!("{}/{}", self.shards.store().place(), part.source.shard);
         GroupError::read(place, offset, bytes, error)
     }
 }

@@ -4,7 +4,7 @@
 //! numbered across all sets. A data set of mode `reference` has its images in the source shards.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +18,11 @@ use super::shard_rows::ShardRows;
 use super::view::decode_options;
 use crate::error::PrepError;
 use crate::image::DecodeOptions;
-use crate::prep::DataSet;
 use crate::prep::snapshot::Part;
-use crate::prep::store::LocalFolder;
-use crate::source::store::{Store, StoreError};
+use crate::prep::{DataSet, Folder};
+use crate::source::store::StoreError;
 
-/// Reads a range of an object: of a [`Store`], perhaps behind a cache or a second request.
+/// Reads a range of an object: of a [`Folder`], perhaps behind a cache or a second request.
 pub trait Ranges: Send + Sync {
     /// Bytes `range` of the object `name`.
     ///
@@ -46,29 +45,26 @@ pub struct ReadPlan {
 }
 
 impl ReadPlan {
-    /// Reads of `store`.
-    fn of(&self, store: Arc<dyn Store>) -> Result<Arc<dyn Ranges>, PrepError> {
-        let mut reads: Arc<dyn Ranges> = Arc::new(Plain(store.clone()));
+    /// Reads of `files`.
+    fn of(&self, files: &Folder) -> Result<Arc<dyn Ranges>, PrepError> {
+        let mut reads: Arc<dyn Ranges> = Arc::new(files.clone());
         if let Some(after) = self.hedge_after {
             reads = Arc::new(Hedged::new(reads, after));
         }
         if let Some((folder, limit)) = &self.cache {
-            reads = Arc::new(Cached::new(store, reads, folder, *limit)?);
+            reads = Arc::new(Cached::new(files.clone(), reads, folder, *limit)?);
         }
         Ok(reads)
     }
 }
 
-/// A store as it is.
-struct Plain(Arc<dyn Store>);
-
-impl Ranges for Plain {
+impl Ranges for Folder {
     fn read(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        self.0.get_range(name, range)
+        self.read_range(name, range)
     }
 
     fn place(&self) -> String {
-        self.0.place()
+        self.store().place()
     }
 }
 
@@ -98,7 +94,7 @@ impl Source {
     pub fn stored(data: Arc<DataSet>, files: Arc<dyn Ranges>) -> Result<Self, PrepError> {
         if is_reference(&data) {
             return Err(PrepError::NoDataSet {
-                path: data.folder.clone(),
+                path: data.folder.place(),
                 message: "its images lie in the source shards (image.mode = \"reference\"), and \
                           nobody said where those are"
                     .to_owned(),
@@ -114,26 +110,25 @@ impl Source {
     /// # Errors
     ///
     /// As [`Source::stored`]; [`PrepError::Store`] for a cache that cannot be.
-    pub fn local(
+    pub fn open(
         data: Arc<DataSet>,
-        shards: Option<&Path>,
+        shards: Option<&Folder>,
         reads: &ReadPlan,
     ) -> Result<Self, PrepError> {
-        let folder = |path: &Path| Arc::new(LocalFolder::new(path));
         match shards {
             Some(shards) if is_reference(&data) => {
-                let shards = folder(shards);
-                Ok(Self::in_shards(data, shards.clone(), reads.of(shards)?))
+                let reads = reads.of(shards)?;
+                Ok(Self::in_shards(data, shards.clone(), reads))
             }
             _ => {
-                let files = reads.of(folder(&data.folder))?;
+                let files = reads.of(&data.folder)?;
                 Self::stored(data, files)
             }
         }
     }
 
     /// A data set whose images lie in its source shards below `shards`.
-    pub fn in_shards(data: Arc<DataSet>, shards: Arc<dyn Store>, reads: Arc<dyn Ranges>) -> Self {
+    pub fn in_shards(data: Arc<DataSet>, shards: Folder, reads: Arc<dyn Ranges>) -> Self {
         let options = decode_options(&data.manifest.config);
         let images = Images::Shards(ShardRows::new(data.clone(), shards, reads));
         Self { data, options, images }
@@ -186,7 +181,7 @@ impl Sources {
     ///
     /// As [`Source::stored`].
     pub fn of_one(data: Arc<DataSet>) -> Result<Self, PrepError> {
-        Ok(Self::new(vec![Source::local(data, None, &ReadPlan::default())?]))
+        Ok(Self::new(vec![Source::open(data, None, &ReadPlan::default())?]))
     }
 
     /// The data sets.

@@ -77,7 +77,7 @@ pub fn add_column(
             || entry.origin.as_ref().map(|o| &o["columns"]) != Some(&origin["columns"]))
     {
         let message = format!("has a column set {set} already, from another table");
-        return Err(ChangeError::Exists { path: data.folder.clone(), message }.into());
+        return Err(ChangeError::Exists { path: data.folder.place(), message }.into());
     }
     let found = count_matches(data, request)?;
     let job = SetJob {

@@ -5,22 +5,21 @@
 //! nothing; started again after an append it makes what the new parts lack. Never: reads or writes
 //! another column set than it must.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arrow_schema::Schema;
-use catlip_schemas::columns::receipt_file;
 use catlip_schemas::version::FORMAT_VERSION;
 use catlip_schemas::{ColumnSetEntry, Counts, FileEntry, Manifest, PartName, Receipt};
 
 use super::change::{Draft, commit};
 use super::columns::ColumnWriter;
+use super::folder::Folder;
 use super::run::write_receipt;
 use super::snapshot::{DataSet, Part};
-use super::work::{read_receipt, receipt_names};
+use super::work::{Receipts, receipts_of};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 
@@ -91,25 +90,20 @@ impl SetJob<'_> {
         data: &DataSet,
         make: impl Fn(&Part, &mut ColumnWriter) -> Result<Counts, PrepError> + Sync,
     ) -> Result<SetSummary, PrepError> {
-        let folder = data.folder.as_path();
+        let folder = &data.folder;
         let hash = self.config_hash(data);
-        let present = receipt_names(folder)?;
+        let present = Receipts::list(folder)?;
         let missing = self.missing(data);
         let parts = missing.len() as u64;
         let (done, todo): (Vec<&Part>, Vec<&Part>) =
-            missing.into_iter().partition(|part| is_present(&present, part.name, &hash[..8]));
+            missing.into_iter().partition(|part| present.has(part.name, &hash[..8]));
         self.metrics.parts.add(done.len() as u64);
         let made = self.make_parts(folder, &hash, &todo, &make)?;
         if self.stop.load(Ordering::Relaxed) {
             return Err(PrepError::Interrupted { done: self.metrics.parts.get(), parts });
         }
         let mut receipts = made;
-        for part in &done {
-            receipts.insert(
-                part.name,
-                read_receipt(&folder.join(receipt_file(part.name, &hash[..8])))?,
-            );
-        }
+        receipts.extend(receipts_of(folder, &hash[..8], done.iter().map(|part| part.name))?);
         let mut counts = Counts::default();
         receipts.values().for_each(|receipt| counts.merge(&receipt.counts));
         let manifest = self.commit(data, &receipts)?;
@@ -127,7 +121,7 @@ impl SetJob<'_> {
 
     fn make_parts(
         &self,
-        folder: &Path,
+        folder: &Folder,
         hash: &str,
         todo: &[&Part],
         make: &(impl Fn(&Part, &mut ColumnWriter) -> Result<Counts, PrepError> + Sync),
@@ -136,7 +130,9 @@ impl SetJob<'_> {
             .num_threads(self.threads)
             .thread_name(|i| format!("set-{i}"))
             .build()
-            .map_err(|e| PrepError::io("start threads in", folder, std::io::Error::other(e)))?;
+            .map_err(|e| {
+                PrepError::io("start threads for", &folder.place(), std::io::Error::other(e))
+            })?;
         let next = AtomicUsize::new(0);
         let failed = AtomicBool::new(false);
         let outcome: Mutex<Result<BTreeMap<PartName, Receipt>, PrepError>> =
@@ -169,7 +165,7 @@ impl SetJob<'_> {
 
     fn make_part(
         &self,
-        folder: &Path,
+        folder: &Folder,
         hash: &str,
         part: &Part,
         make: &impl Fn(&Part, &mut ColumnWriter) -> Result<Counts, PrepError>,
@@ -180,7 +176,7 @@ impl SetJob<'_> {
         let entry = self.metrics.write.measure(|| writer.finish())?;
         if entry.rows != part.rows() {
             return Err(PrepError::Damaged {
-                path: folder.join(&entry.file),
+                path: folder.path(&entry.file),
                 what: "number of rows".to_owned(),
                 found: entry.rows.to_string(),
                 expected: part.rows().to_string(),
@@ -235,8 +231,4 @@ impl SetJob<'_> {
             Ok(draft)
         })
     }
-}
-
-fn is_present(present: &BTreeSet<String>, part: PartName, tag: &str) -> bool {
-    present.contains(receipt_file(part, tag).trim_start_matches("receipts/"))
 }

@@ -5,20 +5,18 @@
 //! taken, reads what the first made of the data set, and drafts again. Never: replaces a file that
 //! a snapshot names.
 
-use std::io::ErrorKind;
-use std::path::Path;
-
 use catlip_schemas::manifest::PartsEntry;
 use catlip_schemas::version::FORMAT_VERSION;
 use catlip_schemas::{ColumnSetEntry, Counts, Manifest, TombstonesEntry};
 
 use super::columns::fingerprint;
-use super::commit::{TempFile, write_new, write_whole};
 use super::error::ChangeError;
+use super::folder::Folder;
 use super::parts_table::{Part, write_parts};
 use super::snapshot::DataSet;
 use super::tombstones::{Tombstones, write_tombstones};
 use crate::error::PrepError;
+use crate::source::store::{NewFile, StoreError};
 
 /// Conflicts in a row before a commit gives up: each one is a commit of somebody else.
 const CONFLICTS_MAX: usize = 1000;
@@ -86,7 +84,7 @@ impl Draft {
 /// Those of `draft`; [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`];
 /// [`ChangeError::Conflicts`] if others keep committing.
 pub fn commit(
-    folder: &Path,
+    folder: &Folder,
     draft: impl Fn(Option<&DataSet>) -> Result<Draft, PrepError>,
 ) -> Result<Manifest, PrepError> {
     for _ in 0..CONFLICTS_MAX {
@@ -106,12 +104,12 @@ pub fn commit(
             return Ok(manifest);
         }
     }
-    Err(ChangeError::Conflicts { path: folder.into(), tries: CONFLICTS_MAX }.into())
+    Err(ChangeError::Conflicts { path: folder.place(), tries: CONFLICTS_MAX }.into())
 }
 
 /// The next snapshot, or `None` if somebody else made one of that number first.
 fn try_commit(
-    folder: &Path,
+    folder: &Folder,
     parent: Option<u64>,
     draft: &Draft,
 ) -> Result<Option<Manifest>, PrepError> {
@@ -120,13 +118,13 @@ fn try_commit(
         None
     } else {
         let name = Manifest::tombstones_file(number);
-        let temp = write_tombstones(&folder.join(&name), &draft.dropped)?;
-        let (file, bytes, sha256) = keep_new(folder, &name, temp)?;
+        let new = write_tombstones(folder, &name, &draft.dropped)?;
+        let (file, bytes, sha256) = keep_new(folder, &name, &*new)?;
         Some(TombstonesEntry { file, bytes, sha256, rows: draft.dropped.count() })
     };
     let name = Manifest::parts_file(number);
-    let temp = write_parts(&folder.join(&name), &draft.parts)?;
-    let (file, bytes, sha256) = keep_new(folder, &name, temp)?;
+    let new = write_parts(folder, &name, &draft.parts)?;
+    let (file, bytes, sha256) = keep_new(folder, &name, &*new)?;
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         snapshot: number,
@@ -139,12 +137,8 @@ fn try_commit(
         parts: PartsEntry { file, bytes, sha256, parts: draft.parts.len() as u64 },
         tombstones,
     };
-    let path = folder.join(Manifest::file(number));
-    match write_new(&path, &json_text(&manifest)) {
-        Ok(()) => Ok(Some(manifest)),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(None),
-        Err(e) => Err(PrepError::io("write", &path, e)),
-    }
+    let is_new = folder.put_new(&Manifest::file(number), &json_text(&manifest))?;
+    Ok(is_new.then_some(manifest))
 }
 
 /// Gives a table its name, exclusively: its path below the data set, bytes and SHA-256.
@@ -152,26 +146,32 @@ fn try_commit(
 /// The plain name may be taken: by a job that ended before its manifest, which wrote the same bytes
 /// if it was this one, or by another job that commits right now. A reader takes the name from the
 /// manifest, so the second table carries 8 digits of its hash.
-fn keep_new(folder: &Path, name: &str, temp: TempFile) -> Result<(String, u64, String), PrepError> {
-    let read = |path: &Path| {
-        fingerprint(path, Vec::new()).map_err(|e| PrepError::io("read back", path, e))
-    };
-    let (bytes, sha256, _) = read(temp.temp_path())?;
+fn keep_new(
+    folder: &Folder,
+    name: &str,
+    new: &dyn NewFile,
+) -> Result<(String, u64, String), PrepError> {
+    let (bytes, sha256, _) = new
+        .read_back()
+        .and_then(|file| fingerprint(file, Vec::new()))
+        .map_err(|e| PrepError::io("read back", &folder.path(name), e))?;
     let tagged = name.replacen(".p", &format!(".{}.p", &sha256[..8]), 1);
     for name in [name, &tagged] {
-        let path = folder.join(name);
-        match temp.link_as(&path) {
+        match new.keep_new(name) {
             Ok(()) => return Ok((name.to_owned(), bytes, sha256)),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                if read(&path)?.1 == sha256 {
+            Err(StoreError::Exists { .. }) => {
+                let theirs = folder.open(name)?.from(0);
+                let theirs = fingerprint(theirs, Vec::new())
+                    .map_err(|e| PrepError::io("read back", &folder.path(name), e))?;
+                if theirs.1 == sha256 {
                     return Ok((name.to_owned(), bytes, sha256));
                 }
             }
-            Err(e) => return Err(PrepError::io("write", &path, e)),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(PrepError::Damaged {
-        path: folder.join(&tagged),
+        path: folder.path(&tagged),
         what: "SHA-256".to_owned(),
         found: "another".to_owned(),
         expected: sha256,
@@ -194,13 +194,13 @@ pub fn json_text<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// The README of the newest snapshot; after a crash between the two it is made good here.
-fn write_readme(folder: &Path, manifest: &Manifest) -> Result<(), PrepError> {
-    let path = folder.join("README.md");
+fn write_readme(folder: &Folder, manifest: &Manifest) -> Result<(), PrepError> {
+    const NAME: &str = "README.md";
     let text = readme_text(manifest);
-    if std::fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
-        return Ok(());
+    match folder.find(NAME)?.is_some_and(|found| found == text.as_bytes()) {
+        true => Ok(()),
+        false => folder.put(NAME, text.as_bytes()),
     }
-    write_whole(&path, text.as_bytes()).map_err(|e| PrepError::io("write", &path, e))
 }
 
 fn readme_text(manifest: &Manifest) -> String {

@@ -1,6 +1,6 @@
 //! Commits that meet each other.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Mutex;
 
 use catlip_schemas::PartName;
@@ -26,7 +26,8 @@ fn draft(old: Option<&DataSet>, change: &str) -> Draft {
 }
 
 fn snapshots(folder: &Path) -> Vec<(u64, Option<u64>, Option<String>)> {
-    let numbers = 1..=crate::prep::snapshot::newest_number(folder);
+    let folder = &Folder::from(folder);
+    let numbers = 1..=crate::prep::snapshot::newest_number(folder).unwrap();
     let read = |n| crate::prep::snapshot::read_manifest(folder, n).unwrap();
     numbers.map(read).map(|m| (m.totals.samples, m.parent, m.change)).collect()
 }
@@ -36,7 +37,7 @@ fn each_of_many_writers_at_once_makes_one_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8 {
-            let folder: PathBuf = dir.path().into();
+            let folder = Folder::from(dir.path());
             scope.spawn(move || {
                 for turn in 0..5 {
                     commit(&folder, |old| Ok(draft(old, &format!("{thread}.{turn}")))).unwrap();
@@ -56,16 +57,17 @@ fn each_of_many_writers_at_once_makes_one_snapshot() {
 #[test]
 fn who_comes_second_drafts_from_what_the_first_made() {
     let dir = tempfile::tempdir().unwrap();
-    commit(dir.path(), |old| Ok(draft(old, "first"))).unwrap();
+    let folder = &Folder::from(dir.path());
+    commit(folder, |old| Ok(draft(old, "first"))).unwrap();
     let part = PartName { shard: 0, cut: 0 };
     let seen = Mutex::new(Vec::new());
-    let manifest = commit(dir.path(), |old| {
+    let manifest = commit(folder, |old| {
         let newest = old.unwrap().manifest.snapshot;
         let turn = seen.lock().unwrap().len();
         seen.lock().unwrap().push(newest);
         if turn == 0 {
             // Somebody else drops a row between our reading and our commit.
-            commit(dir.path(), |old| {
+            commit(folder, |old| {
                 let mut other = draft(old, "other");
                 other.dropped.drop_row(part, 3, 1);
                 Ok(other)
@@ -83,9 +85,10 @@ fn who_comes_second_drafts_from_what_the_first_made() {
 #[test]
 fn a_draft_that_changes_nothing_makes_no_snapshot() {
     let dir = tempfile::tempdir().unwrap();
-    commit(dir.path(), |old| Ok(draft(old, ""))).unwrap();
+    let folder = &Folder::from(dir.path());
+    commit(folder, |old| Ok(draft(old, ""))).unwrap();
     std::fs::remove_file(dir.path().join("README.md")).unwrap();
-    let again = commit(dir.path(), |old| Ok(Draft::of(old.unwrap()))).unwrap();
+    let again = commit(folder, |old| Ok(Draft::of(old.unwrap()))).unwrap();
     assert_eq!(again.snapshot, 1);
     assert!(dir.path().join("README.md").is_file(), "the README is made good");
 }
@@ -94,7 +97,7 @@ fn a_draft_that_changes_nothing_makes_no_snapshot() {
 fn a_snapshot_that_is_not_there_is_named() {
     let dir = tempfile::tempdir().unwrap();
     assert!(DataSet::open_newest(dir.path()).unwrap().is_none());
-    commit(dir.path(), |old| Ok(draft(old, ""))).unwrap();
+    commit(&Folder::from(dir.path()), |old| Ok(draft(old, ""))).unwrap();
     let error = DataSet::open_at(dir.path(), Some(4)).unwrap_err().to_string();
     assert!(error.ends_with("has no snapshot 4, the newest is 1"), "{error}");
 }

@@ -4,9 +4,9 @@
 //! The layout of `images` (fixed row groups, plain pages, one page a column) lets a reader fetch a
 //! row group by one ranged read and find its images without a footer.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::Path;
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{
@@ -18,15 +18,17 @@ use arrow_schema::{DataType, Field, Schema};
 use catlip_schemas::{ColumnSet, FileEntry, PartName, RowGroup, SampleId, Synsets};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{
     EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
 };
 use sha2::{Digest, Sha256};
 
-use super::commit::{Handle, TempFile};
+use super::folder::Folder;
 use crate::error::PrepError;
 use crate::source::captions::Caption;
+use crate::source::store::NewFile;
 
 /// Rows of a row group of the small column sets: a part of 10,000 rows is one.
 const ROWS_PER_GROUP: usize = 1 << 20;
@@ -83,9 +85,9 @@ pub struct RejectRow {
 /// One Parquet file that is being written.
 pub struct ColumnWriter {
     set: String,
-    writer: ArrowWriter<Handle>,
-    temp: TempFile,
-    path: std::path::PathBuf,
+    writer: ArrowWriter<Box<dyn Write + Send>>,
+    new: Box<dyn NewFile>,
+    path: PathBuf,
     file: String,
 }
 
@@ -96,7 +98,7 @@ impl ColumnWriter {
     ///
     /// [`PrepError::Io`], [`PrepError::DiskFull`].
     pub fn create(
-        output: &Path,
+        output: &Folder,
         set: ColumnSet,
         part: PartName,
         config_tag: &str,
@@ -113,7 +115,7 @@ impl ColumnWriter {
     ///
     /// [`PrepError::Io`], [`PrepError::DiskFull`].
     pub fn create_small(
-        output: &Path,
+        output: &Folder,
         set: &str,
         file: String,
         schema: Arc<Schema>,
@@ -122,18 +124,18 @@ impl ColumnWriter {
     }
 
     fn open(
-        output: &Path,
+        output: &Folder,
         set: String,
         file: String,
         schema: Arc<Schema>,
         properties: WriterProperties,
     ) -> Result<Self, PrepError> {
-        let path = output.join(&file);
-        let temp = TempFile::create(&path).map_err(|e| PrepError::io("create", &path, e))?;
-        let handle = temp.handle().map_err(|e| PrepError::io("create", &path, e))?;
+        let path = output.path(&file);
+        let new = output.create(&file)?;
+        let handle = new.handle().map_err(|e| PrepError::io("create", &path, e))?;
         let writer = ArrowWriter::try_new(handle, schema, Some(properties))
             .map_err(|e| PrepError::parquet("create", &path, &e))?;
-        Ok(Self { set, writer, temp, path, file })
+        Ok(Self { set, writer, new, path, file })
     }
 
     /// Appends a batch.
@@ -149,13 +151,15 @@ impl ColumnWriter {
     ///
     /// # Errors
     ///
-    /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`].
+    /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`], [`PrepError::Store`].
     pub fn finish(self) -> Result<FileEntry, PrepError> {
-        let Self { set, writer, temp, path, file } = self;
+        let Self { set, writer, new, path, file } = self;
         let metadata = writer.close().map_err(|e| PrepError::parquet("write", &path, &e))?;
         let groups = groups_of(&metadata);
         let rows = groups.iter().map(|g| u64::from(g.rows)).sum();
-        let entry = fingerprint(temp.temp_path(), groups)
+        let entry = new
+            .read_back()
+            .and_then(|file| fingerprint(file, groups))
             .map(|(bytes, sha256, groups)| FileEntry {
                 column_set: set,
                 file,
@@ -165,7 +169,7 @@ impl ColumnWriter {
                 groups,
             })
             .map_err(|e| PrepError::io("read back", &path, e))?;
-        temp.persist().map_err(|e| PrepError::io("write", &path, e))?;
+        new.keep()?;
         Ok(entry)
     }
 }
@@ -221,61 +225,101 @@ fn groups_of(metadata: &ParquetMetaData) -> Vec<RowGroup> {
         .collect()
 }
 
-/// Bytes and SHA-256 of a file, and the CRC-32C of each of its row groups.
+/// Bytes and SHA-256 of a file that is read from its first byte, and the CRC-32C of each of its row
+/// groups.
 ///
 /// # Errors
 ///
 /// What the system says; [`std::io::ErrorKind::UnexpectedEof`] for groups behind the end.
 pub fn fingerprint(
-    path: &Path,
+    mut file: impl Read,
     mut groups: Vec<RowGroup>,
-) -> std::io::Result<(u64, String, Vec<RowGroup>)> {
+) -> io::Result<(u64, String, Vec<RowGroup>)> {
     const READ_BYTES: usize = 1 << 20;
-    let mut file = BufReader::with_capacity(READ_BYTES, File::open(path)?);
     let mut sha256 = Sha256::new();
     let mut position = 0;
     let mut buffer = vec![0; READ_BYTES];
     // Row groups lie in rising order; what stands between and behind them counts for SHA-256 only.
-    let mut read = |count: u64, mut crc: Option<&mut u32>| -> std::io::Result<()> {
+    let mut read = |count: u64, mut crc: Option<&mut u32>| -> io::Result<u64> {
         let mut left = count;
         while left > 0 {
             let piece = &mut buffer[..left.min(READ_BYTES as u64) as usize];
-            file.read_exact(piece)?;
-            sha256.update(&*piece);
+            let found = match file.read(piece) {
+                Ok(0) => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                found => found?,
+            };
+            sha256.update(&piece[..found]);
             if let Some(crc) = crc.as_deref_mut() {
-                *crc = crc32c::crc32c_append(*crc, piece);
+                *crc = crc32c::crc32c_append(*crc, &piece[..found]);
             }
-            left -= piece.len() as u64;
+            left -= found as u64;
         }
-        Ok(())
+        Ok(count - left)
     };
     for group in &mut groups {
-        read(group.offset - position, None)?;
         group.crc32c = 0;
-        read(group.bytes, Some(&mut group.crc32c))?;
+        let between = group.offset.saturating_sub(position);
+        let found = read(between, None)? + read(group.bytes, Some(&mut group.crc32c))?;
+        if found < between + group.bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         position = group.offset + group.bytes;
     }
-    let bytes = std::fs::metadata(path)?.len();
-    read(bytes.saturating_sub(position), None)?;
+    position += read(u64::MAX - position, None)?;
     let digest = sha256.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok((bytes, digest, groups))
+    Ok((position, digest, groups))
 }
 
-/// Writes one batch as a small Parquet file that is not yet under its final name.
+/// Reads a Parquet file by `read`; should a damaged one make the library panic, that is an error of
+/// the file and not the end of the job.
+///
+/// # Errors
+///
+/// What `read` says; [`PrepError::Parquet`] for a panic.
+pub fn guarded<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, PrepError>,
+) -> Result<T, PrepError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no words");
+        let error = ParquetError::General(format!("the reader panicked: {text}"));
+        Err(PrepError::parquet("read", path, &error))
+    })
+}
+
+/// Writes one batch as a small Parquet file that does not have its name yet.
 ///
 /// # Errors
 ///
 /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`].
-pub fn write_table(path: &Path, batch: &RecordBatch) -> Result<TempFile, PrepError> {
-    let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", path, &e);
-    let temp = TempFile::create(path).map_err(|e| PrepError::io("create", path, e))?;
-    let handle = temp.handle().map_err(|e| PrepError::io("create", path, e))?;
+pub fn write_table(
+    output: &Folder,
+    name: &str,
+    batch: &RecordBatch,
+) -> Result<Box<dyn NewFile>, PrepError> {
+    let path = output.path(name);
+    let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", &path, &e);
+    let new = output.create(name)?;
+    let handle = new.handle().map_err(|e| PrepError::io("create", &path, e))?;
+    write_batch(handle, batch).map_err(wrong)?;
+    Ok(new)
+}
+
+/// Writes one batch as a small Parquet file.
+///
+/// # Errors
+///
+/// What the library or `file` says.
+pub fn write_batch(
+    file: impl Write + Send,
+    batch: &RecordBatch,
+) -> Result<(), parquet::errors::ParquetError> {
     let properties = compressed_properties().build();
-    let mut writer =
-        ArrowWriter::try_new(handle, batch.schema(), Some(properties)).map_err(wrong)?;
-    writer.write(batch).map_err(wrong)?;
-    writer.close().map_err(wrong)?;
-    Ok(temp)
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+    writer.write(batch)?;
+    writer.close().map(|_| ())
 }
 
 /// A batch of `set` from rows, or the library's own words why not.

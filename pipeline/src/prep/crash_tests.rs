@@ -153,7 +153,7 @@ fn a_death_at_any_step_is_made_good_by_the_next_start() {
             assert!(error.is_some() || dies_at + 4 > steps.len(), "step {dies_at}");
         });
         // What is committed is whole, whenever the job died.
-        if super::snapshot::newest_number(&output) > 0 {
+        if super::snapshot::newest_number(&super::Folder::from(&output)).unwrap() > 0 {
             verify(&output, None, false).unwrap();
         }
         life(&shards, &output).unwrap();

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::change::{Draft, commit};
 use super::error::ChangeError;
+use super::folder::Folder;
 use super::snapshot::{DataSet, Part};
 use crate::error::PrepError;
 
@@ -85,16 +86,17 @@ struct Found {
 /// [`ChangeError::UnknownKeys`] unless `allow_unknown`; [`PrepError::NoDataSet`],
 /// [`PrepError::Io`], [`PrepError::DiskFull`].
 pub fn drop_rows(
-    folder: &Path,
+    folder: impl Into<Folder>,
     list: &RowList,
     path: &Path,
     allow_unknown: bool,
 ) -> Result<DropSummary, PrepError> {
+    let folder = &folder.into();
     let counts = std::cell::Cell::new((0, 0, 0));
     let manifest = commit(folder, |old| {
         let Some(old) = old else {
             return Err(PrepError::NoDataSet {
-                path: folder.into(),
+                path: folder.place(),
                 message: "it has no committed snapshot".to_owned(),
             });
         };

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::columns::RejectRow;
+use super::folder::Folder;
 use super::part::{PartJob, PartWatch, make_part};
 use super::plan::PrepPlan;
 use super::run::Share;
@@ -70,7 +71,7 @@ impl DryRun {
 /// As [`super::run::run`].
 pub fn dry_run(
     shards: &ShardList,
-    output: &Path,
+    output: &Folder,
     plan: &PrepPlan,
     share: Option<Share>,
     scratch: &Path,
@@ -126,7 +127,7 @@ fn try_shard(listed: &Listed<'_>, plan: &PrepPlan, scratch: &Path) -> Result<Tri
     let bytes = &spool.open(listed.shard, &AtomicBool::new(false))?;
     let job = PartJob {
         plan,
-        output: &folder,
+        output: &Folder::from(&folder),
         part: listed.part,
         shard: listed.shard,
         bytes,

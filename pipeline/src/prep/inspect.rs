@@ -3,13 +3,12 @@
 //! In: a snapshot. Out: its history, sizes of images, labels per caption, the vocabulary's head and
 //! tail, and a few samples to look at. Rows that are left out are not counted.
 
-use std::path::Path;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use catlip_schemas::{ColumnSet, Frequencies, Manifest, SynsetId, VocabCut};
 use rayon::prelude::*;
 
+use super::folder::Folder;
 use super::snapshot::{DataSet, Part, read_manifest};
 use crate::caption::wordnet::WordNet;
 use crate::error::PrepError;
@@ -162,7 +161,7 @@ fn lemma(synset: SynsetId) -> String {
     lemma.replace('_', " ")
 }
 
-fn history(folder: &Path, newest: u64) -> Result<Vec<(u64, u64, u64, String)>, PrepError> {
+fn history(folder: &Folder, newest: u64) -> Result<Vec<(u64, u64, u64, String)>, PrepError> {
     (1..=newest)
         .map(|number| {
             let manifest = read_manifest(folder, number)?;

@@ -5,18 +5,18 @@
 //! the config all do. Rows that were left out stay left out, wherever they come to stand.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::Path;
 
 use catlip_schemas::columns::receipt_file;
 use catlip_schemas::{ColumnSetEntry, Counts, Manifest, PartName, Receipt, SourceUse};
 
 use super::change::{Draft, commit};
 use super::error::ChangeError;
+use super::folder::Folder;
 use super::numbers::Numbers;
 use super::plan::PrepPlan;
 use super::snapshot::{DataSet, Part};
 use super::tombstones::Tombstones;
-use super::work::{check_same_config, read_receipt};
+use super::work::{check_same_config, receipts_of};
 use crate::error::PrepError;
 
 /// What a run wants to be in the next snapshot.
@@ -43,7 +43,7 @@ impl RunCommit<'_> {
     /// # Errors
     ///
     /// [`PrepError::DamagedShards`], [`ChangeError`], [`PrepError::Io`].
-    pub fn commit(&self, output: &Path) -> Result<Manifest, PrepError> {
+    pub fn commit(&self, output: &Folder) -> Result<Manifest, PrepError> {
         let receipts = std::cell::RefCell::new(BTreeMap::new());
         commit(output, |old| {
             let mut receipts = receipts.borrow_mut();
@@ -53,7 +53,7 @@ impl RunCommit<'_> {
 
     fn draft(
         &self,
-        output: &Path,
+        output: &Folder,
         old: Option<&DataSet>,
         receipts: &mut BTreeMap<PartName, Receipt>,
     ) -> Result<Draft, PrepError> {
@@ -65,23 +65,20 @@ impl RunCommit<'_> {
         let there: HashSet<PartName> = draft.parts.iter().map(|part| part.name).collect();
         let added: Vec<PartName> =
             self.wanted.iter().copied().filter(|part| !there.contains(part)).collect();
-        for &part in &added {
-            if let std::collections::btree_map::Entry::Vacant(slot) = receipts.entry(part) {
-                slot.insert(read_receipt(&output.join(receipt_file(part, self.tag())))?);
-            }
-        }
+        let unread = added.iter().copied().filter(|part| !receipts.contains_key(part));
+        let read = receipts_of(output, self.tag(), unread.collect::<Vec<_>>())?;
+        receipts.extend(read);
         let new: Vec<&Receipt> = added.iter().filter_map(|part| receipts.get(part)).collect();
         check_damage(&new, self.damaged_shards)?;
         let replaced = self.replaced(&draft.parts);
-        for &part in &replaced {
-            let receipt = read_receipt(&output.join(receipt_file(part, self.tag())))?;
+        for receipt in receipts_of(output, self.tag(), replaced.iter().copied())?.values() {
             draft.totals.subtract(&receipt.counts);
         }
         draft.parts.retain(|part| !replaced.contains(&part.name));
         for receipt in new {
             draft.totals.merge(&receipt.counts);
             let part = Part::from_receipt(receipt).map_err(|source| PrepError::Schema {
-                path: output.join(receipt_file(PartName { shard: 0, cut: 0 }, self.tag())),
+                path: output.path(&receipt_file(PartName { shard: 0, cut: 0 }, self.tag())),
                 source,
             })?;
             draft.parts.push(part);
@@ -130,10 +127,10 @@ impl RunCommit<'_> {
     }
 
     /// Another config may replace a snapshot only if it was asked to and covers every part.
-    fn check_redo(&self, output: &Path, old: &DataSet) -> Result<(), PrepError> {
+    fn check_redo(&self, output: &Folder, old: &DataSet) -> Result<(), PrepError> {
         let Some(plan) = self.may_redo else {
             return Err(PrepError::OutputTaken {
-                path: output.into(),
+                path: output.place(),
                 message: format!(
                     "was committed under another config meanwhile ({})",
                     &old.manifest.config_hash[..8]

@@ -7,8 +7,11 @@
 //! that changes after it appeared.
 
 pub mod filter;
+pub mod memory;
 pub mod plan;
 pub mod commit;
+pub mod store;
+pub mod folder;
 pub mod columns;
 pub mod stored;
 pub mod quarantine;
@@ -21,7 +24,6 @@ pub mod numbers;
 pub mod work;
 pub mod watch;
 pub mod join;
-pub mod store;
 pub mod run;
 pub mod index;
 pub mod dry_run;
@@ -43,6 +45,7 @@ pub mod error;
 #[path = "crash_tests.rs"]
 mod crash;
 
+pub use folder::{Folder, Stores};
 pub use plan::PrepPlan;
 pub use run::run;
 pub use snapshot::DataSet;

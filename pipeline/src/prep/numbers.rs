@@ -6,14 +6,12 @@
 //! that has grown, in whatever order, leaves the numbers that were given as they are.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::path::Path;
 
 use catlip_schemas::version::FORMAT_VERSION;
 use catlip_schemas::{NumberedSource, PartName, SourceList, SourceUse};
 
 use super::change::json_text;
-use super::commit::write_new;
+use super::folder::Folder;
 use super::snapshot::DataSet;
 use crate::error::PrepError;
 
@@ -35,15 +33,12 @@ impl Numbers {
     /// # Errors
     ///
     /// [`PrepError::Io`], [`PrepError::Schema`].
-    pub fn load(output: &Path, old: Option<&DataSet>) -> Result<Self, PrepError> {
+    pub fn load(output: &Folder, old: Option<&DataSet>) -> Result<Self, PrepError> {
         let mut numbers = Self::default();
         loop {
-            let path = output.join(SourceList::file(numbers.next()));
-            let bytes = match std::fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(e) if e.kind() == ErrorKind::NotFound => break,
-                Err(e) => return Err(PrepError::io("read", &path, e)),
-            };
+            let name = SourceList::file(numbers.next());
+            let Some(bytes) = output.find(&name)? else { break };
+            let path = output.path(&name);
             let list = SourceList::from_json(&bytes)
                 .map_err(|source| PrepError::Schema { path: path.clone(), source })?;
             if list.first != numbers.next() || list.sources.is_empty() {
@@ -98,7 +93,7 @@ impl Numbers {
     /// # Errors
     ///
     /// [`PrepError::Io`], [`PrepError::DiskFull`].
-    pub fn keep(&mut self, output: &Path) -> Result<bool, PrepError> {
+    pub fn keep(&mut self, output: &Folder) -> Result<bool, PrepError> {
         if self.written == self.sources.len() {
             return Ok(true);
         }
@@ -107,15 +102,11 @@ impl Numbers {
             first: self.written as u32,
             sources: self.sources[self.written..].to_vec(),
         };
-        let path = output.join(SourceList::file(list.first));
-        match write_new(&path, &json_text(&list)) {
-            Ok(()) => {
-                self.written = self.sources.len();
-                Ok(true)
-            }
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(PrepError::io("write", &path, e)),
+        let is_new = output.put_new(&SourceList::file(list.first), &json_text(&list))?;
+        if is_new {
+            self.written = self.sources.len();
         }
+        Ok(is_new)
     }
 
     fn push(&mut self, source: NumberedSource) {
@@ -140,16 +131,17 @@ mod tests {
     #[test]
     fn lists_follow_each_other_and_the_second_writer_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let mut first = Numbers::load(dir.path(), None).unwrap();
+        let folder = &Folder::from(dir.path());
+        let mut first = Numbers::load(folder, None).unwrap();
         let mut second = first.clone();
         first.give(whole(&["a", "c"]));
-        assert!(first.keep(dir.path()).unwrap());
+        assert!(first.keep(folder).unwrap());
         second.give(whole(&["b"]));
-        assert!(!second.keep(dir.path()).unwrap());
-        let mut again = Numbers::load(dir.path(), None).unwrap();
+        assert!(!second.keep(folder).unwrap());
+        let mut again = Numbers::load(folder, None).unwrap();
         again.give(whole(&["b", "a"]));
-        assert!(again.keep(dir.path()).unwrap() && again.keep(dir.path()).unwrap());
-        let read = Numbers::load(dir.path(), None).unwrap();
+        assert!(again.keep(folder).unwrap() && again.keep(folder).unwrap());
+        let read = Numbers::load(folder, None).unwrap();
         let numbers = |name: &str| read.parts_of(name).map(|p| p.shard).collect::<Vec<_>>();
         assert_eq!((numbers("a"), numbers("b"), numbers("z")), (vec![3, 0], vec![2], vec![]));
         assert_eq!(read.next(), 4);

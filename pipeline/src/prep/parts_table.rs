@@ -4,7 +4,6 @@
 //! part; and back. A reader takes the columns and ranges that it needs.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,9 +17,12 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use catlip_schemas::{FileEntry, PartName, Receipt, RowGroup, SchemaError, SourceEntry};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::columns::write_table;
-use super::commit::TempFile;
+use bytes::Bytes;
+
+use super::columns::{guarded, write_table};
+use super::folder::Folder;
 use crate::error::PrepError;
+use crate::source::store::NewFile;
 
 /// One part of a snapshot: its files by column set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +84,16 @@ fn parts_schema() -> Arc<Schema> {
     ]))
 }
 
-/// Writes the table beside `path`, under a name that is not yet final.
+/// Writes the table that will have the name `name`.
 ///
 /// # Errors
 ///
 /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`].
-pub fn write_parts(path: &Path, parts: &[Part]) -> Result<TempFile, PrepError> {
+pub fn write_parts(
+    output: &Folder,
+    name: &str,
+    parts: &[Part],
+) -> Result<Box<dyn NewFile>, PrepError> {
     let mut rows: Vec<(&FileEntry, &Part)> =
         parts.iter().flat_map(|p| p.files.values().map(move |f| (f, p))).collect();
     rows.sort_by_key(|(file, part)| (&file.column_set, part.name));
@@ -122,20 +128,22 @@ pub fn write_parts(path: &Path, parts: &[Part]) -> Result<TempFile, PrepError> {
         text(|(_, p)| p.source.etag.clone()),
         Arc::new(ListArray::new(element, offsets, Arc::new(values), None)),
     ];
-    let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", path, &e);
-    let batch = RecordBatch::try_new(parts_schema(), columns).map_err(|e| wrong(e.into()))?;
-    write_table(path, &batch)
+    let batch = RecordBatch::try_new(parts_schema(), columns)
+        .map_err(|e| PrepError::parquet("write", &output.path(name), &e.into()))?;
+    write_table(output, name, &batch)
 }
 
-/// Reads the table at `path`.
+/// Reads the table from its bytes; `path` names it in errors.
 ///
 /// # Errors
 ///
-/// [`PrepError::Io`], [`PrepError::Parquet`]; [`PrepError::Damaged`] for another schema.
-pub fn read_parts(path: &Path) -> Result<Vec<Part>, PrepError> {
+pub fn read_parts(path: &Path, bytes: Bytes) -> Result<Vec<Part>, PrepError> {
+    guarded(path, || read_table(path, bytes))
+}
+
+fn read_table(path: &Path, bytes: Bytes) -> Result<Vec<Part>, PrepError> {
     let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
-    let file = File::open(path).map_err(|e| PrepError::io("read", path, e))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.build())
         .map_err(|e| wrong(&e))?;
     let mut parts: BTreeMap<PartName, Part> = BTreeMap::new();

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,6 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::interleave::interleave;
-use catlip_schemas::columns::receipt_file;
 use catlip_schemas::version::FORMAT_VERSION;
 use catlip_schemas::{ColumnSet, ColumnSetEntry, Counts, PartName, Receipt, SourceEntry};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -27,10 +26,11 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use super::change::{Draft, commit};
 use super::columns::ColumnWriter;
 use super::error::ChangeError;
+use super::folder::{Folder, StoredFile};
 use super::run::write_receipt;
 use super::snapshot::{DataSet, Part};
 use super::tombstones::Tombstones;
-use super::work::read_receipt;
+use super::work::{Receipts, receipts_of};
 use crate::error::PrepError;
 
 /// Rows that are read and written at once.
@@ -40,14 +40,14 @@ const ROWS_AT_ONCE: usize = 256;
 #[derive(Clone, Debug)]
 pub struct ReshuffleRequest {
     /// Folder of the new data set.
-    pub output: PathBuf,
+    pub output: Folder,
     /// Seed of the order.
     pub seed: u64,
     /// Bytes of a part, on average; it is held in memory while it is shuffled.
     pub part_bytes: u64,
     /// Bytes of rows that are held while they are thrown into buckets.
     pub memory_bytes: u64,
-    /// Folder for the buckets, as large as the data set; removed at the end.
+    /// Local folder for the buckets, as large as the data set; removed at the end.
     pub scratch: PathBuf,
 }
 
@@ -77,8 +77,17 @@ pub fn reshuffle(
 ) -> Result<ReshuffleSummary, PrepError> {
     let shuffle = Shuffle::new(data, request)?;
     shuffle.check_output()?;
-    let missing: Vec<u32> =
-        (0..shuffle.num_parts).filter(|&part| !shuffle.receipt_path(part).is_file()).collect();
+    let present = Receipts::list(&request.output)?;
+    let is_missing = |&part: &u32| !present.has(PartName { shard: part, cut: 0 }, shuffle.tag());
+    let missing: Vec<u32> = (0..shuffle.num_parts).filter(is_missing).collect();
+    let parts = u64::from(shuffle.num_parts);
+    let check_stop = |made: usize| match stop.load(Ordering::Relaxed) {
+        true => {
+            let done = parts - (missing.len() - made) as u64;
+            Err(PrepError::Interrupted { done, parts })
+        }
+        false => Ok(()),
+    };
     if !missing.is_empty() {
         let clear = || match std::fs::remove_dir_all(&request.scratch) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -89,9 +98,9 @@ pub fn reshuffle(
         clear()?;
         std::fs::create_dir_all(&request.scratch)
             .map_err(|e| PrepError::io("create", &request.scratch, e))?;
-        shuffle.scatter(stop)?;
-        for &part in &missing {
-            shuffle.check_stop(stop)?;
+        shuffle.scatter(|| check_stop(0))?;
+        for (made, &part) in missing.iter().enumerate() {
+            check_stop(made)?;
             shuffle.make_part(part)?;
         }
         clear()?;
@@ -180,21 +189,7 @@ impl<'s> Shuffle<'s> {
             return Ok(());
         }
         let message = "is another data set already".to_owned();
-        Err(ChangeError::Exists { path: output.clone(), message }.into())
-    }
-
-    fn check_stop(&self, stop: &AtomicBool) -> Result<(), PrepError> {
-        let parts = u64::from(self.num_parts);
-        let made = (0..self.num_parts).filter(|&part| self.receipt_path(part).is_file());
-        match stop.load(Ordering::Relaxed) {
-            true => Err(PrepError::Interrupted { done: made.count() as u64, parts }),
-            false => Ok(()),
-        }
-    }
-
-    fn receipt_path(&self, part: u32) -> PathBuf {
-        let part = PartName { shard: part, cut: 0 };
-        self.request.output.join(receipt_file(part, self.tag()))
+        Err(ChangeError::Exists { path: output.place(), message }.into())
     }
 
     fn bucket_path(&self, part: u32) -> PathBuf {
@@ -217,7 +212,7 @@ impl<'s> Shuffle<'s> {
     }
 
     /// First pass: every row into the bucket of its part.
-    fn scatter(&self, stop: &AtomicBool) -> Result<(), PrepError> {
+    fn scatter(&self, check_stop: impl Fn() -> Result<(), PrepError>) -> Result<(), PrepError> {
         let mut held = Held::default();
         for (number, part) in self.data.parts.iter().enumerate() {
             let mut draw = self.draws("bucket", number as u64);
@@ -227,7 +222,7 @@ impl<'s> Shuffle<'s> {
             }
             let mut row = 0;
             while let Some(batch) = self.next_rows(part, &mut readers)? {
-                self.check_stop_only(stop)?;
+                check_stop()?;
                 for at in 0..batch.num_rows() {
                     let bucket = draw(u64::from(self.num_parts)) as u32;
                     if !self.data.dropped.is_dropped(part.name, row) {
@@ -243,10 +238,6 @@ impl<'s> Shuffle<'s> {
             }
         }
         self.flush(&mut held)
-    }
-
-    fn check_stop_only(&self, stop: &AtomicBool) -> Result<(), PrepError> {
-        if stop.load(Ordering::Relaxed) { self.check_stop(stop) } else { Ok(()) }
     }
 
     /// The next rows of all column sets of a part, side by side.
@@ -271,7 +262,7 @@ impl<'s> Shuffle<'s> {
 
     fn path_of(&self, part: &Part, set: &str) -> PathBuf {
         let file = part.files.get(set).map_or("", |file| file.file.as_str());
-        self.data.folder.join(file)
+        self.data.folder.path(file)
     }
 
     /// Appends what is held to the buckets, one Arrow stream a bucket.
@@ -441,13 +432,12 @@ impl<'s> Shuffle<'s> {
                 dropped: Tombstones::default(),
                 change: String::new(),
             };
-            for part in 0..self.num_parts {
-                let path = self.receipt_path(part);
-                let receipt = read_receipt(&path)?;
+            let parts = (0..self.num_parts).map(|part| PartName { shard: part, cut: 0 });
+            for receipt in receipts_of(output, self.tag(), parts)?.values() {
                 draft.totals.merge(&receipt.counts);
                 draft.parts.push(
-                    Part::from_receipt(&receipt)
-                        .map_err(|source| PrepError::Schema { path, source })?,
+                    Part::from_receipt(receipt)
+                        .map_err(|source| PrepError::Schema { path: output.place(), source })?,
                 );
             }
             Ok(draft)
@@ -480,10 +470,10 @@ fn open_set(
     part: &Part,
     set: &str,
 ) -> Result<(ParquetRecordBatchReader, SchemaRef), PrepError> {
-    let file = part.files.get(set).map_or("", |file| file.file.as_str());
-    let path: &Path = &data.folder.join(file);
+    let name = part.files.get(set).map_or("", |file| file.file.as_str());
+    let path = &data.folder.path(name);
     let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("read", path, &e);
-    let file = File::open(path).map_err(|e| PrepError::io("read", path, e))?;
+    let file: StoredFile = data.folder.open(name)?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(wrong)?;
     let schema = builder.schema().clone();
     let reader = builder.with_batch_size(ROWS_AT_ONCE).build().map_err(wrong)?;

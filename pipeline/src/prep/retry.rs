@@ -12,17 +12,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use catlip_schemas::columns::receipt_file;
 use catlip_schemas::{ColumnSet, Counts, NumberedSource, PartName, Receipt, SampleId, SourceUse};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::change::{Draft, commit};
 use super::error::ChangeError;
+use super::folder::Folder;
 use super::numbers::Numbers;
 use super::plan::PrepPlan;
 use super::run::make_parts;
 use super::snapshot::{DataSet, Part};
-use super::work::{Listed, read_receipt, receipt_names, source_now};
+use super::work::{Listed, Receipts, receipts_of, source_now};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::source::{ShardList, ShardUrl};
@@ -57,12 +57,13 @@ pub struct RetrySummary {
 /// [`ChangeError::SourcesChanged`], [`ChangeError::ShardsNotNamed`]; those of a run.
 pub fn retry(
     shards: &ShardList,
-    output: &Path,
+    output: impl Into<Folder>,
     ledgers: &[PathBuf],
     plan: &PrepPlan,
     metrics: &PrepMetrics,
     stop: &AtomicBool,
 ) -> Result<RetrySummary, PrepError> {
+    let output = &output.into();
     let data = DataSet::open(output)?;
     check_plan(&data, plan)?;
     let mut numbers = Numbers::load(output, Some(&data))?;
@@ -73,13 +74,12 @@ pub fn retry(
     }
     let found = find_shards(&data, shards, plan, &by_shard)?;
     let parts = give_numbers(output, &data, &mut numbers, found.keys().copied().collect())?;
-    let present = receipt_names(output)?;
+    let present = Receipts::list(output)?;
     let listed: Vec<Listed<'_>> = found
         .into_iter()
         .map(|(name, shard)| {
             let part = parts[name];
-            let file = receipt_file(part, plan.config_tag());
-            let is_made = present.contains(file.trim_start_matches("receipts/"));
+            let is_made = present.has(part, plan.config_tag());
             let only = by_shard.get(name).cloned().map(Arc::new);
             Listed { part, shard, is_made, only }
         })
@@ -90,10 +90,8 @@ pub fn retry(
         let parts = listed.len() as u64;
         return Err(PrepError::Interrupted { done: metrics.parts.get(), parts });
     }
-    let receipts = listed
-        .iter()
-        .map(|l| read_receipt(&output.join(receipt_file(l.part, plan.config_tag()))))
-        .collect::<Result<Vec<Receipt>, _>>()?;
+    let made = receipts_of(output, plan.config_tag(), listed.iter().map(|l| l.part))?;
+    let receipts: Vec<Receipt> = made.into_values().collect();
     let mut sum = Counts::default();
     receipts.iter().for_each(|receipt| sum.merge(&receipt.counts));
     let manifest = commit_retried(output, &data, &receipts, &open)?;
@@ -126,7 +124,7 @@ fn check_plan(data: &DataSet, plan: &PrepPlan) -> Result<(), PrepError> {
         return Ok(());
     }
     Err(ChangeError::ConfigChanged {
-        path: data.folder.clone(),
+        path: data.folder.place(),
         was: "was",
         found: plan.config_tag().to_owned(),
         expected: data.manifest.config_hash[..8].to_owned(),
@@ -146,7 +144,7 @@ fn open_rejects(
     // A part of a higher number has the later word.
     for part in &data.parts {
         if let Some(file) = part.files.get("rejects") {
-            for reject in read_ledger(&data.folder.join(&file.file))? {
+            for reject in read_ledger(&data.folder, &file.file)? {
                 let id = SampleId::new(&reject.shard, reject.key.as_bytes());
                 open.insert((reject.shard, reject.offset), (reject.reason, id));
             }
@@ -160,7 +158,8 @@ fn open_rejects(
     if !ledgers.is_empty() {
         let mut wanted = HashSet::new();
         for path in ledgers {
-            wanted.extend(read_ledger(path)?.into_iter().map(|r| (r.shard, r.offset)));
+            let (folder, name) = find_ledger(data, path)?;
+            wanted.extend(read_ledger(&folder, &name)?.into_iter().map(|r| (r.shard, r.offset)));
         }
         open.retain(|at, _| wanted.contains(at));
     }
@@ -177,13 +176,26 @@ struct Reject {
     reason: String,
 }
 
-fn read_ledger(path: &Path) -> Result<Vec<Reject>, PrepError> {
-    let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
-    let file = std::fs::File::open(path).map_err(|e| PrepError::io("read", path, e))?;
+/// Where a ledger lies that the user named: in the data set, or in a local folder.
+fn find_ledger(data: &DataSet, path: &Path) -> Result<(Folder, String), PrepError> {
+    let inside = path.strip_prefix(data.folder.place()).ok().and_then(Path::to_str);
+    if let Some(name) = inside {
+        return Ok((data.folder.clone(), name.to_owned()));
+    }
+    let name = path.file_name().and_then(|name| name.to_str());
+    let message = || "it has no file name in UTF-8".to_owned();
+    let name = name.ok_or_else(|| ChangeError::Table { path: path.into(), message: message() })?;
+    Ok((Folder::from(path.parent().unwrap_or(Path::new(""))), name.to_owned()))
+}
+
+fn read_ledger(folder: &Folder, name: &str) -> Result<Vec<Reject>, PrepError> {
+    let path = folder.path(name);
+    let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", &path, e);
+    let file = folder.open(name)?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
     if builder.schema().fields() != ColumnSet::Rejects.schema().fields() {
         return Err(PrepError::Damaged {
-            path: path.into(),
+            path: path.clone(),
             what: "schema".to_owned(),
             found: builder.schema().to_string(),
             expected: ColumnSet::Rejects.schema().to_string(),
@@ -240,7 +252,7 @@ fn find_shards<'s, 'n>(
 
 /// The numbers of the retried parts; those that a retry which ended early gave are used.
 fn give_numbers<'n>(
-    output: &Path,
+    output: &Folder,
     data: &DataSet,
     numbers: &mut Numbers,
     shards: Vec<&'n str>,
@@ -269,7 +281,7 @@ fn give_numbers<'n>(
 
 /// Appends the parts that have rows; what they recovered leaves the totals of the ledger.
 fn commit_retried(
-    output: &Path,
+    output: &Folder,
     data: &DataSet,
     receipts: &[Receipt],
     open: &HashMap<At, String>,
@@ -283,7 +295,7 @@ fn commit_retried(
         let mut rows = 0;
         for receipt in receipts.iter().filter(|receipt| receipt.counts.rows > 0) {
             let part = Part::from_receipt(receipt)
-                .map_err(|source| PrepError::Schema { path: output.into(), source })?;
+                .map_err(|source| PrepError::Schema { path: output.place(), source })?;
             if draft.parts.iter().any(|known| known.name == part.name) {
                 continue;
             }

@@ -5,7 +5,6 @@
 //! started with more shards it appends.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,22 +12,22 @@ use catlip_schemas::columns::receipt_file;
 use catlip_schemas::{Counts, JobConfig, Manifest, PartName, Receipt, SourceUse};
 
 use super::change::json_text;
-use super::commit::write_new;
 use super::error::ChangeError;
+use super::folder::Folder;
 use super::join::RunCommit;
 use super::numbers::Numbers;
 use super::part::{PartJob, make_part};
 use super::plan::PrepPlan;
 use super::snapshot::DataSet;
 use super::watch::Watch;
-use super::work::{Listed, Work, job_configs, read_receipt, receipt_names};
+use super::work::{Listed, Receipts, Work, receipts_of};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::source::ShardList;
 use crate::source::spool::{Spool, SpoolOptions};
 
 /// Parts that are made at the same time, so that one is written while another is decoded.
-const PARTS_AT_ONCE: usize = 2;
+pub const PARTS_AT_ONCE: usize = 2;
 
 /// What a job came to.
 #[derive(Clone, Debug)]
@@ -66,11 +65,12 @@ impl Share {
 /// [`PrepError`]; parts that were finished stay and are not made again.
 pub fn run(
     shards: &ShardList,
-    output: &Path,
+    output: impl Into<Folder>,
     plan: &PrepPlan,
     metrics: &PrepMetrics,
     stop: &AtomicBool,
 ) -> Result<PrepSummary, PrepError> {
+    let output = &output.into();
     let work = Work::find(shards, output, plan, false)?;
     let parts = work.listed.len() as u64;
     let todo = missing(&work, metrics, None);
@@ -100,12 +100,13 @@ pub fn run(
 /// As [`run`].
 pub fn run_share(
     shards: &ShardList,
-    output: &Path,
+    output: impl Into<Folder>,
     plan: &PrepPlan,
     share: Share,
     metrics: &PrepMetrics,
     stop: &AtomicBool,
 ) -> Result<(u64, u64), PrepError> {
+    let output = &output.into();
     let work = Work::find(shards, output, plan, false)?;
     let parts = work.listed.iter().filter(|listed| share.has(listed.part)).count() as u64;
     let todo = missing(&work, metrics, Some(share));
@@ -123,25 +124,23 @@ pub fn run_share(
 ///
 /// [`ChangeError::PartsMissing`], [`ChangeError::WhichConfig`], [`PrepError::DamagedShards`].
 pub fn commit_shares(
-    output: &Path,
+    output: impl Into<Folder>,
     config_tag: Option<&str>,
     is_partial: bool,
     damaged_shards: u64,
 ) -> Result<PrepSummary, PrepError> {
+    let output = &output.into();
     let old = DataSet::open_newest(output)?;
-    let config = unfinished_config(output, config_tag)?;
+    let present = Receipts::list(output)?;
+    let config = unfinished_config(output, &present, config_tag)?;
     let numbers = Numbers::load(output, old.as_ref())?;
-    let present = receipt_names(output)?;
     let tag = &config.config_hash[..8];
     let committed: HashSet<PartName> = old
         .iter()
         .filter(|data| data.manifest.config_hash == config.config_hash)
         .flat_map(|data| data.parts.iter().map(|part| part.name))
         .collect();
-    let is_made = |part: PartName| {
-        let file = receipt_file(part, tag);
-        committed.contains(&part) || present.contains(file.trim_start_matches("receipts/"))
-    };
+    let is_made = |part: PartName| committed.contains(&part) || present.has(part, tag);
     let (mut wanted, mut missing) = (Vec::new(), Vec::new());
     for (part, source) in numbers.all() {
         let newest = numbers.parts_of(&source.shard).next() == Some(part);
@@ -170,8 +169,12 @@ pub fn commit_shares(
 }
 
 /// The config of the jobs that are to be joined.
-fn unfinished_config(output: &Path, config_tag: Option<&str>) -> Result<JobConfig, PrepError> {
-    let mut configs = job_configs(output)?;
+fn unfinished_config(
+    output: &Folder,
+    present: &Receipts,
+    config_tag: Option<&str>,
+) -> Result<JobConfig, PrepError> {
+    let mut configs = present.configs(output)?;
     if let Some(tag) = config_tag {
         configs.retain(|config| config.config_hash.starts_with(tag));
     }
@@ -181,7 +184,7 @@ fn unfinished_config(output: &Path, config_tag: Option<&str>) -> Result<JobConfi
             let all = configs.iter().chain(&last).map(|config| config.config_hash[..8].to_owned());
             let tags = all.collect::<Vec<_>>().join(", ");
             let found = others + usize::from(last.is_some());
-            Err(ChangeError::WhichConfig { path: output.into(), found, tags }.into())
+            Err(ChangeError::WhichConfig { path: output.place(), found, tags }.into())
         }
     }
 }
@@ -214,7 +217,7 @@ fn missing<'w, 's>(
 /// The first [`PrepError`] of a part.
 pub fn make_parts(
     todo: &[&Listed<'_>],
-    output: &Path,
+    output: &Folder,
     plan: &PrepPlan,
     metrics: &PrepMetrics,
     stop: &AtomicBool,
@@ -223,7 +226,9 @@ pub fn make_parts(
         .num_threads(plan.threads())
         .thread_name(|i| format!("prep-{i}"))
         .build()
-        .map_err(|e| PrepError::io("start threads in", output, std::io::Error::other(e)))?;
+        .map_err(|e| {
+            PrepError::io("start threads for", &output.place(), std::io::Error::other(e))
+        })?;
     let spool = SpoolOptions {
         folder: plan.config.source.spool_dir.clone().into(),
         bytes_max: plan.config.source.spool_bytes,
@@ -271,27 +276,22 @@ pub fn make_parts(
 ///
 /// # Errors
 ///
-/// [`PrepError::OutputTaken`], [`PrepError::Io`], [`PrepError::DiskFull`].
+/// [`PrepError::OutputTaken`], [`PrepError::Io`], [`PrepError::DiskFull`], [`PrepError::Store`].
 pub fn write_receipt(
-    output: &Path,
+    output: &Folder,
     config_tag: &str,
     part: PartName,
     receipt: &Receipt,
 ) -> Result<(), PrepError> {
-    let path = output.join(receipt_file(part, config_tag));
-    match write_new(&path, &json_text(receipt)) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            let theirs = read_receipt(&path)?;
-            if theirs == *receipt {
-                return Ok(());
-            }
-            Err(PrepError::OutputTaken {
-                path: output.into(),
-                message: format!("is being written by another job, which made another part {part}"),
-            })
-        }
-        other => other.map_err(|e| PrepError::io("write", &path, e)),
+    if output.put_new(&receipt_file(part, config_tag), &json_text(receipt))?
+        || receipts_of(output, config_tag, [part])?.get(&part) == Some(receipt)
+    {
+        return Ok(());
     }
+    Err(PrepError::OutputTaken {
+        path: output.place(),
+        message: format!("is being written by another job, which made another part {part}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The whole job on small shards that the tests draw themselves.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::config::PrepConfig;
@@ -326,7 +326,7 @@ fn a_turned_image_is_stored_upright() {
 fn first_group_image(data: &DataSet, row: u32) -> Vec<u8> {
     let source = {
         let data = std::sync::Arc::new(data.clone());
-        crate::feed::Source::local(data, None, &Default::default()).unwrap()
+        crate::feed::Source::open(data, None, &Default::default()).unwrap()
     };
     let memory = crate::feed::memory::Memory::new(u64::MAX, "".into());
     let group = source.read_group(&data.parts[0], 0, &memory).unwrap();

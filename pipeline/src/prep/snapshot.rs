@@ -4,18 +4,19 @@
 //! it describes. Never: lists a folder to learn what is in a data set. How snapshots come to be:
 //! [`super::change`].
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef};
+use bytes::Bytes;
 use catlip_schemas::columns::SYNSETS_PREFIX;
 use catlip_schemas::{ColumnSet, FileEntry, Manifest, SampleId, SynsetId, Synsets};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::columns::fingerprint;
 use super::error::ChangeError;
+use super::folder::Folder;
 pub use super::parts_table::Part;
 use super::parts_table::read_parts;
 use super::tombstones::{Tombstones, read_tombstones};
@@ -28,7 +29,7 @@ const ROWS_AT_ONCE: usize = 8192;
 #[derive(Clone, Debug)]
 pub struct DataSet {
     /// Its folder.
-    pub folder: PathBuf,
+    pub folder: Folder,
     /// The snapshot.
     pub manifest: Manifest,
     /// Its parts in order.
@@ -40,13 +41,13 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// Opens the newest snapshot in `folder`.
+    /// Opens the newest snapshot in `folder`, which a path or [`super::Stores::folder`] gives.
     ///
     /// # Errors
     ///
     /// [`PrepError::NoDataSet`] without a committed snapshot; [`PrepError::Damaged`] if the table
     /// of parts is not the one that the manifest names.
-    pub fn open(folder: &Path) -> Result<Self, PrepError> {
+    pub fn open(folder: impl Into<Folder>) -> Result<Self, PrepError> {
         Self::open_at(folder, None)
     }
 
@@ -55,31 +56,33 @@ impl DataSet {
     /// # Errors
     ///
     /// As [`DataSet::open`]; [`ChangeError::NoSnapshot`].
-    pub fn open_at(folder: &Path, snapshot: Option<u64>) -> Result<Self, PrepError> {
-        let newest = newest_number(folder);
+    pub fn open_at(folder: impl Into<Folder>, snapshot: Option<u64>) -> Result<Self, PrepError> {
+        let folder = folder.into();
+        let newest = newest_number(&folder)?;
         if newest == 0 {
             return Err(PrepError::NoDataSet {
-                path: folder.into(),
+                path: folder.place(),
                 message: "it has no committed snapshot".to_owned(),
             });
         }
         let found = snapshot.unwrap_or(newest);
         if !(1..=newest).contains(&found) {
-            return Err(ChangeError::NoSnapshot { path: folder.into(), found, newest }.into());
+            return Err(ChangeError::NoSnapshot { path: folder.place(), found, newest }.into());
         }
-        let manifest = read_manifest(folder, found)?;
-        let path = folder.join(&manifest.parts.file);
-        check_bytes(&path, manifest.parts.bytes, &manifest.parts.sha256)?;
-        let parts = read_parts(&path)?;
-        check(&path, "number of parts", parts.len() as u64, manifest.parts.parts)?;
+        let manifest = read_manifest(&folder, found)?;
+        let entry = &manifest.parts;
+        let path = folder.path(&entry.file);
+        let parts =
+            read_parts(&path, read_checked(&folder, &entry.file, entry.bytes, &entry.sha256)?)?;
+        check(&path, "number of parts", parts.len() as u64, entry.parts)?;
         let mut dropped = Tombstones::default();
         if let Some(entry) = &manifest.tombstones {
-            let path = folder.join(&entry.file);
-            check_bytes(&path, entry.bytes, &entry.sha256)?;
-            dropped = read_tombstones(&path)?;
+            let path = folder.path(&entry.file);
+            let bytes = read_checked(&folder, &entry.file, entry.bytes, &entry.sha256)?;
+            dropped = read_tombstones(&path, bytes)?;
             check(&path, "number of rows left out", dropped.count(), entry.rows)?;
         }
-        Ok(Self { folder: folder.into(), manifest, parts, dropped, labels: None })
+        Ok(Self { folder, manifest, parts, dropped, labels: None })
     }
 
     /// The newest snapshot, if there is any.
@@ -87,10 +90,11 @@ impl DataSet {
     /// # Errors
     ///
     /// As [`DataSet::open`].
-    pub fn open_newest(folder: &Path) -> Result<Option<Self>, PrepError> {
-        match newest_number(folder) {
+    pub fn open_newest(folder: impl Into<Folder>) -> Result<Option<Self>, PrepError> {
+        let folder = folder.into();
+        match newest_number(&folder)? {
             0 => Ok(None),
-            number => Self::open_at(folder, Some(number)).map(Some),
+            number => Self::open_at(&folder, Some(number)).map(Some),
         }
     }
 
@@ -128,7 +132,7 @@ impl DataSet {
             },
         };
         Err(ChangeError::NoColumnSet {
-            path: self.folder.clone(),
+            path: self.folder.place(),
             snapshot: self.manifest.snapshot,
             set: name.to_owned(),
             message,
@@ -153,13 +157,13 @@ impl DataSet {
             (Some(set), _) | (None, [set]) => set.clone(),
             (None, []) => {
                 return Err(PrepError::NoDataSet {
-                    path: self.folder.clone(),
+                    path: self.folder.place(),
                     message: "its snapshot has no column set of synsets".to_owned(),
                 });
             }
             (None, _) => {
                 let sets = all.iter().map(ColumnSet::name).collect();
-                return Err(ChangeError::SeveralLabels { path: self.folder.clone(), sets }.into());
+                return Err(ChangeError::SeveralLabels { path: self.folder.place(), sets }.into());
             }
         };
         self.check_set(&set.name())?;
@@ -192,7 +196,7 @@ impl DataSet {
 
     fn named_file<'p>(&self, part: &'p Part, set: &str) -> Result<&'p FileEntry, PrepError> {
         part.files.get(set).ok_or_else(|| PrepError::NoDataSet {
-            path: self.folder.clone(),
+            path: self.folder.place(),
             message: format!("part {} has no column set {set}", part.name),
         })
     }
@@ -310,7 +314,7 @@ impl DataSet {
         mut take: impl FnMut(&ArrayRef),
     ) -> Result<(), PrepError> {
         let entry = self.named_file(part, set)?;
-        let path = self.folder.join(&entry.file);
+        let path = self.folder.path(&entry.file);
         let mut rows = 0;
         self.read_head(part, set, column, usize::MAX, |column| {
             rows += column.len() as u64;
@@ -332,9 +336,10 @@ impl DataSet {
         num_rows: usize,
         mut take: impl FnMut(&ArrayRef),
     ) -> Result<(), PrepError> {
-        let path = self.folder.join(&self.named_file(part, set)?.file);
+        let name = &self.named_file(part, set)?.file;
+        let path = self.folder.path(name);
         let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", &path, e);
-        let file = File::open(&path).map_err(|e| PrepError::io("read", &path, e))?;
+        let file = self.folder.open(name)?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
         let mask = parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), [column]);
         let builder =
@@ -347,11 +352,15 @@ impl DataSet {
     }
 }
 
-fn check_bytes(path: &Path, bytes: u64, sha256: &str) -> Result<(), PrepError> {
-    let (found, found_sha256, _) =
-        fingerprint(path, Vec::new()).map_err(|e| PrepError::io("read", path, e))?;
-    check(path, "size", found, bytes)?;
-    check(path, "SHA-256", found_sha256.as_str(), sha256)
+/// The bytes of a table, which must be those that the manifest tells of.
+fn read_checked(folder: &Folder, name: &str, bytes: u64, sha256: &str) -> Result<Bytes, PrepError> {
+    let path = &folder.path(name);
+    let found = folder.read(name)?;
+    check(path, "size", found.len() as u64, bytes)?;
+    let (_, found_sha256, _) =
+        fingerprint(&found[..], Vec::new()).map_err(|e| PrepError::io("read", path, e))?;
+    check(path, "SHA-256", found_sha256.as_str(), sha256)?;
+    Ok(found.into())
 }
 
 fn check<T: PartialEq + ToString>(
@@ -373,13 +382,27 @@ fn check<T: PartialEq + ToString>(
 
 /// Number of the newest snapshot in `folder`, 0 if there is none.
 ///
-/// Snapshots are numbered without gaps, so the first number that is absent ends the search.
-pub fn newest_number(folder: &Path) -> u64 {
-    let mut number = 0;
-    while folder.join(Manifest::file(number + 1)).is_file() {
-        number += 1;
+/// Snapshots are numbered without gaps, so a few questions find the last one: of 1,000 the tenth
+/// doubling overshoots and nine halvings come back.
+///
+/// # Errors
+///
+/// [`PrepError::Io`], [`PrepError::Store`].
+pub fn newest_number(folder: &Folder) -> Result<u64, PrepError> {
+    let is_there = |number| Ok::<_, PrepError>(folder.head(&Manifest::file(number))?.is_some());
+    // What is there, and the first number that may not be.
+    let (mut known, mut end) = (0, 1);
+    while is_there(end)? {
+        (known, end) = (end, 2 * end);
     }
-    number
+    while known + 1 < end {
+        let middle = known + (end - known) / 2;
+        match is_there(middle)? {
+            true => known = middle,
+            false => end = middle,
+        }
+    }
+    Ok(known)
 }
 
 /// The manifest of that number.
@@ -387,8 +410,8 @@ pub fn newest_number(folder: &Path) -> u64 {
 /// # Errors
 ///
 /// [`PrepError::Io`], [`PrepError::Schema`].
-pub fn read_manifest(folder: &Path, number: u64) -> Result<Manifest, PrepError> {
-    let path = folder.join(Manifest::file(number));
-    let bytes = std::fs::read(&path).map_err(|e| PrepError::io("read", &path, e))?;
-    Manifest::from_json(&bytes).map_err(|source| PrepError::Schema { path, source })
+pub fn read_manifest(folder: &Folder, number: u64) -> Result<Manifest, PrepError> {
+    let name = Manifest::file(number);
+    Manifest::from_json(&folder.read(&name)?)
+        .map_err(|source| PrepError::Schema { path: folder.path(&name), source })
 }

@@ -1,7 +1,7 @@
-//! The output of a job as a store: a local folder, or a folder of a remote store.
+//! A local folder as a store.
 //!
-//! In: what the user named as output. Out: a [`Store`]. The local one goes through `commit.rs`, so
-//! that an object appears whole or not at all and an exclusive create is one.
+//! In: a path. Out: a [`Store`] that goes through `commit.rs`, so that an object appears whole or
+//! not at all and an exclusive create is one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,26 +9,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::commit::{TempFile, write_new};
-use crate::source::object::Remote;
-use crate::source::object_folder::ObjectFolder;
-use crate::source::store::{ObjectInfo, RemoteUrl, Store, StoreError};
+use crate::source::store::{NewFile, ObjectInfo, ReadAt, Store, StoreError};
 
 /// A folder of the file system.
 pub struct LocalFolder(PathBuf);
-
-/// Opens the folder or URL that `output` names.
-///
-/// # Errors
-///
-/// [`StoreError::Url`] for a URL that is not understood or not written.
-pub fn open_store(output: &str, remote: &Arc<Remote>) -> Result<Box<dyn Store>, StoreError> {
-    Ok(match RemoteUrl::parse(output)? {
-        Some(url) => Box::new(ObjectFolder::new(remote.clone(), url)?),
-        None => Box::new(LocalFolder::new(Path::new(output))),
-    })
-}
 
 impl LocalFolder {
     /// The folder at `path`, which need not be there yet.
@@ -36,14 +23,44 @@ impl LocalFolder {
         Self(path.into())
     }
 
-    fn wrong(&self, verb: &'static str, name: &str, error: io::Error) -> StoreError {
+    fn open_file(&self, name: &str) -> Result<(File, u64), StoreError> {
         let path = self.0.join(name);
-        let url = path.display().to_string();
-        match error.kind() {
-            io::ErrorKind::NotFound => StoreError::NotFound { url },
-            io::ErrorKind::AlreadyExists => StoreError::Exists { url },
-            _ => StoreError::local(verb, &path, error),
+        let open = || {
+            let file = File::open(&path)?;
+            let bytes = file.metadata()?.len();
+            Ok((file, bytes))
+        };
+        open().map_err(|e| wrong("read", &path, e))
+    }
+
+    fn names(
+        &self,
+        folder: &Path,
+        wants: impl Fn(&fs::DirEntry) -> bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(wrong("list", folder, e)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| wrong("list", folder, e))?;
+            if wants(&entry) {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
         }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn wrong(verb: &'static str, path: &Path, error: io::Error) -> StoreError {
+    let url = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound if verb == "read" => StoreError::NotFound { url },
+        io::ErrorKind::AlreadyExists => StoreError::Exists { url },
+        _ => StoreError::local(verb, path, error),
     }
 }
 
@@ -53,23 +70,28 @@ impl Store for LocalFolder {
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        write_new(&self.0.join(name), bytes).map_err(|e| self.wrong("create", name, e))
+        let path = self.0.join(name);
+        write_new(&path, bytes).map_err(|e| wrong("write", &path, e))
     }
 
-    fn put_file(&self, name: &str, from: &Path) -> Result<(), StoreError> {
-        let mut source = File::open(from).map_err(|e| StoreError::local("read", from, e))?;
-        let mut put = || {
-            let mut file = TempFile::create(&self.0.join(name))?;
-            io::copy(&mut source, &mut file)?;
-            file.flush()?;
-            file.persist()
-        };
-        put().map_err(|e| self.wrong("write", name, e))
+    fn create(&self, name: &str) -> Result<Box<dyn NewFile>, StoreError> {
+        let path = self.0.join(name);
+        let temp = TempFile::create(&path).map_err(|e| wrong("create", &path, e))?;
+        Ok(Box::new(NewLocal { temp, path, folder: self.0.clone() }))
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn ReadAt>, StoreError> {
+        let (file, bytes) = self.open_file(name)?;
+        Ok(Arc::new(LocalReader { file, bytes, path: self.0.join(name) }))
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.0.join(name);
+        fs::read(&path).map_err(|e| wrong("read", &path, e))
     }
 
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        let file = File::open(self.0.join(name)).map_err(|e| self.wrong("read", name, e))?;
-        let bytes = file.metadata().map_err(|e| self.wrong("read", name, e))?.len();
+        let (file, bytes) = self.open_file(name)?;
         if range.end > bytes || range.start > range.end {
             return Err(StoreError::Answer {
                 url: self.0.join(name).display().to_string(),
@@ -80,40 +102,90 @@ impl Store for LocalFolder {
             });
         }
         let mut found = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut found, range.start).map_err(|e| self.wrong("read", name, e))?;
+        file.read_exact_at(&mut found, range.start)
+            .map_err(|e| wrong("read", &self.0.join(name), e))?;
         Ok(found)
     }
 
     fn head(&self, name: &str) -> Result<Option<ObjectInfo>, StoreError> {
-        match fs::metadata(self.0.join(name)) {
-            Ok(found) => Ok(Some(ObjectInfo { bytes: found.len(), etag: None, modified_secs: 0 })),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.wrong("look up", name, e)),
-        }
+        let path = self.0.join(name);
+        let found = match fs::metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found.map_err(|e| wrong("look up", &path, e))?,
+        };
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let modified = found.modified().ok().and_then(since);
+        let modified_secs = modified.map_or(0, |time| time.as_secs() as i64);
+        Ok(Some(ObjectInfo { bytes: found.len(), etag: None, modified_secs }))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
-        let entries = match fs::read_dir(self.0.join(folder)) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(self.wrong("list", folder, e)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|e| self.wrong("list", folder, e))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path().is_file() && !name.starts_with('.') {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        self.names(&self.0.join(folder), |entry| entry.path().is_file())
+    }
+
+    fn top_names(&self) -> Result<Vec<String>, StoreError> {
+        self.names(&self.0, |_| true)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
-        match fs::remove_file(self.0.join(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.wrong("remove", name, e)),
+        let path = self.0.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(wrong("remove", &path, e)),
             _ => Ok(()),
         }
+    }
+}
+
+/// A file beside the place where it will be.
+struct NewLocal {
+    temp: TempFile,
+    path: PathBuf,
+    folder: PathBuf,
+}
+
+impl Write for NewLocal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.temp.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temp.flush()
+    }
+}
+
+impl NewFile for NewLocal {
+    fn handle(&self) -> io::Result<Box<dyn Write + Send>> {
+        Ok(Box::new(self.temp.handle()?))
+    }
+
+    fn read_back(&self) -> io::Result<File> {
+        File::open(self.temp.temp_path())
+    }
+
+    fn keep(self: Box<Self>) -> Result<(), StoreError> {
+        let Self { temp, path, .. } = *self;
+        temp.persist().map_err(|e| wrong("write", &path, e))
+    }
+
+    fn keep_new(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.folder.join(name);
+        self.temp.link_as(&path).map_err(|e| wrong("write", &path, e))
+    }
+}
+
+/// A file that is read where it lies.
+struct LocalReader {
+    file: File,
+    bytes: u64,
+    path: PathBuf,
+}
+
+impl ReadAt for LocalReader {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize, StoreError> {
+        self.file.read_at(into, at).map_err(|e| wrong("read", &self.path, e))
     }
 }

@@ -6,7 +6,6 @@
 //! roaring bitmaps would gain nothing at that size, and every engine can read these bytes.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,9 +16,12 @@ use arrow_schema::{DataType, Field, Schema};
 use catlip_schemas::PartName;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::columns::write_table;
-use super::commit::TempFile;
+use bytes::Bytes;
+
+use super::columns::{guarded, write_table};
+use super::folder::Folder;
 use crate::error::PrepError;
+use crate::source::store::NewFile;
 
 /// The rows of one part that are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,12 +93,16 @@ fn schema() -> Arc<Schema> {
     ]))
 }
 
-/// Writes the table beside `path`, under a name that is not yet final.
+/// Writes the table that will have the name `name`.
 ///
 /// # Errors
 ///
 /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`].
-pub fn write_tombstones(path: &Path, tombstones: &Tombstones) -> Result<TempFile, PrepError> {
+pub fn write_tombstones(
+    output: &Folder,
+    name: &str,
+    tombstones: &Tombstones,
+) -> Result<Box<dyn NewFile>, PrepError> {
     let all = || tombstones.0.iter();
     let counts = all().map(|(&part, _)| tombstones.in_part(part) as i64);
     let columns: Vec<ArrayRef> = vec![
@@ -106,17 +112,21 @@ pub fn write_tombstones(path: &Path, tombstones: &Tombstones) -> Result<TempFile
         Arc::new(BinaryArray::from_iter_values(all().map(|(_, bitmap)| &bitmap.bits))),
     ];
     let batch = RecordBatch::try_new(schema(), columns)
-        .map_err(|e| PrepError::parquet("write", path, &e.into()))?;
-    write_table(path, &batch)
+        .map_err(|e| PrepError::parquet("write", &output.path(name), &e.into()))?;
+    write_table(output, name, &batch)
 }
 
-/// Reads the table at `path`.
+/// Reads the table from its bytes; `path` names it in errors.
 ///
 /// # Errors
 ///
-/// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::Schema`]; [`PrepError::Damaged`] for
+/// [`PrepError::Parquet`], [`PrepError::Schema`]; [`PrepError::Damaged`] for
 /// another schema or a bitmap that does not fit its part.
-pub fn read_tombstones(path: &Path) -> Result<Tombstones, PrepError> {
+pub fn read_tombstones(path: &Path, bytes: Bytes) -> Result<Tombstones, PrepError> {
+    guarded(path, || read_table(path, bytes))
+}
+
+fn read_table(path: &Path, bytes: Bytes) -> Result<Tombstones, PrepError> {
     let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
     let damaged = |what: String, found: String, expected: String| PrepError::Damaged {
         path: path.into(),
@@ -124,8 +134,7 @@ pub fn read_tombstones(path: &Path) -> Result<Tombstones, PrepError> {
         found,
         expected,
     };
-    let file = File::open(path).map_err(|e| PrepError::io("read", path, e))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.build())
         .map_err(|e| wrong(&e))?;
     let mut tombstones = Tombstones::default();
@@ -167,15 +176,16 @@ mod tests {
     #[test]
     fn rows_that_are_left_out_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.parquet");
+        let output = Folder::from(dir.path());
         let part = |shard| PartName { shard, cut: 0 };
         let mut tombstones = Tombstones::default();
         assert!(tombstones.drop_row(part(3), 20, 0));
         assert!(tombstones.drop_row(part(3), 20, 19));
         assert!(!tombstones.drop_row(part(3), 20, 19));
         assert!(tombstones.drop_row(part(70), 8, 7));
-        write_tombstones(&path, &tombstones).unwrap().persist().unwrap();
-        let back = read_tombstones(&path).unwrap();
+        write_tombstones(&output, "t.parquet", &tombstones).unwrap().keep().unwrap();
+        let bytes = output.read("t.parquet").unwrap().into();
+        let back = read_tombstones(&output.path("t.parquet"), bytes).unwrap();
         assert_eq!(back, tombstones);
         assert_eq!((back.count(), back.in_part(part(3)), back.in_part(part(4))), (3, 2, 0));
         let dropped: Vec<u64> = (0..24).filter(|&row| back.is_dropped(part(3), row)).collect();

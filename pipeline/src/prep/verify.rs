@@ -4,15 +4,16 @@
 //! unless it is asked to remove rubbish, and then none younger than a day.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use catlip_schemas::{FileEntry, Manifest, SourceList};
 use rayon::prelude::*;
 
 use super::columns::fingerprint;
+use super::folder::Folder;
 use super::snapshot::{DataSet, Part, newest_number};
-use super::work::{read_receipt, receipt_names};
+use super::work::{Receipts, read_receipts};
 use crate::error::PrepError;
 
 /// Files younger than this may belong to a job that runs now.
@@ -43,10 +44,11 @@ pub struct VerifySummary {
 ///
 /// [`PrepError::Damaged`] for the first file, in the order of parts, that differs.
 pub fn verify(
-    folder: &Path,
+    folder: impl Into<Folder>,
     snapshot: Option<u64>,
     clean: bool,
 ) -> Result<VerifySummary, PrepError> {
+    let folder = &folder.into();
     let data = DataSet::open_at(folder, snapshot)?;
     let files: Vec<(&FileEntry, u64)> = data
         .parts
@@ -57,7 +59,7 @@ pub fn verify(
     let sum: u64 = data.parts.iter().map(Part::rows).sum();
     if sum != data.manifest.totals.rows {
         return Err(PrepError::Damaged {
-            path: folder.join(Manifest::file(data.manifest.snapshot)),
+            path: folder.path(&Manifest::file(data.manifest.snapshot)),
             what: "number of rows".to_owned(),
             found: data.manifest.totals.rows.to_string(),
             expected: sum.to_string(),
@@ -65,9 +67,9 @@ pub fn verify(
     }
     let rubbish = rubbish(folder)?;
     let mut removed = 0;
-    for path in rubbish.iter().filter(|_| clean) {
-        if is_old(path) {
-            std::fs::remove_file(path).map_err(|e| PrepError::io("remove", path, e))?;
+    for name in rubbish.iter().filter(|_| clean) {
+        if is_old(folder, name)? {
+            folder.remove(name)?;
             removed += 1;
         }
     }
@@ -76,25 +78,26 @@ pub fn verify(
         rows: data.manifest.totals.rows,
         files: files.len() as u64,
         bytes: files.iter().map(|(file, _)| file.bytes).sum(),
-        rubbish,
+        rubbish: rubbish.iter().map(|name| folder.path(name)).collect(),
         removed,
     })
 }
 
-fn check_file(folder: &Path, file: &FileEntry, rows: u64) -> Result<(), PrepError> {
-    let path = folder.join(&file.file);
+fn check_file(folder: &Folder, file: &FileEntry, rows: u64) -> Result<(), PrepError> {
+    let path = folder.path(&file.file);
     let damaged = |what: String, found: String, expected: String| {
         Err(PrepError::Damaged { path: path.clone(), what, found, expected })
     };
-    let bytes = std::fs::metadata(&path).map_err(|e| PrepError::io("read", &path, e))?.len();
+    let stored = folder.open(&file.file)?;
+    let bytes = stored.bytes();
     if bytes != file.bytes {
         return damaged("size in bytes".into(), bytes.to_string(), file.bytes.to_string());
     }
     if file.column_set != "rejects" && file.rows != rows {
         return damaged("number of rows".into(), file.rows.to_string(), rows.to_string());
     }
-    let (_, sha256, groups) =
-        fingerprint(&path, file.groups.clone()).map_err(|e| PrepError::io("read", &path, e))?;
+    let (_, sha256, groups) = fingerprint(stored.from(0), file.groups.clone())
+        .map_err(|e| PrepError::io("read", &path, e))?;
     for (i, (found, expected)) in groups.iter().zip(&file.groups).enumerate() {
         if found.crc32c != expected.crc32c {
             let hex = |crc: u32| format!("{crc:08x}");
@@ -112,41 +115,38 @@ fn check_file(folder: &Path, file: &FileEntry, rows: u64) -> Result<(), PrepErro
 }
 
 /// Files below the data set's own folders that neither a snapshot nor a receipt names.
-fn rubbish(folder: &Path) -> Result<Vec<PathBuf>, PrepError> {
-    let mut named = BTreeSet::from([folder.join("README.md")]);
-    for number in 1..=newest_number(folder) {
+fn rubbish(folder: &Folder) -> Result<Vec<String>, PrepError> {
+    let mut named = BTreeSet::from(["README.md".to_owned()]);
+    for number in 1..=newest_number(folder)? {
         let data = DataSet::open_at(folder, Some(number))?;
-        named.insert(folder.join(Manifest::file(number)));
-        named.insert(folder.join(&data.manifest.parts.file));
-        named.extend(data.manifest.tombstones.iter().map(|entry| folder.join(&entry.file)));
+        named.insert(Manifest::file(number));
+        named.insert(data.manifest.parts.file.clone());
+        named.extend(data.manifest.tombstones.iter().map(|entry| entry.file.clone()));
         for file in data.parts.iter().flat_map(|part| part.files.values()) {
-            named.insert(folder.join(&file.file));
+            named.insert(file.file.clone());
         }
     }
-    for name in receipt_names(folder)? {
-        let path = folder.join("receipts").join(name);
-        let files = read_receipt(&path)?.files;
-        named.extend(files.iter().map(|file| folder.join(&file.file)));
-        named.insert(path);
+    let receipts = Receipts::list(folder)?.of_parts();
+    for receipt in read_receipts(folder, &receipts)? {
+        named.extend(receipt.files.into_iter().map(|file| file.file));
     }
+    named.extend(receipts);
     let mut first = 0;
-    while let Ok(bytes) = std::fs::read(folder.join(SourceList::file(first))) {
-        named.insert(folder.join(SourceList::file(first)));
+    while let Some(bytes) = folder.find(&SourceList::file(first))? {
+        named.insert(SourceList::file(first));
         let Ok(list) = SourceList::from_json(&bytes) else { break };
         first += u32::try_from(list.sources.len()).unwrap_or(u32::MAX);
     }
-    let is_config = |path: &Path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("config-"))
-    };
-    let mut folders: BTreeSet<PathBuf> =
-        named.iter().filter_map(|path| path.parent()).map(Path::to_path_buf).collect();
-    folders.remove(folder);
+    let folders: BTreeSet<String> = named
+        .iter()
+        .filter_map(|name| name.rsplit_once('/'))
+        .map(|(folder, _)| folder.to_owned())
+        .collect();
     let mut rubbish = Vec::new();
-    for folder in folders.into_iter().filter(|folder| folder.is_dir()) {
-        let entries = std::fs::read_dir(&folder).map_err(|e| PrepError::io("read", &folder, e))?;
-        for entry in entries {
-            let path = entry.map_err(|e| PrepError::io("read", &folder, e))?.path();
-            if path.is_file() && !named.contains(&path) && !is_config(&path) {
+    for below in folders {
+        for name in folder.list(&below)? {
+            let path = format!("{below}/{name}");
+            if !named.contains(&path) && !name.starts_with("config-") {
                 rubbish.push(path);
             }
         }
@@ -155,8 +155,9 @@ fn rubbish(folder: &Path) -> Result<Vec<PathBuf>, PrepError> {
     Ok(rubbish)
 }
 
-fn is_old(path: &Path) -> bool {
-    let modified = std::fs::metadata(path).and_then(|m| m.modified());
-    modified
-        .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > RUBBISH_AGE))
+fn is_old(folder: &Folder, name: &str) -> Result<bool, PrepError> {
+    let Some(found) = folder.head(name)? else { return Ok(false) };
+    let modified = Duration::from_secs(u64::try_from(found.modified_secs).unwrap_or(0));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Ok(now.is_ok_and(|now| now.saturating_sub(modified) > RUBBISH_AGE))
 }

@@ -16,7 +16,7 @@ use catlip_schemas::{Frequencies, Frequency, SampleId, SynsetId, Vocab, VocabCut
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
 
-use super::columns::write_table;
+use super::columns::write_batch;
 use super::commit::write_whole;
 use super::snapshot::DataSet;
 use super::vocab_pickle;
@@ -101,8 +101,9 @@ pub fn write(path: &Path, vocab: &Vocab) -> Result<(), PrepError> {
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| long(r.frequency.captions)))),
     ];
     let batch = RecordBatch::try_new(schema(), columns).map_err(|e| wrong(e.into()))?;
-    let temp = write_table(path, &batch)?;
-    temp.persist().map_err(|e| PrepError::io("write", path, e))
+    let mut bytes = Vec::new();
+    write_batch(&mut bytes, &batch).map_err(wrong)?;
+    write_whole(path, &bytes).map_err(|e| PrepError::io("write", path, e))
 }
 
 /// Reads a vocabulary.

@@ -4,7 +4,6 @@
 //! is not to be touched. Never: makes a part.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use catlip_schemas::columns::{ADDED_PREFIX, receipt_file};
@@ -16,8 +15,8 @@ use catlip_schemas::{
 use rayon::prelude::*;
 
 use super::change::json_text;
-use super::commit::write_new;
 use super::error::ChangeError;
+use super::folder::Folder;
 use super::numbers::Numbers;
 use super::part::source_entry;
 use super::plan::PrepPlan;
@@ -73,7 +72,7 @@ impl<'s> Work<'s> {
     /// [`ChangeError::SameShard`], [`PrepError::Io`].
     pub fn find(
         shards: &'s ShardList,
-        output: &Path,
+        output: &Folder,
         plan: &PrepPlan,
         is_dry: bool,
     ) -> Result<Self, PrepError> {
@@ -89,7 +88,7 @@ impl<'s> Work<'s> {
             let fresh = known.unnumbered(shards, &numbers)?;
             numbers.give(fresh);
             if is_dry || numbers.keep(output)? {
-                let listed = known.list(shards, &numbers)?;
+                let listed = known.list(shards, &numbers);
                 return Ok(Self { listed, numbers });
             }
         }
@@ -97,14 +96,14 @@ impl<'s> Work<'s> {
 }
 
 /// The folder must be empty, absent, or hold nothing but a data set.
-fn check_names(output: &Path) -> Result<(), PrepError> {
-    for name in names_in(output)? {
+fn check_names(output: &Folder) -> Result<(), PrepError> {
+    for name in output.top_names()? {
         let known = KNOWN_NAMES.contains(&name.as_str())
             || ColumnSet::from_name(&name).is_some()
             || name.starts_with(ADDED_PREFIX);
         if !known && !name.starts_with('.') {
             return Err(PrepError::OutputTaken {
-                path: output.into(),
+                path: output.place(),
                 message: format!("holds `{name}`, which is no part of a data set"),
             });
         }
@@ -112,61 +111,62 @@ fn check_names(output: &Path) -> Result<(), PrepError> {
     Ok(())
 }
 
-fn names_in(folder: &Path) -> Result<Vec<String>, PrepError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(PrepError::io("read", folder, e)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| PrepError::io("read", folder, e))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
+/// Receipts that are read at the same time: about 8 MB of them.
+const RECEIPTS_AT_ONCE: usize = 1024;
+
+/// The names of what lies in `receipts/`, listed once.
+pub struct Receipts(BTreeSet<String>);
+
+impl Receipts {
+    /// Lists them; only a job that goes on needs to.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::Io`], [`PrepError::Store`].
+    pub fn list(output: &Folder) -> Result<Self, PrepError> {
+        Ok(Self(output.list("receipts")?.into_iter().collect()))
     }
-    names.sort();
-    Ok(names)
-}
 
-/// Names of the receipts of parts below `output`.
-///
-/// # Errors
-///
-/// [`PrepError::Io`].
-pub fn receipt_names(output: &Path) -> Result<BTreeSet<String>, PrepError> {
-    let names = names_in(&output.join("receipts"))?.into_iter();
-    let is_receipt = |name: &String| name.starts_with("part-") && name.ends_with(".json");
-    Ok(names.filter(is_receipt).collect())
-}
+    /// Whether a part, or a column set of it, has its receipt under that config.
+    pub fn has(&self, part: PartName, config_tag: &str) -> bool {
+        self.0.contains(receipt_file(part, config_tag).trim_start_matches("receipts/"))
+    }
 
-/// The configs of the jobs that ever ran on `output`.
-///
-/// # Errors
-///
-/// [`PrepError::Io`], [`PrepError::Schema`].
-pub fn job_configs(output: &Path) -> Result<Vec<JobConfig>, PrepError> {
-    let folder = output.join("receipts");
-    let names = names_in(&folder)?.into_iter().filter(|name| name.starts_with("config-"));
-    names
-        .map(|name| {
-            let path = folder.join(name);
-            let bytes = std::fs::read(&path).map_err(|e| PrepError::io("read", &path, e))?;
-            JobConfig::from_json(&bytes).map_err(|source| PrepError::Schema { path, source })
-        })
-        .collect()
+    /// The files of all receipts of parts.
+    pub fn of_parts(&self) -> Vec<String> {
+        let is_receipt = |name: &&String| name.starts_with("part-") && name.ends_with(".json");
+        self.0.iter().filter(is_receipt).map(|name| format!("receipts/{name}")).collect()
+    }
+
+    /// The configs of the jobs that ever ran on `output`.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::Io`], [`PrepError::Schema`], [`PrepError::Store`].
+    pub fn configs(&self, output: &Folder) -> Result<Vec<JobConfig>, PrepError> {
+        let names = self.0.iter().filter(|name| name.starts_with("config-"));
+        names
+            .map(|name| {
+                let name = format!("receipts/{name}");
+                JobConfig::from_json(&output.read(&name)?)
+                    .map_err(|source| PrepError::Schema { path: output.path(&name), source })
+            })
+            .collect()
+    }
 }
 
 /// Refuses to go on under another config; gives the names of the receipts that are there.
 fn check_configs(
-    output: &Path,
+    output: &Folder,
     plan: &PrepPlan,
     old: Option<&DataSet>,
-) -> Result<BTreeSet<String>, PrepError> {
-    let present = receipt_names(output)?;
+) -> Result<Receipts, PrepError> {
+    let present = Receipts::list(output)?;
     if let Some(old) = old {
         check_same_config(output, plan, "was", &old.manifest.config_hash, &old.manifest.config)?;
         return Ok(present);
     }
-    let configs = job_configs(output)?;
+    let configs = present.configs(output)?;
     let is_ours = |config: &JobConfig| config.config_hash == plan.config_hash;
     if let Some(other) = configs.first().filter(|_| !configs.iter().any(is_ours)) {
         check_same_config(output, plan, "is being", &other.config_hash, &other.config)?;
@@ -180,7 +180,7 @@ fn check_configs(
 ///
 /// [`ChangeError::ConfigChanged`] with the keys that differ.
 pub fn check_same_config(
-    output: &Path,
+    output: &Folder,
     plan: &PrepPlan,
     was: &'static str,
     hash: &str,
@@ -197,7 +197,7 @@ pub fn check_same_config(
         ));
     }
     Err(ChangeError::ConfigChanged {
-        path: output.into(),
+        path: output.place(),
         was,
         found: plan.config_tag().to_owned(),
         expected: hash.chars().take(8).collect(),
@@ -233,18 +233,14 @@ fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String>
 }
 
 /// Writes down what the receipts of this config mean, so that `commit` needs no config.
-fn keep_config(output: &Path, plan: &PrepPlan) -> Result<(), PrepError> {
-    let path = output.join(JobConfig::file(plan.config_tag()));
+fn keep_config(output: &Folder, plan: &PrepPlan) -> Result<(), PrepError> {
     let config = JobConfig {
         format_version: FORMAT_VERSION,
         config_hash: plan.config_hash.clone(),
         config: plan.config_json.clone(),
         column_sets: plan.column_set_entries(),
     };
-    match write_new(&path, &json_text(&config)) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(|e| PrepError::io("write", &path, e)),
-    }
+    output.put_new(&JobConfig::file(plan.config_tag()), &json_text(&config)).map(|_| ())
 }
 
 /// Size and ETag of a shard as it is now.
@@ -256,56 +252,76 @@ pub fn source_now(shard: &ShardUrl, plan: &PrepPlan) -> Result<SourceEntry, Prep
     Ok(source_entry(shard, &identity(shard, plan.remote.as_ref())?))
 }
 
-/// Reads a receipt.
+/// Reads the receipts of these files, in order, many at the same time.
 ///
 /// # Errors
 ///
-/// [`PrepError::Io`], [`PrepError::Schema`].
-pub fn read_receipt(path: &Path) -> Result<Receipt, PrepError> {
-    let bytes = std::fs::read(path).map_err(|e| PrepError::io("read", path, e))?;
-    Receipt::from_json(&bytes)
-        .map_err(|source| PrepError::Schema { path: path.to_path_buf(), source })
+/// [`PrepError::Io`], [`PrepError::Schema`], [`PrepError::Store`].
+pub fn read_receipts(output: &Folder, files: &[String]) -> Result<Vec<Receipt>, PrepError> {
+    let mut receipts = Vec::with_capacity(files.len());
+    for names in files.chunks(RECEIPTS_AT_ONCE) {
+        for (name, bytes) in names.iter().zip(output.read_all(names)?) {
+            let receipt = Receipt::from_json(&bytes)
+                .map_err(|source| PrepError::Schema { path: output.path(name), source })?;
+            receipts.push(receipt);
+        }
+    }
+    Ok(receipts)
+}
+
+/// The receipts of these parts under one config.
+///
+/// # Errors
+///
+/// As of [`read_receipts`].
+pub fn receipts_of(
+    output: &Folder,
+    config_tag: &str,
+    parts: impl IntoIterator<Item = PartName>,
+) -> Result<BTreeMap<PartName, Receipt>, PrepError> {
+    let parts: Vec<PartName> = parts.into_iter().collect();
+    let files: Vec<String> = parts.iter().map(|&part| receipt_file(part, config_tag)).collect();
+    Ok(parts.into_iter().zip(read_receipts(output, &files)?).collect())
 }
 
 /// What is there of the parts of one config.
 struct Known<'k> {
-    output: &'k Path,
     plan: &'k PrepPlan,
     committed: HashMap<PartName, &'k Part>,
-    present: &'k BTreeSet<String>,
+    /// The shards of parts that are whole and not committed, as they were.
+    made: BTreeMap<PartName, SourceEntry>,
     /// The shards of the list that have a number, as they are now.
     now: HashMap<&'k str, SourceEntry>,
 }
 
 impl<'k> Known<'k> {
     fn new(
-        output: &'k Path,
+        output: &Folder,
         plan: &'k PrepPlan,
         old: Option<&'k DataSet>,
-        present: &'k BTreeSet<String>,
+        present: &Receipts,
         shards: &'k ShardList,
         numbers: &Numbers,
     ) -> Result<Self, PrepError> {
         let old = old.filter(|data| data.manifest.config_hash == plan.config_hash);
         let parts = old.iter().flat_map(|data| &data.parts);
-        let committed = parts.map(|part| (part.name, part)).collect();
+        let committed: HashMap<PartName, &Part> = parts.map(|part| (part.name, part)).collect();
+        let tag = plan.config_tag();
+        let is_made = |part: &PartName| !committed.contains_key(part) && present.has(*part, tag);
+        let parts = shards.0.iter().flat_map(|shard| numbers.parts_of(&shard.name));
+        let made = receipts_of(output, tag, parts.filter(is_made))?;
+        let made = made.into_iter().map(|(part, receipt)| (part, receipt.source)).collect();
         let numbered = shards.0.par_iter().filter(|s| numbers.parts_of(&s.name).next().is_some());
         let now = numbered
             .map(|shard| Ok((shard.name.as_str(), source_now(shard, plan)?)))
             .collect::<Result<_, PrepError>>()?;
-        Ok(Self { output, plan, committed, present, now })
+        Ok(Self { plan, committed, made, now })
     }
 
     /// The shard that a part was made from, as it was then; `None` if it is not made.
-    fn source(&self, part: PartName) -> Result<Option<SourceEntry>, PrepError> {
-        if let Some(part) = self.committed.get(&part) {
-            return Ok(Some(part.source.clone()));
-        }
-        let file = receipt_file(part, self.plan.config_tag());
-        if !self.present.contains(file.trim_start_matches("receipts/")) {
-            return Ok(None);
-        }
-        read_receipt(&self.output.join(file)).map(|receipt| Some(receipt.source))
+    fn source(&self, part: PartName) -> Option<&SourceEntry> {
+        let committed = self.committed.get(&part).map(|part| &part.source);
+        committed.or_else(|| self.made.get(&part))
     }
 
     /// The shards of the list that need a number: new ones, and changed ones that may be redone.
@@ -327,11 +343,11 @@ impl<'k> Known<'k> {
             };
             let mut made = Vec::new();
             for part in numbers.parts_of(&shard.name) {
-                made.extend(self.source(part)?.map(|source| (part, source)));
+                made.extend(self.source(part).map(|source| (part, source)));
             }
             let Some((part, then)) = made.first() else { continue };
             let Some(now) = self.now.get(shard.name.as_str()) else { continue };
-            if made.iter().any(|(_, then)| then == now) {
+            if made.iter().any(|&(_, then)| then == now) {
                 continue;
             }
             let identity = |s: &SourceEntry| format!("{} bytes, ETag {}", s.bytes, s.etag);
@@ -375,17 +391,13 @@ impl<'k> Known<'k> {
         Ok(())
     }
 
-    fn list<'s>(
-        &self,
-        shards: &'s ShardList,
-        numbers: &Numbers,
-    ) -> Result<Vec<Listed<'s>>, PrepError> {
+    fn list<'s>(&self, shards: &'s ShardList, numbers: &Numbers) -> Vec<Listed<'s>> {
         let mut listed = Vec::with_capacity(shards.0.len());
         for shard in &shards.0 {
             let mut chosen = None;
             for part in numbers.parts_of(&shard.name) {
-                if let Some(then) = self.source(part)?
-                    && self.now.get(shard.name.as_str()) == Some(&then)
+                if let Some(then) = self.source(part)
+                    && self.now.get(shard.name.as_str()) == Some(then)
                 {
                     chosen = Some(Listed { part, shard, is_made: true, only: None });
                     break;
@@ -395,6 +407,6 @@ impl<'k> Known<'k> {
             let unmade = || newest().map(|part| Listed { part, shard, is_made: false, only: None });
             listed.extend(chosen.or_else(unmade));
         }
-        Ok(listed)
+        listed
     }
 }

@@ -106,6 +106,7 @@ impl FaultServer {
             retries: 3,
             timeout_secs: 0.3,
             pause_first: Duration::from_millis(1),
+            scratch: std::env::temp_dir(),
         };
         Arc::new(Remote::start(options).unwrap())
     }
@@ -323,6 +324,29 @@ fn an_object_replaced_in_the_middle_is_never_mixed() {
         let server = FaultServer::start(content(50_000, 5), etag, &plan, Fault::None);
         let error = server.fetch("http").unwrap_err();
         assert!(matches!(error, StoreError::Changed { .. }), "{etag:?}: {error}");
+    }
+}
+
+/// The feed knows no ETag of a row group's file: the first answer decides which object it is.
+#[test]
+fn a_range_of_an_object_of_which_nothing_is_known_is_of_one_object() {
+    let bytes = content(80_000, 6);
+    let read = |faults: &[Fault], range: Range<u64>| {
+        let server = FaultServer::start(bytes.clone(), Some("\"a\""), faults, Fault::None);
+        let found = server.remote().get_range(&server.url("s3"), None, range);
+        (found, server.gets.load(Ordering::SeqCst))
+    };
+    let (found, gets) = read(&[], 5000..70_000);
+    assert!(found.unwrap() == bytes[5000..70_000] && gets == 1);
+    let plan = [Fault::Status(503), Fault::Cut(100), Fault::Silence, Fault::Short(30_000)];
+    let (found, gets) = read(&plan, 5000..70_000);
+    assert!(found.unwrap() == bytes[5000..70_000] && gets == 5, "{gets}");
+    let (found, _) = read(&[Fault::Cut(1000), Fault::Replaced], 5000..70_000);
+    assert!(matches!(found, Err(StoreError::Changed { .. })));
+    for range in [79_000..80_001, 80_000..80_001, 90_000..90_002] {
+        let error = read(&[], range.clone()).0.unwrap_err().to_string();
+        let expected = format!("{}..{} were asked for, it has 80000", range.start, range.end);
+        assert!(error.ends_with(&expected), "{error}");
     }
 }
 

@@ -3,7 +3,9 @@
 //! In: a URL, the environment's variables and how patient to be. Out: a store of `object_store`;
 //! paths, facts and errors of the house. Nothing here waits for the network.
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
     /// The environment's variables that begin with `AWS_`, `GOOGLE_` or `AZURE_`: endpoints,
-    /// regions, credentials. `cli` fills them in.
+    /// regions, credentials.
     pub variables: Vec<(String, String)>,
     /// Ranged requests of one shard at the same time.
     pub requests: usize,
@@ -36,6 +38,25 @@ pub struct RemoteOptions {
     pub timeout_secs: f64,
     /// The first pause before a request is repeated.
     pub pause_first: Duration,
+    /// Folder of the files that are being written, before they are put.
+    pub scratch: PathBuf,
+}
+
+impl RemoteOptions {
+    /// The defaults, with those of the environment's `variables` that are of stores; files that are
+    /// written lie in `scratch` before they are put.
+    pub fn new(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        scratch: PathBuf,
+    ) -> Self {
+        let of_stores = ["AWS_", "GOOGLE_", "AZURE_"];
+        let variables = variables
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(key, _)| of_stores.iter().any(|start| key.starts_with(start)))
+            .collect();
+        Self { variables, scratch, ..Self::default() }
+    }
 }
 
 impl Default for RemoteOptions {
@@ -46,6 +67,7 @@ impl Default for RemoteOptions {
             retries: 8,
             timeout_secs: 30.0,
             pause_first: PAUSE_FIRST,
+            scratch: PathBuf::new(),
         }
     }
 }
@@ -90,6 +112,10 @@ pub(super) fn open(
             Arc::new(builder.with_bucket_name(url.host()).build()?)
         }
         "gs" => {
+            let is_http = |(key, value): (String, &String)| {
+                key.starts_with("google_base_url") && is_plain(value)
+            };
+            let client = client.with_allow_http(variables().any(is_http));
             let mut builder =
                 GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(retry);
             for (key, value) in variables().filter(|(key, _)| key.starts_with("google_")) {
@@ -138,8 +164,24 @@ pub(super) fn failed(verb: &'static str, url: &RemoteUrl, error: Error) -> Store
         Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => {
             StoreError::Denied { url: text, source }
         }
+        // Lists have no outcomes of their own.
+        other if verb == "list" && other.to_string().contains("404 Not Found") => {
+            StoreError::NotFound { url: text }
+        }
+        other if verb == "list" && other.to_string().contains("403 Forbidden") => {
+            StoreError::Denied { url: text, source: Box::new(other) }
+        }
+        other if is_full(&other) => StoreError::Full { url: text, source: Box::new(other) },
         other => StoreError::Failed { verb, url: text, source: Box::new(other) },
     }
+}
+
+/// Whether a store said that nothing more fits: HTTP has a status for it, S3 and Google codes.
+fn is_full(error: &Error) -> bool {
+    let text = error.to_string();
+    ["507 Insufficient Storage", "QuotaExceeded", "QuotaLimit", "StorageFull"]
+        .iter()
+        .any(|code| text.contains(code))
 }
 
 /// Grows with the attempts to [`PAUSE_MAX`]; drawn, so that many readers do not come back at once.

@@ -27,7 +27,7 @@ pub fn text(url: &RemoteUrl, remote: &Remote) -> Result<String, SourceError> {
         let message = format!("a list of {} bytes, the limit is {LIST_BYTES_MAX}", info.bytes);
         return Err(answer(message).into());
     }
-    let bytes = remote.get_range(url, info, 0..info.bytes)?;
+    let bytes = remote.get_range(url, Some(info), 0..info.bytes)?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         answer(format!("the list is not UTF-8 from its byte {at} on")).into()

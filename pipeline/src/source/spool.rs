@@ -82,6 +82,11 @@ impl OpenShard {
     pub fn identity(&self) -> &ShardIdentity {
         &self.identity
     }
+
+    /// Says that the first `bytes` were read and are not needed in memory any more.
+    pub fn release(&self, bytes: usize) {
+        self.map.release(bytes);
+    }
 }
 
 impl Deref for OpenShard {
@@ -314,7 +319,7 @@ pub fn identity(
     }
     let remote = remote_of(remote, url)?;
     let end = info.bytes.min(ETAG_BYTES as u64);
-    let first = remote.get_range(url, info, 0..end)?;
-    let last = remote.get_range(url, info, info.bytes - end..info.bytes)?;
+    let first = remote.get_range(url, Some(info), 0..end)?;
+    let last = remote.get_range(url, Some(info), info.bytes - end..info.bytes)?;
     Ok(ShardIdentity::of_ends(info.bytes, &first, &last))
 }

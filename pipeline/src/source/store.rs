@@ -5,11 +5,13 @@
 //! implementation over the network is `object.rs`, the one over a folder `prep/store.rs`; one
 //! suite tests both. Never: half an object; an object that was replaced without a word.
 
+use std::error::Error;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The schemes that are read; all but the last two are written too.
 pub const SCHEMES: [&str; 5] = ["s3", "gs", "az", "http", "https"];
@@ -64,6 +66,11 @@ impl RemoteUrl {
     /// Whether the scheme is one of the web, which has no lists and is not written.
     pub fn is_http(&self) -> bool {
         self.root.starts_with("http")
+    }
+
+    /// The same folder without the slash at its end.
+    pub(super) fn as_prefix(&self) -> Self {
+        Self { root: self.root.clone(), key: self.key.trim_end_matches('/').to_owned() }
     }
 
     /// The object of that name below this folder.
@@ -150,7 +157,7 @@ pub enum StoreError {
         url: String,
         /// What the store says.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The object is not the one that it was when the list was made.
     #[error("{url} changed while it was read: its {what} is {found}, was {expected}")]
@@ -185,7 +192,16 @@ pub enum StoreError {
         attempts: usize,
         /// The last of the errors; none if the store ended the transfer as if it were whole.
         #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// The store has no room left, or our share of it is used up.
+    #[error("no space is left for {url}")]
+    Full {
+        /// The object that was written.
+        url: String,
+        /// What the store says.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
     /// Anything else, after all retries.
     #[error("cannot {verb} {url}")]
@@ -196,7 +212,7 @@ pub enum StoreError {
         url: String,
         /// What the store or network says.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// A local file that cannot be read or written.
     #[error("cannot {verb} {path}")]
@@ -207,7 +223,7 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system says.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A shard that does not fit the folder into which shards are fetched.
     #[error("{url} has {bytes} bytes, above the limit of {limit} for all fetched shards together")]
@@ -229,8 +245,19 @@ pub enum StoreError {
 
 impl StoreError {
     /// A local error at `path`.
-    pub fn local(verb: &'static str, path: &Path, source: std::io::Error) -> Self {
+    pub fn local(verb: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Local { verb, path: path.into(), source }
+    }
+
+    /// The error and its causes on one line, for those who can keep a text only.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            text.push_str(&format!(": {inner}"));
+            cause = inner.source();
+        }
+        text
     }
 
     /// What the user can do.
@@ -242,9 +269,14 @@ impl StoreError {
             Self::NotFound { .. } => Some("check bucket, path and the endpoint in the environment"),
             Self::Denied { .. } => Some(
                 "set the usual variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; \
-                 a public bucket needs AWS_SKIP_SIGNATURE=true",
+                 reading needs the rights to get and list, writing those to put and delete as \
+                 well; a public bucket needs AWS_SKIP_SIGNATURE=true",
             ),
-            Self::Changed { .. } => Some("start again when nobody writes to the input any more"),
+            Self::Full { .. } => Some(
+                "raise the quota or free space, and start the same command again: whole parts are \
+                 kept",
+            ),
+            Self::Changed { .. } => Some("start again when nobody writes to it any more"),
             Self::Broken { .. } | Self::Failed { .. } => Some(
                 "start the same command again: whole parts are kept; `source.retries` and \
                  `source.timeout_secs` say how patient it is",
@@ -257,6 +289,50 @@ impl StoreError {
     }
 }
 
+/// A file that is written and not yet in its store; dropped, it leaves nothing there.
+pub trait NewFile: Write + Send {
+    /// A second way to write to its end, for a writer that takes one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn handle(&self) -> io::Result<Box<dyn Write + Send>>;
+
+    /// What was written so far, from its first byte on.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn read_back(&self) -> io::Result<File>;
+
+    /// Makes it the object of its name; an object of that name is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the name then holds what it held before, or this file whole.
+    fn keep(self: Box<Self>) -> Result<(), StoreError>;
+
+    /// Makes it the object `name`, unless that is taken: then another name can be tried.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Exists`] if the name is taken.
+    fn keep_new(&self, name: &str) -> Result<(), StoreError>;
+}
+
+/// A whole object, open for reading at any place.
+pub trait ReadAt: Send + Sync {
+    /// Its length.
+    fn bytes(&self) -> u64;
+
+    /// Fills as much of `into` as it likes from byte `at` on: how many; 0 only at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; [`StoreError::Changed`] if the object was replaced since it was opened.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize, StoreError>;
+}
+
 /// A folder of durable objects, local or remote. Names are relative and use `/`.
 pub trait Store: Send + Sync {
     /// Where it is, for messages.
@@ -264,42 +340,84 @@ pub trait Store: Send + Sync {
 
     /// Writes `bytes` whole under a name that nobody has taken.
     ///
-    /// After an answer that was lost a retry finds its own object: on [`StoreError::Exists`] the
-    /// caller compares what is there.
+    /// An answer of a remote store may be lost and the put be repeated; an object that holds these
+    /// very bytes then counts as made here.
     ///
     /// # Errors
     ///
     /// [`StoreError::Exists`] if the name is taken; else what went wrong.
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
-    /// Writes the local file `from` whole under `name`; an object of that name is replaced.
+    /// Begins a file that will have the name `name`.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; the name then holds what it held before.
-    fn put_file(&self, name: &str, from: &Path) -> Result<(), StoreError>;
+    /// [`StoreError::Local`].
+    fn create(&self, name: &str) -> Result<Box<dyn NewFile>, StoreError>;
 
-    /// Bytes `range` of an object.
+    /// Writes `bytes` whole; an object of that name is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the name then holds what it held before, or these bytes.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut file = self.create(name)?;
+        let path = || PathBuf::from(format!("{}/{name}", self.place()));
+        file.write_all(bytes).map_err(|e| StoreError::local("write", &path(), e))?;
+        file.keep()
+    }
+
+    /// Opens an object.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], [`StoreError`].
+    fn open(&self, name: &str) -> Result<Arc<dyn ReadAt>, StoreError>;
+
+    /// All bytes of an object.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], [`StoreError`].
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError>;
+
+    /// All bytes of several small objects, in order; a remote store is asked for many at once.
+    ///
+    /// # Errors
+    ///
+    /// That of the first that fails.
+    fn get_all(&self, names: &[String]) -> Result<Vec<Vec<u8>>, StoreError> {
+        names.iter().map(|name| self.get(name)).collect()
+    }
+
+    /// Bytes `range` of an object, by one request.
     ///
     /// # Errors
     ///
     /// [`StoreError::NotFound`]; [`StoreError::Answer`] if the object is shorter.
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
 
-    /// Length and ETag of an object; `None` if there is none.
+    /// Length, time and ETag of an object; `None` if there is none.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn head(&self, name: &str) -> Result<Option<ObjectInfo>, StoreError>;
 
-    /// The names in a folder such as `receipts`, sorted, without those in folders below it and
-    /// without those that begin with a dot.
+    /// The names of the objects in a folder such as `receipts`, sorted, without those in folders
+    /// below it.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; a folder that is not there is empty.
     fn list(&self, folder: &str) -> Result<Vec<String>, StoreError>;
+
+    /// The names at its top, objects and folders alike, sorted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; a store that is not there is empty.
+    fn top_names(&self) -> Result<Vec<String>, StoreError>;
 
     /// Removes an object; nothing happens if there is none.
     ///
@@ -307,36 +425,6 @@ pub trait Store: Send + Sync {
     ///
     /// [`StoreError`].
     fn remove(&self, name: &str) -> Result<(), StoreError>;
-
-    /// All bytes of an object.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Store::get_range`].
-    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        let info = self
-            .head(name)?
-            .ok_or_else(|| StoreError::NotFound { url: format!("{}/{name}", self.place()) })?;
-        self.get_range(name, 0..info.bytes)
-    }
-}
-
-/// The next `count` bytes of a local file, which is being put into a store.
-pub(super) fn read_exactly(
-    file: &mut File,
-    count: u64,
-    from: &Path,
-) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::new();
-    file.take(count).read_to_end(&mut bytes).map_err(|e| StoreError::local("read", from, e))?;
-    if bytes.len() as u64 == count {
-        return Ok(bytes);
-    }
-    let short = std::io::Error::new(
-        std::io::ErrorKind::UnexpectedEof,
-        format!("{count} bytes expected, found {}", bytes.len()),
-    );
-    Err(StoreError::local("read", from, short))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `catlip-train fit --dry-run`: what a run will cost, before it is begun.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use catlip_pipeline::prep::vocab;
 
@@ -10,13 +10,13 @@ use crate::error::TrainError;
 use crate::estimate::{image_cost, state_bytes};
 use crate::model::params::{Part, Role};
 use crate::model::{BlockForm, Vit};
-use crate::plan::{self, DataSets};
+use crate::plan::{self, DataPlace, DataSets};
 use crate::report::step_sizes;
 
 /// Parameters, operations, memory, images per epoch of the run of `config`.
 pub(super) fn text(
     config: &TrainConfig,
-    data: &[PathBuf],
+    data: &[DataPlace],
     vocab: Option<&Path>,
 ) -> Result<String, TrainError> {
     let num_labels = match vocab {

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::plan::{self, DataSets};
+use crate::plan::{self, DataPlace, DataSets};
 use crate::report::step_sizes;
 
 /// Images on which `bench feed` measures the decoder alone.
@@ -20,7 +20,7 @@ const IMAGES_ALONE: usize = 1000;
 #[derive(Debug, Args)]
 pub(super) struct FeedArgs {
     /// Data set made by `catlip-prep run`, or plain shards; several are mixed by `data.weights`
-    #[arg(long, value_name = "DIR|SHARDS", required = true)]
+    #[arg(long, value_name = "DIR|URL|SHARDS", required = true)]
     data: Vec<PathBuf>,
     /// Print a line a step with this rank's share: step, px, n, then n sample ids
     #[arg(long, conflicts_with = "whereabouts", required_unless_present = "whereabouts")]
@@ -60,7 +60,7 @@ pub(super) struct FeedArgs {
 #[derive(Debug, Args)]
 pub(super) struct BenchFeedArgs {
     /// Data set made by `catlip-prep run`, or plain shards; several are mixed by `data.weights`
-    #[arg(long, value_name = "DIR|SHARDS", required = true)]
+    #[arg(long, value_name = "DIR|URL|SHARDS", required = true)]
     data: Vec<PathBuf>,
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
@@ -98,7 +98,7 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
     settings.extend(args.seed.map(|seed| format!("train.seed={seed}")));
     settings.extend(args.batch.map(|batch| format!("train.batch={batch}")));
     let config = TrainConfig::load(args.recipe.as_deref(), &settings)?;
-    let data = DataSets::open(&config, &args.data)?;
+    let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
     let stream = data.training_stream(&config)?;
     let (world_size, rank) = (args.world_size, args.rank);
     if world_size == 0 || world_size > stream.num_lanes() || rank >= world_size {
@@ -121,7 +121,7 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
 /// Measures the feed that `fit` would have.
 pub(super) fn bench(args: &BenchFeedArgs) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
-    let data = DataSets::open(&config, &args.data)?;
+    let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
     let feed = plan::feed_alone(&config, &data, args.images)?;
     let report = measure::measure(&feed, IMAGES_ALONE)?;
     super::print(&format!(

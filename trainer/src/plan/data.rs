@@ -8,19 +8,92 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use catlip_pipeline::error::PrepError;
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::plan::window_groups;
 use catlip_pipeline::feed::{
     LabelsFrom, LastBatch, ReadPlan, Selection, SetRows, Source, Sources, Stream,
 };
 use catlip_pipeline::metrics::PrepMetrics;
-use catlip_pipeline::prep::{DataSet, index};
+use catlip_pipeline::prep::{DataSet, Folder, Stores, index};
 use catlip_schemas::SampleId;
 
 use super::batch_sampler;
 use crate::config::{LabelsKind, LastBatchKind, TrainConfig};
 use crate::error::TrainError;
+
+/// Where a data set lies, and the source shards of one without images.
+#[derive(Clone, Debug)]
+pub struct DataPlace {
+    folder: Folder,
+    shards: Option<Folder>,
+}
+
+/// A data set beside its shards, as an index of them is.
+impl From<Folder> for DataPlace {
+    fn from(folder: Folder) -> Self {
+        let place = folder.place();
+        let parent = place.parent().filter(|_| folder.is_local());
+        Self { shards: parent.map(Folder::from), folder }
+    }
+}
+
+impl From<&Path> for DataPlace {
+    fn from(path: &Path) -> Self {
+        Folder::from(path).into()
+    }
+}
+
+impl From<&PathBuf> for DataPlace {
+    fn from(path: &PathBuf) -> Self {
+        path.as_path().into()
+    }
+}
+
+impl DataPlace {
+    /// The data sets that `named` names: folders, URLs, or plain shards, whose index is made first
+    /// if needed. `data.shards` says where the shards of those without images are.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Data`]; [`TrainError::Mix`] for as many folders of shards as there are no data
+    /// sets.
+    pub fn find(
+        config: &TrainConfig,
+        named: &[PathBuf],
+        stores: &Stores,
+    ) -> Result<Vec<Self>, TrainError> {
+        let said = &config.data.shards;
+        // One folder is that of all.
+        if said.len() > 1 && said.len() != named.len() {
+            return Err(TrainError::Mix {
+                key: "data.shards",
+                found: format!("{} folders", said.len()),
+                sets: named.len(),
+            });
+        }
+        let find = |(number, path): (usize, &PathBuf)| {
+            let text = path.to_string_lossy().into_owned();
+            if index::names_shards(&text) {
+                let stop = AtomicBool::new(false);
+                let (index, _) = index::make_index(&[text], &[], &PrepMetrics::default(), &stop)?;
+                return Ok(Self::from(&index.folder));
+            }
+            let said = said.get(number).or(said.first()).filter(|folder| !folder.is_empty());
+            let shards = match said {
+                Some(said) => Some(stores.folder(Path::new(said))?),
+                // Only needed, and only then missed, where there are no images.
+                None => path.parent().and_then(|parent| stores.folder(parent).ok()),
+            };
+            Ok(Self { folder: stores.folder(path)?, shards })
+        };
+        named.iter().enumerate().map(find).collect()
+    }
+
+    /// Where the data set is, for messages.
+    pub fn place(&self) -> PathBuf {
+        self.folder.place()
+    }
+}
 
 /// Data sets that are read together.
 #[derive(Clone, Debug)]
@@ -30,36 +103,23 @@ pub struct DataSets {
 }
 
 impl DataSets {
-    /// Opens the data sets at `paths`; `config` says where the shards of those without images are.
+    /// Opens the data sets at `places`, one at least.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`]; [`TrainError::OtherRule`] if they are labelled by different rules;
-    /// [`TrainError::Mix`] for as many weights or shard folders as there are no data sets.
-    pub fn open(config: &TrainConfig, paths: &[PathBuf]) -> Result<Self, TrainError> {
-        let opened = paths.iter().map(|path| Ok(Arc::new(open(path)?)));
+    /// [`TrainError::Data`]; [`TrainError::OtherRule`] if they are labelled by different rules.
+    pub fn open(config: &TrainConfig, places: &[DataPlace]) -> Result<Self, TrainError> {
+        let opened = places.iter().map(|place| Ok(Arc::new(DataSet::open(&place.folder)?)));
         let sets: Vec<Arc<DataSet>> = opened.collect::<Result<_, TrainError>>()?;
         let expected = sets[0].synsets_set()?.name();
-        for (path, set) in paths.iter().zip(&sets) {
-            check_rule(path, set, &expected)?;
-        }
-        let folders = &config.data.shards;
-        // One folder is that of all.
-        if folders.len() > 1 && folders.len() != sets.len() {
-            return Err(TrainError::Mix {
-                key: "data.shards",
-                found: format!("{} folders", folders.len()),
-                sets: sets.len(),
-            });
+        for set in &sets {
+            check_rule(set, &expected)?;
         }
         let reads = reads(config);
-        let source = |(number, set): (usize, &Arc<DataSet>)| {
-            let said = folders.get(number).or(folders.first()).filter(|f| !f.is_empty());
-            // An index lies beside its shards.
-            let shards = said.map(Path::new).or(set.folder.parent());
-            Source::local(set.clone(), shards, &reads)
+        let source = |(place, set): (&DataPlace, &Arc<DataSet>)| {
+            Source::open(set.clone(), place.shards.as_ref(), &reads)
         };
-        let sources = sets.iter().enumerate().map(source).collect::<Result<_, _>>()?;
+        let sources = places.iter().zip(&sets).map(source).collect::<Result<_, _>>()?;
         Ok(Self { sources: Sources::new(sources), sets })
     }
 
@@ -163,24 +223,13 @@ fn reads(config: &TrainConfig) -> ReadPlan {
     }
 }
 
-/// The data set in a folder, or the index of the shards that `path` names, made first if needed.
-fn open(path: &Path) -> Result<DataSet, PrepError> {
-    let text = path.to_string_lossy().into_owned();
-    if !index::names_shards(&text) {
-        return DataSet::open(path);
-    }
-    let stop = AtomicBool::new(false);
-    let (index, _) = index::make_index(&[text], &[], &PrepMetrics::default(), &stop)?;
-    DataSet::open(&index.folder)
-}
-
 /// Refuses a data set whose labels are not `expected`.
-pub(super) fn check_rule(path: &Path, set: &DataSet, expected: &str) -> Result<(), TrainError> {
+pub(super) fn check_rule(set: &DataSet, expected: &str) -> Result<(), TrainError> {
     let found = set.synsets_set()?.name();
     if found == expected {
         return Ok(());
     }
-    let (path, expected) = (path.to_path_buf(), expected.to_owned());
+    let (path, expected) = (set.folder.place(), expected.to_owned());
     Err(TrainError::OtherRule { path, found, expected })
 }
 

@@ -82,7 +82,7 @@ fn config(settings: &[&str]) -> TrainConfig {
 
 fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
     FitRequest {
-        data: vec![prepared.data.clone()],
+        data: vec![(&prepared.data).into()],
         val: None,
         vocab: None,
         out: prepared.dir.path().join(out),
