@@ -3,8 +3,10 @@
 //! In: how many scenes. Out: for each stage items, seconds and a hash of what it made: a bench that
 //! still runs but no longer does its work shows another hash.
 
+pub mod feed_bench;
 pub mod labels;
 pub mod order;
+pub mod order_quality;
 pub mod tar_bench;
 
 use std::path::Path;
@@ -19,15 +21,14 @@ use catlip_pipeline::demo::{DemoConfig, write_demo};
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::queue::PrefetchQueue;
 use catlip_pipeline::feed::ring::Ring;
-use catlip_pipeline::feed::{BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Viewing};
+use catlip_pipeline::feed::{BatchSampler, Feed, FeedPlan, Selection, Sources, Stream, Viewing};
 use catlip_pipeline::image::{self, DecodeOptions, Filter};
 use catlip_pipeline::metrics::PrepMetrics;
 use catlip_pipeline::prep::{self, DataSet, PrepPlan, vocab};
 use catlip_pipeline::source::bytes::TarBytes;
 use catlip_pipeline::source::map::MappedFile;
 use catlip_pipeline::source::{SampleReader, ShardList};
-use catlip_schemas::version::ORDER_VERSION;
-use catlip_schemas::{Cursor, VocabCut};
+use catlip_schemas::VocabCut;
 use crossbeam_queue::ArrayQueue;
 
 /// What went wrong: a bench has no user to be gentle with.
@@ -172,29 +173,20 @@ fn feed(folder: &Path) -> Result<Measured, Failure> {
     let (frequencies, rows) = vocab::count(&data, |_| true)?;
     let cut = VocabCut { min_count: 1, top_k: None, multiple_of: 1 };
     let batch = rows.clamp(1, 32) as u32;
+    let layout = Layout::Shuffled { seed: 1, lanes: 4, window_groups: 1 };
+    let stream = Stream::of_one(Selection::all(&data), layout, BatchSampler::fixed(64, batch));
+    let vocab = Arc::new(vocab::from_frequencies(&frequencies, &cut)?);
+    let viewing = Viewing::RandomCrop {
+        area: (0.08, 1.0),
+        aspect: (0.75, 4.0 / 3.0),
+        flip: 0.5,
+        filter: Filter::Bilinear,
+    };
+    let (sources, num_steps) = (Sources::of_one(data)?, rows / u64::from(batch));
     let plan = FeedPlan {
-        stream: Stream {
-            selection: Arc::new(Selection::all(&data)),
-            layout: Layout::Shuffled { seed: 1, lanes: 4, window_groups: 1 },
-            sampler: BatchSampler::fixed(64, batch),
-            last_batch: LastBatch::Drop,
-            world_size: 1,
-            rank: 0,
-        },
-        vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut)?),
-        data,
-        viewing: Viewing::RandomCrop {
-            area: (0.08, 1.0),
-            aspect: (0.75, 4.0 / 3.0),
-            flip: 0.5,
-            filter: Filter::Bilinear,
-        },
-        start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
-        num_steps: rows / u64::from(batch),
-        with_captions: false,
         decode_threads: std::thread::available_parallelism().map_or(1, usize::from),
-        reader_threads: 1,
         depth_batches: 4,
+        ..FeedPlan::new(sources, stream, vocab, viewing, num_steps)
     };
     measure("the feed to full batches, all cores", "images", |hasher| {
         let mut feed = Feed::start(plan)?;

@@ -1,9 +1,7 @@
 //! The order of a data set as large as DataComp-1B, from its row groups alone.
 
-use std::sync::Arc;
-
 use catlip_pipeline::feed::order::{GroupRows, Layout, RowAt};
-use catlip_pipeline::feed::{BatchSampler, LastBatch, Selection, Stream, trace};
+use catlip_pipeline::feed::{BatchSampler, Selection, Stream, trace};
 
 use crate::{Failure, Measured, measure};
 
@@ -21,18 +19,12 @@ const LOOKED_UP: u64 = 1000;
 pub fn measure_order(parts: u32) -> Result<Vec<Measured>, Failure> {
     let group = |part, group| GroupRows { part, group, rows: ROWS };
     let all = (0..parts).flat_map(|part| (0..GROUPS).map(move |g| group(part, g))).collect();
-    let stream = Stream {
-        selection: Arc::new(Selection::of_groups(all)),
-        layout: Layout::Shuffled { seed: 1, lanes: 64, window_groups: 16 },
-        sampler: BatchSampler::fixed(224, 1024),
-        last_batch: LastBatch::Drop,
-        world_size: 1,
-        rank: 0,
-    };
+    let layout = Layout::Shuffled { seed: 1, lanes: 64, window_groups: 16 };
+    let stream = Stream::of_one(Selection::of_groups(all), layout, BatchSampler::fixed(224, 1024));
     let rows = stream.selection.num_rows();
     let mut order = None;
     let laid_out = measure("order: an epoch laid out", "row groups", |hasher| {
-        let laid_out = stream.order(3);
+        let laid_out = stream.order(0, 3);
         let ratio = laid_out.groups_read().count() as f64 / f64::from(parts * GROUPS);
         hasher.update(&ratio.to_le_bytes());
         if ratio > 1.05 && parts > 1000 {

@@ -12,7 +12,7 @@ pub mod version;
 pub mod error;
 
 pub use columns::ColumnSet;
-pub use cursor::Cursor;
+pub use cursor::{Cursor, SetCursor};
 pub use error::SchemaError;
 pub use key::{PartName, SampleId};
 pub use labels::{LabelId, Labels};

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::{
-    BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Targets, Viewing,
+    BatchSampler, Feed, FeedPlan, Selection, Sources, Stream, Targets, Viewing,
 };
 use catlip_pipeline::image::Filter;
 use catlip_pipeline::prep::verify::verify;
 use catlip_pipeline::prep::{DataSet, vocab};
-use catlip_schemas::version::ORDER_VERSION;
-use catlip_schemas::{Cursor, VocabCut};
+use catlip_schemas::VocabCut;
 use catlip_tests::root;
 
 /// Seven scenes of the demo, prepared when the format was made; never written anew.
@@ -41,25 +40,13 @@ fn version_1_is_fed_in_the_order_of_version_1() {
     let data = Arc::new(DataSet::open(&golden()).unwrap());
     let (frequencies, _) = vocab::count(&data, |_| true).unwrap();
     let cut = VocabCut { min_count: 1, top_k: None, multiple_of: 1 };
-    let plan = FeedPlan {
-        stream: Stream {
-            selection: Arc::new(Selection::all(&data)),
-            layout: Layout::Shuffled { seed: 1, lanes: 2, window_groups: 1 },
-            sampler: BatchSampler::fixed(32, 7),
-            last_batch: LastBatch::Drop,
-            world_size: 1,
-            rank: 0,
-        },
-        vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut).unwrap()),
-        data,
-        viewing: Viewing::Centre { resize_px: 32, filter: Filter::Bilinear },
-        start: Cursor { snapshot: 1, epoch: 0, position: 0, order_version: ORDER_VERSION },
-        num_steps: 1,
-        with_captions: true,
-        decode_threads: 2,
-        reader_threads: 1,
-        depth_batches: 1,
-    };
+    let layout = Layout::Shuffled { seed: 1, lanes: 2, window_groups: 1 };
+    let stream = Stream::of_one(Selection::all(&data), layout, BatchSampler::fixed(32, 7));
+    let vocab = Arc::new(vocab::from_frequencies(&frequencies, &cut).unwrap());
+    let viewing = Viewing::Centre { resize_px: 32, filter: Filter::Bilinear };
+    let sources = Sources::of_one(data).unwrap();
+    let plan =
+        FeedPlan { with_captions: true, ..FeedPlan::new(sources, stream, vocab, viewing, 1) };
     let batch = Feed::start(plan).unwrap().next().unwrap().unwrap();
     let heads: Vec<String> =
         batch.sample_ids.iter().map(|i| i.to_string()[..4].to_owned()).collect();

@@ -114,6 +114,54 @@ fn the_model_goes_out_and_comes_back(dir: &Path) {
     assert!(!dir.join("never").exists());
 }
 
+/// Shards as they are, and several data sets by weight, are fed as one data set is.
+fn shards_and_mixes_are_fed(dir: &Path) {
+    let text = |name: &str| dir.join(name).display().to_string();
+    let (train, heldout) = (text("train"), text("heldout"));
+    let ids = |data: &[&str], more: &[&str]| {
+        let base = ["feed", "--ids", "--set", "feed.lanes=4", "--batch", "10"];
+        let data: Vec<&str> = data.iter().flat_map(|path| ["--data", *path]).collect();
+        ok("catlip-train", &[&base[..], &data, more].concat())
+    };
+    let shards = text("shards/train-*.tar");
+    let prepared = ids(&[&train], &[]);
+    assert_eq!(ids(&[&shards], &[]), prepared);
+    // The index is found again, and printed.
+    let folder = ok("catlip-prep", &["index", "--input", &shards]);
+    assert!(folder.contains("/shards/.catlip-index-"), "{folder}");
+    assert_eq!(ids(&[folder.trim()], &[]), prepared);
+
+    let names = |out: &str| -> Vec<String> {
+        out.lines().flat_map(|l| l.split(' ').skip(3)).map(str::to_owned).collect()
+    };
+    // 96 + 32 rows by 1 to 3: 32 of the first, and each of the second three times.
+    let weights = ["--set", "data.weights=[1, 3]"];
+    let mixed = ids(&[&train, &heldout], &weights);
+    assert_eq!(mixed.lines().count(), 12);
+    let of_train: std::collections::HashSet<String> = names(&prepared).into_iter().collect();
+    let count = names(&mixed).iter().filter(|id| of_train.contains(*id)).count();
+    assert!((26..=32).contains(&count), "{count} of 120");
+    let (code, _, err) = told(&run(
+        "catlip-train",
+        &["feed", "--ids", "--data", &train, "--data", &heldout, "--set", "data.weights=[1]"],
+    ));
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("`data.weights` is [1.0], expected"), "{err}");
+
+    let more = ["--data", &shards, "--set", "data.weights=[1, 1]"];
+    let more = [&more[..], &["--set", "data.labels=one_caption"]].concat();
+    let (code, out, err) = fit(dir, "mixed", &[&more[..], &["--set", "train.steps=4"]].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    let again = [&more[..], &["--set", "train.steps=8", "--resume"]].concat();
+    let (code, _, err) = fit(dir, "mixed", &again);
+    assert_eq!(code, 6, "a run of 4 steps is another: {err}");
+    let state = std::fs::read_to_string(dir.join("mixed/checkpoints/step-00000004/state.json"));
+    assert!(state.unwrap().contains("\"sets\""));
+    let bench = ["bench", "feed", "--data", &train, "--images", "32", "--set", "train.batch=16"];
+    let out = ok("catlip-train", &[&bench[..], &["--set", "train.image_px=32"]].concat());
+    assert!(out.contains("first ") && out.trim_end().ends_with('.'), "{out}");
+}
+
 #[test]
 fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let place = tempfile::tempdir().unwrap();
@@ -155,6 +203,7 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     assert!(out.contains("held-out mAP 0."), "{out}");
 
     the_order_is_shown(&text("train"));
+    shards_and_mixes_are_fed(dir);
 
     let picture = dir.join("picture.jpg");
     std::fs::write(&picture, catlip_tests::picture(3, 80, 60)).unwrap();

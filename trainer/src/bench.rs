@@ -5,7 +5,6 @@
 use std::time::{Duration, Instant};
 
 use catlip_schemas::Cursor;
-use catlip_schemas::version::ORDER_VERSION;
 use tch::{Kind, TchError, Tensor};
 
 use crate::batch::{DeviceBatch, Place};
@@ -70,7 +69,7 @@ fn measure(
     let vit = Vit::new(plan::vit_plan(config, num_labels));
     let num_params = vit.layout().num_params();
     let weights = vit.init(config.train.seed, None, device.device)?;
-    let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: ORDER_VERSION };
+    let cursor = Cursor::start(0);
     let (adamw, momentum) = (plan::adamw_plan(config), config.optim.ema_momentum);
     let mut state = TrainState::new(vit, weights, adamw, momentum, cursor)?;
     let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;

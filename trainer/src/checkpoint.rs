@@ -181,7 +181,7 @@ impl Whole {
         state.step = self.state.step;
         state.adamw.steps = self.state.step;
         state.images_seen = self.state.images_seen;
-        state.cursor = self.state.cursor;
+        state.cursor = self.state.cursor.clone();
         Ok(())
     }
 
@@ -340,7 +340,7 @@ mod tests {
     fn fresh() -> TrainState {
         let vit = Vit::new(PLAN);
         let weights = vit.init(1, None, Device::Cpu).unwrap();
-        let cursor = Cursor { snapshot: 1, epoch: 0, position: 0, order_version: 1 };
+        let cursor = Cursor::start(1);
         TrainState::new(vit, weights, ADAMW, 0.1, cursor).unwrap()
     }
 

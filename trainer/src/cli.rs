@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
 use crate::machine::Machine;
-use crate::plan::{self, FitRequest, TrainPlan};
+use crate::plan::{self, DataPlace, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
 use crate::train;
@@ -70,15 +70,16 @@ enum Command {
     Export(exchange::ExportArgs),
     /// Computes the logits of images in a file
     Logits(exchange::LogitsArgs),
-    /// Measures the training step on random images
+    /// Measures the training step on random images, or with `feed` the feed on real ones
     Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…
-    #[arg(long, value_name = "DIR|URL", required_unless_present = "dry_run")]
-    data: Option<PathBuf>,
+    /// Data set made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…; or plain
+    /// shards such as 'train-{000..099}.tar'. Several are mixed by `data.weights`
+    #[arg(long, value_name = "DIR|URL|SHARDS", required_unless_present = "dry_run")]
+    data: Vec<PathBuf>,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
     #[arg(long, value_name = "DIR|URL")]
     val: Option<PathBuf>,
@@ -108,11 +109,11 @@ struct FitArgs {
 
 impl FitArgs {
     /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self, world: &Rc<World>) -> Result<FitRequest, TrainError> {
+    fn request(&self, config: &TrainConfig, world: &Rc<World>) -> Result<FitRequest, TrainError> {
         let stores = stores();
         let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
         Ok(FitRequest {
-            data: stores.folder(self.data.as_deref().unwrap_or(Path::new("")))?,
+            data: DataPlace::find(config, &self.data, &stores)?,
             val,
             vocab: self.vocab.clone(),
             out: self.out.clone().unwrap_or_default(),
@@ -162,13 +163,22 @@ struct PredictArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<BenchWhat>,
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// One setting; `vocab.top_k` is the number of labels
     #[arg(long = "set", value_name = "section.key=value")]
     settings: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchWhat {
+    /// Measures the feed on your data: what limits it, and what to change
+    Feed(feed::BenchFeedArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -202,7 +212,7 @@ pub fn run(commit: Option<&str>) -> ExitCode {
 fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let BatchesArgs { fit, steps } = args;
     let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config, &fit.request(&Rc::new(World::alone()))?)?;
+    let plan = plan::plan(config.clone(), &fit.request(&config, &Rc::new(World::alone()))?)?;
     let written = batches::write(&plan, *steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
     Ok(exit::OK)
@@ -211,13 +221,13 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
 fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
-        let data = args.data.as_deref().map(|data| stores().folder(data)).transpose()?;
-        print(&dry_run::text(&config, data.as_ref(), args.vocab.as_deref())?);
+        let data = DataPlace::find(&config, &args.data, &stores())?;
+        print(&dry_run::text(&config, &data, args.vocab.as_deref())?);
         return Ok(exit::OK);
     }
     let stop = stop_flag();
     let world = join(&config)?;
-    let plan = plan::plan(config, &args.request(&world)?)?;
+    let plan = plan::plan(config.clone(), &args.request(&config, &world)?)?;
     if world.is_first() {
         say(&plan.device_report);
         say(&described(&plan));
@@ -248,7 +258,8 @@ fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
     let run = TrainedRun::open(&args.run, raw, &args.settings)?;
     warn_of_damage(&run);
-    let evaluation = run.evaluate(&stores().folder(&args.data)?)?;
+    let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores())?;
+    let evaluation = run.evaluate(data[0].clone())?;
     print(&eval_text(&evaluation.report.summary));
     Ok(exit::OK)
 }
@@ -272,6 +283,9 @@ fn predict(args: &PredictArgs) -> Result<u8, TrainError> {
 }
 
 fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
+    if let Some(BenchWhat::Feed(args)) = &args.what {
+        return feed::bench(args);
+    }
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     let device = plan::open_device(&config)?;
     say(&device.report);

@@ -13,32 +13,33 @@ use sha2::{Digest, Sha256};
 use crate::model::{Pool, Precision, StemKind};
 use crate::optim::Decay;
 
+mod data;
 mod default;
+
+pub use data::{DataConfig, FeedConfig, LabelsKind, LastBatchKind};
 
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
 /// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
 /// resumed with others. A section ends with a dot.
-const NOT_HASHED: [&str; 8] = [
+const NOT_HASHED: [&str; 15] = [
     "data.holdout_rows_max",
+    "data.shards",
     "feed.threads",
     "feed.queue_batches",
+    "feed.memory_bytes",
+    "feed.spill_dir",
+    "feed.hedge_ms",
+    "feed.cache_dir",
+    "feed.cache_bytes",
+    "feed.bad_rows_max",
     "eval.",
     "checkpoint.",
     "fault.",
     "dist.",
     "runtime.",
 ];
-
-/// Section `data`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
-pub struct DataConfig {
-    pub holdout_percent: f64,
-    pub holdout_rows_max: u64,
-}
 
 /// Section `vocab`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -198,17 +199,6 @@ pub struct AugmentConfig {
     pub range_decay: bool,
 }
 
-/// Section `feed`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
-pub struct FeedConfig {
-    pub threads: usize,
-    pub queue_batches: usize,
-    pub lanes: u32,
-    pub window_bytes: u64,
-}
-
 /// Section `eval`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -340,8 +330,8 @@ impl TrainConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         let Self { data, vocab, model, train, optim, augment, feed, eval, .. } = self;
-        within("data.holdout_percent", data.holdout_percent, 0.0, 50.0)?;
-        within("data.holdout_rows_max", data.holdout_rows_max as f64, 1.0, 1e6)?;
+        data.check()?;
+        feed.check()?;
         within("vocab.top_k", vocab.top_k as f64, 1.0, 1e6)?;
         within("vocab.multiple_of", vocab.multiple_of as f64, 1.0, 4096.0)?;
         within("model.width", model.width as f64, 0.0, 16_384.0)?;
@@ -372,10 +362,6 @@ impl TrainConfig {
         within("augment.flip", augment.flip, 0.0, 1.0)?;
         within("augment.range_psnr_start", augment.range_psnr_start, 1.0, 100.0)?;
         within("augment.range_psnr_end", augment.range_psnr_end, 1.0, 100.0)?;
-        within("feed.threads", feed.threads as f64, 0.0, 4096.0)?;
-        within("feed.queue_batches", feed.queue_batches as f64, 1.0, 64.0)?;
-        within("feed.lanes", feed.lanes as f64, 1.0, 4096.0)?;
-        within("feed.window_bytes", feed.window_bytes as f64, 1.0, (1_u64 << 50) as f64)?;
         within("eval.batch", eval.batch as f64, 1.0, 65_536.0)?;
         within("eval.crop_share", eval.crop_share, 0.1, 1.0)?;
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;

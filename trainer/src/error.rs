@@ -109,6 +109,18 @@ pub enum TrainError {
         /// The data set.
         path: PathBuf,
     },
+    /// Lists that must have an entry for each data set do not.
+    #[error(
+        "`{key}` is {found}, expected a number above 0 or a folder for each of {sets} data sets"
+    )]
+    Mix {
+        /// `data.weights` or `data.shards`.
+        key: &'static str,
+        /// What it is.
+        found: String,
+        /// Data sets.
+        sets: usize,
+    },
     /// Two files that must mean the same labels do not.
     #[error("{path} has vocabulary {found}, expected {expected}")]
     OtherVocab {
@@ -212,10 +224,14 @@ impl TrainError {
             | Self::Device(_)
             | Self::EmptyVocab { .. }
             | Self::Ranks { .. }
+            | Self::Mix { .. }
             | Self::Dist(DistError::Environment { .. } | DistError::BatchNorm { .. })
-            | Self::Feed(FeedError::TooFewRows { .. } | FeedError::TooManyRanks { .. }) => {
-                exit::CONFIG
-            }
+            | Self::Feed(
+                FeedError::TooFewRows { .. }
+                | FeedError::TooManyRanks { .. }
+                | FeedError::Memory { .. },
+            ) => exit::CONFIG,
+            Self::Feed(FeedError::TooManyBadRows { .. }) => exit::BUDGET,
             Self::Data(error) => error.exit_code(),
             Self::Feed(FeedError::Data(error)) => error.exit_code(),
             Self::OutputTaken { .. }
@@ -257,6 +273,13 @@ impl TrainError {
             Self::Feed(FeedError::Cursor { .. }) => {
                 Some("the run goes on only over the snapshot of the data set that it began with")
             }
+            Self::Feed(FeedError::Memory { .. }) => {
+                Some("raise `feed.memory_bytes`, or lower `feed.queue_batches` or `train.batch`")
+            }
+            Self::Feed(FeedError::TooManyBadRows { .. }) => {
+                Some("see `catlip-prep verify`; `feed.bad_rows_max` says how many may be lost")
+            }
+            Self::Mix { .. } => Some("give one entry for each --data, in their order"),
             Self::Ranks { .. } => Some("a run needs as many lanes as ranks: see `feed.lanes`"),
             Self::NoRow { .. } => {
                 Some("it may be held out, dropped or of another data set: see data.holdout_percent")

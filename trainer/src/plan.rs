@@ -12,16 +12,15 @@ use std::thread;
 
 use catlip_pipeline::error::PrepError;
 use catlip_pipeline::feed::order::Layout;
-use catlip_pipeline::feed::plan::window_groups;
 use catlip_pipeline::feed::selection::is_held_out;
 use catlip_pipeline::feed::{
-    BatchSampler, FeedPlan, LastBatch, Selection, StepSize, Stream, VariableSizes, Viewing,
+    BatchSampler, FeedPlan, LastBatch, MemoryPlan, Selection, StepSize, Stream, VariableSizes,
+    Viewing,
 };
 use catlip_pipeline::image::Filter;
 use catlip_pipeline::metrics::PrepLog;
-use catlip_pipeline::prep::{DataSet, Folder, vocab};
-use catlip_schemas::version::ORDER_VERSION;
-use catlip_schemas::{Cursor, SampleId, Vocab, VocabCut};
+use catlip_pipeline::prep::{Folder, vocab};
+use catlip_schemas::{Frequencies, SampleId, Vocab, VocabCut};
 use sha2::{Digest, Sha256};
 use tch::Device;
 
@@ -38,8 +37,10 @@ use crate::run_folder::RunFolder;
 use crate::schedule::Schedule;
 use crate::tensor_file::hex;
 
+pub use data::{DataPlace, DataSets};
 pub use training::{adamw_plan, range_plan, step_plan, vit_plan};
 
+mod data;
 mod training;
 
 /// Threads that read row groups: one waits for the disk while the other checks a checksum.
@@ -48,8 +49,8 @@ const READER_THREADS: usize = 2;
 /// The paths of `fit`, and whether to go on.
 #[derive(Clone, Debug)]
 pub struct FitRequest {
-    /// The data set to train on.
-    pub data: Folder,
+    /// The data sets to train on.
+    pub data: Vec<DataPlace>,
     /// The data set to evaluate on; none: the rows that are held out.
     pub val: Option<Folder>,
     /// The vocabulary; none: made from the training rows.
@@ -148,7 +149,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     let prep_logs = prep_logs.collect::<Result<_, _>>()?;
     let OpenDevice { device, report, num_threads } = open_device(&config)?;
     let device = of_rank(device, world.local_rank());
-    let data = Arc::new(DataSet::open(&request.data)?);
+    let data = DataSets::open(&config, &request.data)?;
     // The first rank begins the run; the others go on with it as with one that was there.
     if world.is_first() {
         world.agree(begin(&run, &config, request, &data), "begin the run")?;
@@ -168,7 +169,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     let feed = FeedPlan { stream: Stream { world_size, rank, ..feed.stream }, ..feed };
     let eval = match &request.val {
         Some(folder) => Some(other_data_plan(&config, folder, &data, &vocab, &priors)?),
-        None => eval_plan(&config, data.clone(), &vocab, &priors)?,
+        None => eval_plan(&config, &data, &vocab, &priors)?,
     };
     let steps = match config.train.steps {
         0 => feed.stream.steps_of_epochs(config.train.epochs).max(1),
@@ -203,7 +204,7 @@ fn begin(
     run: &RunFolder,
     config: &TrainConfig,
     request: &FitRequest,
-    data: &DataSet,
+    data: &DataSets,
 ) -> Result<(), TrainError> {
     if run.is_begun() {
         return match request.resume {
@@ -213,7 +214,7 @@ fn begin(
     }
     let percent = config.data.holdout_percent;
     let trains = |id: &SampleId| !is_held_out(id, percent);
-    let vocab = choose_vocab(config, request, data, trains)?;
+    let vocab = choose_vocab(config, request.vocab.as_deref(), data, trains)?;
     let priors = count_labels(data, &vocab, trains)?;
     run.begin(config, &vocab, &priors)
 }
@@ -231,7 +232,7 @@ fn read_prep_log(path: &Path) -> Result<PrepLog, TrainError> {
 /// [`TrainError::Data`].
 pub fn eval_plan(
     config: &TrainConfig,
-    data: Arc<DataSet>,
+    data: &DataSets,
     vocab: &Arc<Vocab>,
     priors: &Arc<LabelPriors>,
 ) -> Result<Option<EvalPlan>, TrainError> {
@@ -239,7 +240,7 @@ pub fn eval_plan(
     if percent == 0.0 {
         return Ok(None);
     }
-    let selection = Selection::by_id(&data, |id| is_held_out(id, percent))?;
+    let selection = data.rows(|id| is_held_out(id, percent))?;
     Ok(plan_of_rows(config, data, selection, vocab, priors))
 }
 
@@ -251,24 +252,20 @@ pub fn eval_plan(
 pub fn other_data_plan(
     config: &TrainConfig,
     folder: &Folder,
-    trained_on: &DataSet,
+    trained_on: &DataSets,
     vocab: &Arc<Vocab>,
     priors: &Arc<LabelPriors>,
 ) -> Result<EvalPlan, TrainError> {
-    let data = DataSet::open(folder)?;
-    let (found, expected) = (data.synsets_set()?.name(), trained_on.synsets_set()?.name());
-    if found != expected {
-        return Err(TrainError::OtherRule { path: folder.place(), found, expected });
-    }
-    let selection = Selection::all(&data);
-    plan_of_rows(config, Arc::new(data), selection, vocab, priors)
+    let data = DataSets::open(config, &[folder.clone().into()])?;
+    data::check_rule(&data.sets()[0], &trained_on.rule()?)?;
+    plan_of_rows(config, &data, data.all_rows(), vocab, priors)
         .ok_or_else(|| TrainError::NothingHeldOut { path: folder.place() })
 }
 
 /// A plan to evaluate on `selection`; `None` if it has no row.
 pub fn plan_of_rows(
     config: &TrainConfig,
-    data: Arc<DataSet>,
+    data: &DataSets,
     selection: Selection,
     vocab: &Arc<Vocab>,
     priors: &Arc<LabelPriors>,
@@ -278,14 +275,9 @@ pub fn plan_of_rows(
         return None;
     }
     let batch = config.eval.batch.min(num_rows as usize) as u32;
-    let stream = Stream {
-        selection: Arc::new(selection),
-        layout: Layout::Sequential,
-        sampler: BatchSampler::fixed(config.train.image_px as u32, batch),
-        last_batch: LastBatch::Pad,
-        world_size: 1,
-        rank: 0,
-    };
+    let sampler = BatchSampler::fixed(config.train.image_px as u32, batch);
+    let stream = Stream::of_one(selection, Layout::Sequential, sampler);
+    let stream = Stream { last_batch: LastBatch::Pad, ..stream };
     let feed = FeedPlan {
         viewing: centre_view(config),
         num_steps: num_rows.div_ceil(u64::from(batch)),
@@ -309,40 +301,31 @@ pub fn centre_view(config: &TrainConfig) -> Viewing {
     Viewing::Centre { resize_px, filter: Filter::Bilinear }
 }
 
-/// The training rows of `data` and the steps that they make.
+/// The feed that a run of `config` over `data` would begin with, for so many images at least.
 ///
 /// # Errors
 ///
-/// [`TrainError::Data`].
-pub fn training_stream(config: &TrainConfig, data: &DataSet) -> Result<Stream, TrainError> {
+/// [`TrainError::Data`], [`TrainError::EmptyVocab`], [`TrainError::Mix`].
+pub fn feed_alone(
+    config: &TrainConfig,
+    data: &DataSets,
+    num_images: u64,
+) -> Result<FeedPlan, TrainError> {
     let percent = config.data.holdout_percent;
-    let selection = if percent == 0.0 {
-        Selection::all(data)
-    } else {
-        Selection::by_id(data, |id| !is_held_out(id, percent))?
-    };
-    let lanes = config.feed.lanes;
-    Ok(Stream {
-        selection: Arc::new(selection),
-        layout: Layout::Shuffled {
-            seed: config.train.seed,
-            lanes,
-            window_groups: window_groups(data, lanes, config.feed.window_bytes),
-        },
-        sampler: batch_sampler(config),
-        last_batch: LastBatch::Drop,
-        world_size: 1,
-        rank: 0,
-    })
+    let vocab = choose_vocab(config, None, data, |id| !is_held_out(id, percent))?;
+    let feed = training_feed(config, data, &Arc::new(vocab))?;
+    let steps = (num_images as f64 / feed.stream.sampler.mean_batch()).ceil() as u64;
+    // The first batch is the warm-up.
+    Ok(FeedPlan { num_steps: steps.max(1) + 1, ..feed })
 }
 
 fn training_feed(
     config: &TrainConfig,
-    data: &Arc<DataSet>,
+    data: &DataSets,
     vocab: &Arc<Vocab>,
 ) -> Result<FeedPlan, TrainError> {
     let augment = &config.augment;
-    let stream = training_stream(config, data)?;
+    let stream = data.training_stream(config)?;
     Ok(FeedPlan {
         viewing: Viewing::RandomCrop {
             area: (augment.crop_area_min, augment.crop_area_max),
@@ -350,7 +333,8 @@ fn training_feed(
             flip: augment.flip,
             filter: Filter::Bilinear,
         },
-        ..feed_plan(config, data.clone(), stream, vocab)
+        labels_from: data::labels_from(config),
+        ..feed_plan(config, data, stream, vocab)
     })
 }
 
@@ -377,33 +361,29 @@ pub fn batch_sampler(config: &TrainConfig) -> BatchSampler {
 /// What all feeds of a run have in common.
 fn feed_plan(
     config: &TrainConfig,
-    data: Arc<DataSet>,
+    data: &DataSets,
     stream: Stream,
     vocab: &Arc<Vocab>,
 ) -> FeedPlan {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    let snapshot = data.manifest.snapshot;
+    let (sources, feed) = (data.sources().clone(), &config.feed);
     FeedPlan {
-        data,
-        stream,
-        vocab: vocab.clone(),
-        viewing: centre_view(config),
-        start: Cursor { snapshot, epoch: 0, position: 0, order_version: ORDER_VERSION },
-        num_steps: 0,
-        with_captions: false,
-        decode_threads: if config.feed.threads == 0 { cores } else { config.feed.threads },
+        decode_threads: if feed.threads == 0 { cores } else { feed.threads },
         reader_threads: READER_THREADS,
-        depth_batches: config.feed.queue_batches,
+        depth_batches: feed.queue_batches,
+        memory: MemoryPlan { bytes: feed.memory_bytes, spill_dir: feed.spill_dir.clone().into() },
+        bad_rows_max: u64::try_from(feed.bad_rows_max).ok(),
+        ..FeedPlan::new(sources, stream, vocab.clone(), centre_view(config), 0)
     }
 }
 
 fn choose_vocab(
     config: &TrainConfig,
-    request: &FitRequest,
-    data: &DataSet,
+    given: Option<&Path>,
+    data: &DataSets,
     trains: impl Fn(&SampleId) -> bool + Sync,
 ) -> Result<Vocab, TrainError> {
-    if let Some(path) = &request.vocab {
+    if let Some(path) = given {
         return Ok(vocab::read(path)?);
     }
     let cut = VocabCut {
@@ -411,9 +391,15 @@ fn choose_vocab(
         top_k: Some(config.vocab.top_k),
         multiple_of: config.vocab.multiple_of,
     };
-    let (frequencies, rows) = vocab::count(data, trains)?;
+    let (mut frequencies, mut rows) = (Frequencies::default(), 0);
+    for set in data.sets() {
+        let (of_set, rows_of_set) = vocab::count(set, &trains)?;
+        frequencies.merge(&of_set);
+        rows += rows_of_set;
+    }
+    let folder = data.sets()[0].folder.place();
     let vocab = vocab::from_frequencies(&frequencies, &cut)
-        .map_err(|source| PrepError::Schema { path: data.folder.place(), source })?;
+        .map_err(|source| PrepError::Schema { path: folder, source })?;
     if vocab.is_empty() {
         return Err(TrainError::EmptyVocab { rows, synsets: frequencies.len() });
     }
@@ -421,15 +407,15 @@ fn choose_vocab(
 }
 
 fn count_labels(
-    data: &DataSet,
+    data: &DataSets,
     vocab: &Vocab,
     trains: impl Fn(&SampleId) -> bool,
 ) -> Result<LabelPriors, TrainError> {
     let mut priors = LabelPriors::none(vocab.len());
-    for part in &data.parts {
-        let ids = data.read_sample_ids(part)?;
-        for ((id, captions), row) in ids.iter().zip(data.read_synsets(part)?).zip(0..) {
-            if trains(id) && !data.dropped.is_dropped(part.name, row) {
+    for (set, part) in data.sets().iter().flat_map(|set| set.parts.iter().map(move |p| (set, p))) {
+        let ids = set.read_sample_ids(part)?;
+        for ((id, captions), row) in ids.iter().zip(set.read_synsets(part)?).zip(0..) {
+            if trains(id) && !set.dropped.is_dropped(part.name, row) {
                 let synsets = captions.iter().flat_map(|caption| caption.0.iter().copied());
                 priors.add(vocab.labels_of(synsets).ids());
             }
@@ -460,7 +446,7 @@ fn check_same_vocab(request: &FitRequest, vocab: &Vocab) -> Result<(), TrainErro
 }
 
 /// The config and the data set together: a run goes on only over the rows that it began with.
-fn identity(config: &TrainConfig, data: &DataSet, vocab: &Vocab) -> Identity {
+fn identity(config: &TrainConfig, data: &DataSets, vocab: &Vocab) -> Identity {
     let text = format!("{} {}", config.hash(), data.identity());
     let config_hash = hex(&Sha256::digest(text.as_bytes())[..8]);
     Identity { config_hash, vocab_hash: vocab.hash() }

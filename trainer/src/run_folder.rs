@@ -65,6 +65,9 @@ pub struct StepLine {
     pub images_per_sec: f64,
     /// Seconds of that time in which the trainer waited for the feed.
     pub wait_secs: f64,
+    /// That time in seconds.
+    #[serde(default)]
+    pub interval_secs: f64,
     /// Steps so far that were skipped because their gradient was no number.
     #[serde(default)]
     pub skipped: u64,
@@ -83,6 +86,13 @@ pub struct StepLine {
     pub slowest_rank_secs: Option<f64>,
 }
 
+impl StepLine {
+    /// Share of the time in which the trainer waited for the feed.
+    pub fn data_wait_share(&self) -> f64 {
+        self.wait_secs / self.interval_secs.max(1e-9)
+    }
+}
+
 /// What is logged of a step that changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SkippedLine {
@@ -95,7 +105,7 @@ pub struct SkippedLine {
 }
 
 /// What is logged of a return to an earlier checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RollbackLine {
     /// The step that the run went back to.
     pub step: u64,
@@ -330,7 +340,7 @@ impl RunFolder {
             _ => None,
         });
         let rollbacks = lines.iter().filter_map(|line| match line {
-            LogLine::Rollback(line) => Some(*line),
+            LogLine::Rollback(line) => Some(line.clone()),
             _ => None,
         });
         let open = Some((file, events));
@@ -420,7 +430,7 @@ impl Log {
     /// How often the run went back, and the last time, if that was to `step`.
     pub fn rollbacks(&self, step: u64) -> (u64, Option<RollbackLine>) {
         let last = self.rollbacks.last().filter(|line| line.step == step);
-        (self.rollbacks.len() as u64, last.copied())
+        (self.rollbacks.len() as u64, last.cloned())
     }
 
     /// Adds a line.
@@ -464,6 +474,7 @@ mod tests {
             mfu: None,
             slowest_rank: None,
             slowest_rank_secs: None,
+            interval_secs: 0.0,
         })
     }
 
@@ -494,7 +505,8 @@ mod tests {
         let run = RunFolder::new(folder.path());
         let mut log = run.log_from(0, true).unwrap();
         (1..=5).for_each(|step| log.add(&line(step)).unwrap());
-        let cursor = Cursor { snapshot: 1, epoch: 0, position: 40, order_version: 1 };
+        let cursor =
+            Cursor { snapshot: 1, epoch: 0, position: 40, order_version: 1, sets: Vec::new() };
         let rollback = RollbackLine {
             step: 2,
             from_step: 5,
@@ -503,11 +515,11 @@ mod tests {
             skipped: 0,
             cursor,
         };
-        let mut log = run.log_rolled_back(rollback).unwrap();
-        assert_eq!(log.rollbacks(2), (1, Some(rollback)));
+        let mut log = run.log_rolled_back(rollback.clone()).unwrap();
+        assert_eq!(log.rollbacks(2), (1, Some(rollback.clone())));
         log.add(&line(3)).unwrap();
         let lines = run.log_lines().unwrap();
-        assert_eq!(lines, [line(1), line(2), LogLine::Rollback(rollback), line(3)]);
+        assert_eq!(lines, [line(1), line(2), LogLine::Rollback(rollback.clone()), line(3)]);
         assert_eq!(run.log_from(2, true).unwrap().rollbacks(2), (1, Some(rollback)));
         // From a later checkpoint the feed goes on by itself.
         assert_eq!(run.log_from(3, true).unwrap().rollbacks(3), (1, None));

@@ -210,7 +210,7 @@ mod tests {
     fn stepped(plan: &StepPlan, steps: usize) -> (TrainState, StepMetrics) {
         let vit = Vit::new(LINEAR);
         let weights = vit.init(1, None, Device::Cpu).unwrap();
-        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let cursor = Cursor::start(0);
         let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.1, cursor).unwrap();
         let metrics = (0..steps).map(|_| step(&mut state, plan, &batch(), 1e-3).unwrap()).last();
         (state, metrics.unwrap())
@@ -270,7 +270,8 @@ mod tests {
         let plan = StepPlan::plain(Loss::Bce { smoothing: 0.0 });
         let vit = Vit::new(VitPlan::corenet([64, 2, 2], 4, 10));
         let weights = vit.init(1, None, Device::Cpu).unwrap();
-        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let cursor =
+            Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1, sets: Vec::new() };
         let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.1, cursor).unwrap();
         step(&mut state, &plan, &batch(), 1e-3).unwrap();
         let before = numbers(&state);

@@ -188,7 +188,8 @@ impl<'r> Run<'r> {
     /// Starts the feed where the state is; none if all steps were taken.
     fn start_feed(&self) -> Result<Option<Feed>, TrainError> {
         let num_steps = self.plan.schedule.steps - self.state.step;
-        let left = FeedPlan { start: self.state.cursor, num_steps, ..self.plan.feed.clone() };
+        let left =
+            FeedPlan { start: self.state.cursor.clone(), num_steps, ..self.plan.feed.clone() };
         Ok((num_steps > 0).then(|| Feed::start(left)).transpose()?)
     }
 
@@ -216,7 +217,7 @@ impl<'r> Run<'r> {
         let lr = plan.schedule.lr(state.step);
         let metrics = self.meters.step.measure(|| step(state, &self.steps, &batch, lr))?;
         self.meters.images += host.len() as u64;
-        state.cursor = host.cursor;
+        state.cursor = host.cursor.clone();
         self.watch.see(Event::Stepped { step: state.step });
         // One rank needs nobody's consent, and so may stop a step earlier.
         let alone = state.together.is_none() && stop.load(Ordering::Relaxed);
@@ -267,7 +268,7 @@ impl<'r> Run<'r> {
     /// Goes back to the last checkpoint whose steps were good, or to the beginning; what was read
     /// since is left out.
     fn go_back(&mut self, reason: Fault, seen: &Seen) -> Result<(), TrainError> {
-        let (plan, from_step, cursor) = (self.plan, self.state.step, self.state.cursor);
+        let (plan, from_step, cursor) = (self.plan, self.state.step, self.state.cursor.clone());
         self.rollbacks += 1;
         if self.rollbacks > plan.config.fault.rollbacks_max {
             let rollbacks = self.rollbacks - 1;
@@ -292,7 +293,7 @@ impl<'r> Run<'r> {
         };
         if world.is_first() {
             checkpoint::go_back_to(plan.run.path(), good.map(|whole| whole.step()))?;
-            self.log = plan.run.log_rolled_back(line)?;
+            self.log = plan.run.log_rolled_back(line.clone())?;
         }
         set_back(&mut self.state, &line)?;
         self.since_log = Interval::new(&self.state, world);
@@ -305,7 +306,7 @@ impl<'r> Run<'r> {
     /// Logs what was seen. `waited_secs` counts from the start of the feed.
     fn log_step(&mut self, seen: &Seen, waited_secs: f64) -> Result<(), TrainError> {
         let (step, world) = (self.state.step, &self.plan.world);
-        let Pace { images_per_sec, wait_secs, own_secs, flops_per_sec } =
+        let Pace { interval_secs, images_per_sec, wait_secs, own_secs, flops_per_sec } =
             self.since_log.end(&self.state, waited_secs, world);
         let each_secs = world.gather(own_secs, "compare the ranks' times")?;
         let slowest = slowest(&each_secs);
@@ -325,6 +326,7 @@ impl<'r> Run<'r> {
             lr: self.plan.schedule.lr(step - 1),
             images_per_sec,
             wait_secs,
+            interval_secs,
             skipped: seen.skipped,
             goodput: self.goodput.share(),
             mfu: self.mfu(flops_per_sec),
@@ -436,7 +438,7 @@ impl<'r> Run<'r> {
 
 /// Goes on where a run that went back does.
 fn set_back(state: &mut TrainState, line: &RollbackLine) -> Result<(), TrainError> {
-    state.cursor = line.cursor;
+    state.cursor = line.cursor.clone();
     state.set_skipped([0, line.skipped]).map_err(TrainError::torch("count skipped steps"))
 }
 

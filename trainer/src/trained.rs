@@ -6,8 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use catlip_pipeline::feed::Selection;
-use catlip_pipeline::prep::{DataSet, Folder};
 use catlip_schemas::Vocab;
 
 use crate::checkpoint::{self, Damage};
@@ -16,7 +14,7 @@ use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
 use crate::metrics::LabelPriors;
 use crate::model::{Vit, Weights};
-use crate::plan::{self, OpenDevice};
+use crate::plan::{self, DataPlace, DataSets, OpenDevice};
 use crate::run_folder::RunFolder;
 
 /// The model of a run at its newest whole checkpoint.
@@ -76,16 +74,15 @@ impl TrainedRun {
     /// # Errors
     ///
     /// [`TrainError::NothingHeldOut`], and what [`eval::evaluate`] may give.
-    pub fn evaluate(&self, data: impl Into<Folder>) -> Result<Evaluation, TrainError> {
-        let data = data.into();
-        let opened = Arc::new(DataSet::open(&data)?);
+    pub fn evaluate(&self, data: impl Into<DataPlace>) -> Result<Evaluation, TrainError> {
+        let place = data.into();
+        let opened = DataSets::open(&self.config, std::slice::from_ref(&place))?;
         let plan = if self.config.data.holdout_percent == 0.0 {
-            let all = Selection::all(&opened);
-            plan::plan_of_rows(&self.config, opened, all, &self.vocab, &self.priors)
+            plan::plan_of_rows(&self.config, &opened, opened.all_rows(), &self.vocab, &self.priors)
         } else {
-            plan::eval_plan(&self.config, opened, &self.vocab, &self.priors)?
+            plan::eval_plan(&self.config, &opened, &self.vocab, &self.priors)?
         };
-        let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: data.place() })?;
+        let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: place.place() })?;
         eval::evaluate(&plan, &self.vit, &self.weights, self.step)
     }
 }

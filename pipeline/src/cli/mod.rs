@@ -6,6 +6,7 @@
 mod caption_line;
 mod change;
 mod explain;
+mod index;
 mod inspect;
 mod labels;
 mod lines;
@@ -40,6 +41,8 @@ struct Args {
 enum Command {
     /// Shards in, a data set out; started again it goes on where it stopped.
     Run(run::RunArgs),
+    /// Index plain shards, so that `catlip-train --data SHARDS` reads them as they are.
+    Index(index::IndexArgs),
     /// Join what `run --jobs` made into a snapshot.
     Commit(run::CommitArgs),
     /// Try rejected samples again and append those that are rows now.
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
     }
     let result = match args.command {
         Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Index(args)) => index::run(&args),
         Some(Command::Commit(args)) => run::commit(&args),
         Some(Command::Retry(args)) => run::run_retry(&args),
         Some(Command::Relabel(args)) => change::run_relabel(&args),

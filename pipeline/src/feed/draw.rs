@@ -20,6 +20,10 @@ pub enum Purpose {
     Augment = 6,
     /// Magnitudes and noise of the learned augmentation of the sample at a position.
     Magnitude = 7,
+    /// The seed of a data set that is not the first of a mix.
+    Set = 8,
+    /// The caption whose labels the sample at a position has.
+    Caption = 9,
 }
 
 /// A stream of draws: SplitMix64 (Steele, Lea, Flood 2014) from a mixed key.

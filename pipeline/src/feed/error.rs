@@ -11,8 +11,8 @@ pub enum FeedError {
     /// The cursor does not belong to this data.
     #[error("the cursor is of {what} {found}, expected {expected}")]
     Cursor {
-        /// Snapshot, order version or position.
-        what: &'static str,
+        /// Snapshot, order version, position, or one of them of a data set of a mix.
+        what: String,
         /// In the cursor.
         found: u64,
         /// Of the data set and program.
@@ -33,6 +33,31 @@ pub enum FeedError {
         world_size: u32,
         /// Lanes.
         lanes: u64,
+    },
+    /// The budget of memory does not hold what must be in memory.
+    #[error(
+        "the feed may take {bytes} bytes, but its {batches} batches take {batch_bytes} and labels \
+         {label_bytes}"
+    )]
+    Memory {
+        /// `feed.memory_bytes`.
+        bytes: u64,
+        /// Batches of the queue, and one more.
+        batches: u64,
+        /// Bytes of them all.
+        batch_bytes: u64,
+        /// Bytes of labels that are kept.
+        label_bytes: u64,
+    },
+    /// More rows than allowed did not decode.
+    #[error("{found} rows did not decode, {limit} may; the last: {last}")]
+    TooManyBadRows {
+        /// So far.
+        found: u64,
+        /// `feed.bad_rows_max`.
+        limit: u64,
+        /// Sample id and error of the last.
+        last: String,
     },
     /// A row group cannot be read.
     #[error(transparent)]

@@ -1,37 +1,38 @@
-//! One row group of `images`, read by one ranged read and cut into images without a footer.
+//! One row group of images, read by one ranged read and cut into images without a footer.
 //!
-//! In: folder, name, offset, bytes and checksum of a row group. Out: its compressed images and sample ids.
-//! Follows FORMAT.md: two columns, each one plain, uncompressed version-1 data page.
+//! In: object, offset, bytes and checksum of a row group. Out: its compressed images and sample
+//! ids. Follows FORMAT.md: two columns, each one plain, uncompressed version-1 data page.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use catlip_schemas::RowGroup;
 use catlip_schemas::key::{SAMPLE_ID_BYTES, SampleId};
 
-use crate::prep::Folder;
+use super::memory::{Held, Memory, SpillError};
+use super::source::{Ranges, Sources};
+use crate::error::PrepError;
 
 /// Why a row group cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GroupError {
-    /// The file cannot be read there.
+    /// The object cannot be read there.
     #[error("cannot read {bytes} bytes at {offset} of {path}: {message}")]
     Read {
-        /// The file.
-        path: PathBuf,
+        /// The file or URL.
+        path: String,
         /// Offset of the group.
         offset: u64,
         /// Bytes of the group.
         bytes: u64,
-        /// What the system or store says.
+        /// What the system or store says, with its causes.
         message: String,
     },
     /// The bytes are not those that were written.
     #[error("{path}: the row group at {offset} has CRC-32C {found:08x}, expected {expected:08x}")]
     Checksum {
-        /// The file.
-        path: PathBuf,
+        /// The file or URL.
+        path: String,
         /// Offset of the group.
         offset: u64,
         /// Of the bytes that were read.
@@ -42,95 +43,149 @@ pub enum GroupError {
     /// The bytes are not laid out as FORMAT.md says.
     #[error("{path}: the row group at {offset} is not laid out as the format says: {message}")]
     Layout {
-        /// The file.
-        path: PathBuf,
+        /// The file or URL.
+        path: String,
         /// Offset of the group.
         offset: u64,
         /// What differs.
         message: String,
     },
+    /// A source shard is not the one that the data set was made from.
+    #[error("shard {shard} has {found}; the data set was made from one of {expected}")]
+    Shard {
+        /// Its file or URL.
+        shard: String,
+        /// Length and ETag now.
+        found: String,
+        /// Length and ETag then.
+        expected: String,
+    },
+    /// Beyond the limit of memory, and the disk failed.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+    /// The data set does not say where the images are.
+    #[error("{0}")]
+    Data(Arc<PrepError>),
 }
 
-/// The images of a row group, in memory.
+impl GroupError {
+    /// A read that failed, with all causes of `error`.
+    pub(super) fn read(
+        path: String,
+        offset: u64,
+        bytes: u64,
+        error: &dyn std::error::Error,
+    ) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            message = format!("{message}: {inner}");
+            cause = inner.source();
+        }
+        Self::Read { path, offset, bytes, message }
+    }
+}
+
+/// The images of a row group.
 #[derive(Debug)]
 pub struct GroupImages {
-    bytes: Vec<u8>,
-    ids: Range<usize>,
+    held: Held,
+    ids: Vec<SampleId>,
+    images: Vec<Range<u32>>,
+    /// Of the images, where only they tell that the bytes are those that were prepared.
+    hashes: Option<Vec<[u8; 16]>>,
+}
+
+/// What a group of `images` is cut into.
+struct Cut {
+    ids: Vec<SampleId>,
     images: Vec<Range<u32>>,
 }
 
 impl GroupImages {
-    /// Reads the group `entry` of the file `name`, by one request where that is remote.
+    /// Reads the group `entry` of the object `name` of `files`.
     ///
     /// # Errors
     ///
-    /// A [`GroupError`] with the file and offset.
-    pub fn read(folder: &Folder, name: &str, entry: &RowGroup) -> Result<Self, GroupError> {
-        let path = || folder.path(name);
-        let range = entry.offset..entry.offset.saturating_add(entry.bytes);
-        let bytes = folder.read_range(name, range).map_err(|e| GroupError::Read {
-            path: path(),
-            offset: entry.offset,
-            bytes: entry.bytes,
-            message: e.with_causes(),
-        })?;
-        let found = crc32c::crc32c(&bytes);
-        if found != entry.crc32c {
-            return Err(GroupError::Checksum {
-                path: path(),
-                offset: entry.offset,
-                found,
-                expected: entry.crc32c,
-            });
+    /// A [`GroupError`] with the object and offset.
+    pub fn read(
+        files: &dyn Ranges,
+        name: &str,
+        entry: &RowGroup,
+        memory: &Arc<Memory>,
+    ) -> Result<Self, GroupError> {
+        let path = || format!("{}/{name}", files.place());
+        let offset = entry.offset;
+        let bytes = files
+            .read(name, offset..offset + entry.bytes)
+            .map_err(|error| GroupError::read(path(), offset, entry.bytes, &error))?;
+        let (found, expected) = (crc32c::crc32c(&bytes), entry.crc32c);
+        if found != expected {
+            return Err(GroupError::Checksum { path: path(), offset, found, expected });
         }
-        Self::parse(bytes, entry.rows).map_err(|message| GroupError::Layout {
-            path: path(),
-            offset: entry.offset,
-            message,
-        })
+        let Cut { ids, images } = cut(&bytes, entry.rows)
+            .map_err(|message| GroupError::Layout { path: path(), offset, message })?;
+        Ok(Self { held: memory.keep(bytes)?, ids, images, hashes: None })
     }
 
-    fn parse(bytes: Vec<u8>, rows: u32) -> Result<Self, String> {
-        let ids = plain_page(&bytes, 0, rows)?;
-        if ids.len() != rows as usize * SAMPLE_ID_BYTES {
-            return Err(format!("{} bytes of sample ids for {rows} rows", ids.len()));
-        }
-        let page = plain_page(&bytes, ids.end, rows)?;
-        if page.end != bytes.len() {
-            return Err(format!("{} bytes behind the images", bytes.len() - page.end));
-        }
-        let mut images = Vec::with_capacity(rows as usize);
-        let mut at = page.start;
-        for row in 0..rows {
-            let length =
-                bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-            let length = length.ok_or_else(|| format!("no length of image {row}"))? as usize;
-            at += 4;
-            if length > page.end - at {
-                return Err(format!("image {row} of {length} bytes ends behind its page"));
-            }
-            images.push(at as u32..(at + length) as u32);
-            at += length;
-        }
-        if at != page.end {
-            return Err(format!("{} bytes behind the last image", page.end - at));
-        }
-        Ok(Self { bytes, ids, images })
+    /// A group put together from images that lie elsewhere.
+    pub(super) fn of_images(
+        bytes: Vec<u8>,
+        ids: Vec<SampleId>,
+        images: Vec<Range<u32>>,
+        hashes: Vec<[u8; 16]>,
+        memory: &Arc<Memory>,
+    ) -> Result<Self, GroupError> {
+        Ok(Self { held: memory.keep(bytes)?, ids, images, hashes: Some(hashes) })
     }
 
-    /// The compressed image of a row of the group.
-    pub fn image(&self, row: u32) -> &[u8] {
+    /// The compressed image of a row of the group; `buffer` is used where it lies on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`SpillError`].
+    pub fn image<'b>(&'b self, row: u32, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], SpillError> {
         let range = &self.images[row as usize];
-        &self.bytes[range.start as usize..range.end as usize]
+        self.held.read(range.start as usize, range.end as usize, buffer)
     }
 
     /// The sample id of a row of the group.
     pub fn sample_id(&self, row: u32) -> SampleId {
-        let start = self.ids.start + row as usize * SAMPLE_ID_BYTES;
-        let mut id = [0; SAMPLE_ID_BYTES];
-        id.copy_from_slice(&self.bytes[start..start + SAMPLE_ID_BYTES]);
-        SampleId(id)
+        self.ids[row as usize]
     }
+
+    /// The hash that the image of a row must have, where no checksum covers it.
+    pub fn image_hash(&self, row: u32) -> Option<[u8; 16]> {
+        self.hashes.as_ref().map(|hashes| hashes[row as usize])
+    }
+}
+
+fn cut(bytes: &[u8], rows: u32) -> Result<Cut, String> {
+    let ids = plain_page(bytes, 0, rows)?;
+    if ids.len() != rows as usize * SAMPLE_ID_BYTES {
+        return Err(format!("{} bytes of sample ids for {rows} rows", ids.len()));
+    }
+    let page = plain_page(bytes, ids.end, rows)?;
+    if page.end != bytes.len() {
+        return Err(format!("{} bytes behind the images", bytes.len() - page.end));
+    }
+    let mut images = Vec::with_capacity(rows as usize);
+    let mut at = page.start;
+    for row in 0..rows {
+        let length = bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        let length = length.ok_or_else(|| format!("no length of image {row}"))? as usize;
+        at += 4;
+        if length > page.end - at {
+            return Err(format!("image {row} of {length} bytes ends behind its page"));
+        }
+        images.push(at as u32..(at + length) as u32);
+        at += length;
+    }
+    if at != page.end {
+        return Err(format!("{} bytes behind the last image", page.end - at));
+    }
+    let (ids, _) = bytes[ids].as_chunks::<SAMPLE_ID_BYTES>();
+    Ok(Cut { ids: ids.iter().copied().map(SampleId).collect(), images })
 }
 
 /// The values of the data page whose header begins at `at`.
@@ -265,16 +320,22 @@ impl Compact<'_> {
 /// A row group that is read when it is first needed, by whoever needs it first.
 #[derive(Debug)]
 pub struct GroupHandle {
-    folder: Folder,
-    name: String,
-    entry: RowGroup,
+    sources: Sources,
+    part: u32,
+    group: u32,
+    memory: Arc<Memory>,
     images: OnceLock<Result<Arc<GroupImages>, GroupError>>,
 }
 
 impl GroupHandle {
-    /// Names a row group; reads nothing.
-    pub fn new(folder: Folder, name: String, entry: RowGroup) -> Self {
-        Self { folder, name, entry, images: OnceLock::new() }
+    /// Names row group `group` of a part; reads nothing.
+    pub fn new(sources: Sources, part: u32, group: u32, memory: Arc<Memory>) -> Self {
+        Self { sources, part, group, memory, images: OnceLock::new() }
+    }
+
+    /// The part, in the numbers of all sources.
+    pub fn part(&self) -> u32 {
+        self.part
     }
 
     /// The images; the first call reads them, others wait for it.
@@ -283,7 +344,10 @@ impl GroupHandle {
     ///
     /// The [`GroupError`] of the one reading.
     pub fn images(&self) -> Result<&Arc<GroupImages>, GroupError> {
-        let read = || GroupImages::read(&self.folder, &self.name, &self.entry).map(Arc::new);
+        let read = || {
+            let (source, part) = self.sources.part(self.part);
+            source.read_group(part, self.group, &self.memory).map(Arc::new)
+        };
         self.images.get_or_init(read).as_ref().map_err(Clone::clone)
     }
 }
@@ -298,7 +362,7 @@ mod tests {
         fn hostile_bytes_never_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..200), rows in 0u32..5,
         ) {
-            let _ = GroupImages::parse(bytes, rows);
+            let _ = cut(&bytes, rows);
         }
     }
 }

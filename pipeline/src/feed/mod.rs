@@ -1,6 +1,6 @@
 //! The feed: a prepared data set to device-ready batches, in an order that can be resumed anywhere.
 //!
-//! In: a [`crate::prep::DataSet`], a vocabulary, a [`plan::FeedPlan`]. Out: [`HostBatch`]es in the
+//! In: data sets, a vocabulary, a [`plan::FeedPlan`]. Out: [`HostBatch`]es in the
 //! order of `schemas/FORMAT.md` §2, whatever the number of threads or ranks. Never: fills the slot
 //! of a bad row with another row; draws from a generator that a thread or rank owns.
 //!
@@ -11,11 +11,17 @@
 
 pub mod draw;
 pub mod order;
+pub mod mix;
 pub mod sampler;
 pub mod selection;
 pub mod stream;
 pub mod trace;
+pub mod source;
+pub mod memory;
 pub mod group;
+mod shard_rows;
+pub mod hedge;
+pub mod cache;
 pub mod labels;
 pub mod view;
 pub mod slot;
@@ -25,13 +31,17 @@ pub mod ring;
 pub mod queue;
 pub mod plan;
 pub mod error;
+mod planner;
 pub mod run;
+pub mod measure;
 
 pub use batch::{HostBatch, Targets};
 pub use error::FeedError;
-pub use plan::{FeedPlan, Viewing};
+pub use labels::LabelsFrom;
+pub use plan::{FeedPlan, MemoryPlan, Viewing};
 pub use run::{Feed, FeedStats};
 pub use sampler::{BatchSampler, StepSize, VariableSizes};
 pub use selection::Selection;
-pub use stream::{LastBatch, Stream};
+pub use source::{ReadPlan, Source, Sources};
+pub use stream::{LastBatch, SetRows, Stream};
 pub use view::View;

@@ -65,6 +65,8 @@ pub struct Order {
     epoch: u64,
     num_rows: u64,
     window_groups: usize,
+    /// Number of the first group in the numbering that rows are named by.
+    first_group: u32,
     lanes: Vec<Lane>,
 }
 
@@ -88,7 +90,13 @@ impl Order {
             .into_iter()
             .map(|pieces| Lane { window_starts: window_starts(&pieces, window_groups), pieces })
             .collect();
-        Self { layout, epoch, num_rows, window_groups, lanes }
+        Self { layout, epoch, num_rows, window_groups, first_group: 0, lanes }
+    }
+
+    /// The same order with its groups numbered from `first` on: one set of several.
+    pub fn numbered_from(mut self, first: u32) -> Self {
+        self.first_group = first;
+        self
     }
 
     /// Positions of the epoch: each row on offer once.
@@ -120,7 +128,7 @@ impl Order {
 
     /// The row groups that a window reads.
     pub fn window_groups(&self, lane: u32, window: u32) -> impl Iterator<Item = u32> + '_ {
-        self.window_pieces(lane, window).iter().map(|piece| piece.group)
+        self.window_pieces(lane, window).iter().map(|piece| self.first_group + piece.group)
     }
 
     /// The rows of a window in their order.
@@ -128,7 +136,10 @@ impl Order {
         let mut rows: Vec<RowAt> = self
             .window_pieces(lane, window)
             .iter()
-            .flat_map(|p| (p.first..p.first + p.rows).map(|nth| RowAt { group: p.group, nth }))
+            .flat_map(|p| {
+                let group = self.first_group + p.group;
+                (p.first..p.first + p.rows).map(move |nth| RowAt { group, nth })
+            })
             .collect();
         if let Layout::Shuffled { seed, .. } = self.layout {
             let mut draws =
@@ -140,13 +151,15 @@ impl Order {
 
     /// The row groups that all lanes read, one after the other; one of two lanes comes twice.
     pub fn groups_read(&self) -> impl Iterator<Item = u32> + '_ {
-        self.lanes.iter().flat_map(|lane| lane.pieces.iter().map(|piece| piece.group))
+        let pieces = self.lanes.iter().flat_map(|lane| lane.pieces.iter());
+        pieces.map(|piece| self.first_group + piece.group)
     }
 
     /// The position of a row; `None` if the row is not on offer.
     pub fn position_of(&self, row: RowAt) -> Option<u64> {
+        let group = row.group.checked_sub(self.first_group)?;
         let holds = |piece: &Piece| {
-            piece.group == row.group && (piece.first..piece.first + piece.rows).contains(&row.nth)
+            piece.group == group && (piece.first..piece.first + piece.rows).contains(&row.nth)
         };
         let found = self.lanes.iter().enumerate();
         let (lane, piece) =

@@ -4,28 +4,28 @@
 //! it is opened; decoders fill slots; batches come out in the order of steps. A failure of any of
 //! them ends the feed with one error, never with a hang.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+use catlip_schemas::SampleId;
 use catlip_schemas::version::ORDER_VERSION;
-use catlip_schemas::{ColumnSet, Cursor, SampleId};
 
 use super::batch::{HostBatch, OpenBatch, SlotOutcome};
 use super::draw::{Draws, Purpose};
 use super::error::FeedError;
-use super::group::GroupHandle;
+use super::group::{GroupError, GroupHandle};
 use super::labels::LabelStore;
-use super::order::{Layout, Order, RowAt};
+use super::memory::{Memory, MemoryStats};
+use super::order::{Layout, RowAt};
 use super::plan::FeedPlan;
+use super::planner::{cursor_at, plan_steps};
 use super::queue::{PrefetchQueue, QueueStats};
-use super::sampler::StepSize;
 use super::slot::SlotBuffer;
 use super::stream::LastBatch;
-use super::view::{decode_options, fill_slot};
-use crate::image::{CropDecoder, DecodeOptions};
+use super::view::fill_slot;
+use crate::image::CropDecoder;
 use crate::metrics::{Counter, StageMeter};
 
 /// Tasks in flight: enough that decoders never wait for the planner.
@@ -49,31 +49,38 @@ pub struct FeedStats {
     pub batches: QueueStats,
     /// The queue of tasks for decoders.
     pub tasks: QueueStats,
+    /// The queue of row groups for readers.
+    pub reads: QueueStats,
+    /// Seconds of reading row groups, summed over threads.
+    pub read_busy_secs: f64,
+    /// Compressed row groups in memory and on the disk.
+    pub memory: MemoryStats,
     /// Seconds that the consumer waited for batches.
     pub wait_secs: f64,
 }
 
 /// One slot to fill.
-struct Task {
-    batch: Arc<OpenBatch>,
-    slot: usize,
+pub(super) struct Task {
+    pub batch: Arc<OpenBatch>,
+    pub slot: usize,
     /// Position and row; `None` for padding.
-    row: Option<(u64, Arc<GroupHandle>, RowAt)>,
-    epoch: u64,
+    pub row: Option<(u64, Arc<GroupHandle>, RowAt)>,
+    pub epoch: u64,
 }
 
 /// What the threads of a feed share.
-struct Shared {
-    plan: FeedPlan,
-    options: DecodeOptions,
+pub(super) struct Shared {
+    pub plan: FeedPlan,
     labels: LabelStore,
-    tasks: PrefetchQueue<Task>,
-    reads: PrefetchQueue<Arc<GroupHandle>>,
-    batches: PrefetchQueue<Arc<OpenBatch>>,
-    buffers: Arc<PrefetchQueue<SlotBuffer>>,
+    pub tasks: PrefetchQueue<Task>,
+    pub reads: PrefetchQueue<Arc<GroupHandle>>,
+    pub batches: PrefetchQueue<Arc<OpenBatch>>,
+    pub buffers: Arc<PrefetchQueue<SlotBuffer>>,
+    pub memory: Arc<Memory>,
     stop: AtomicBool,
     failure: Mutex<Option<FeedError>>,
     full: (Mutex<()>, Condvar),
+    read: StageMeter,
     decode: StageMeter,
     bad_rows: Counter,
     last_bad_row: Mutex<Option<String>>,
@@ -94,6 +101,7 @@ impl Feed {
     /// [`FeedError`] when the cursor, the ranks or the rows on offer make the plan impossible.
     pub fn start(plan: FeedPlan) -> Result<Self, FeedError> {
         check(&plan)?;
+        let group_bytes = check_memory(&plan)?;
         let depth = plan.depth_batches.max(1);
         // One batch more than the queue holds: the one that the consumer works on.
         let (slots_max, bytes_max) = plan.stream.rank_share_max();
@@ -103,7 +111,14 @@ impl Feed {
         }
         let decoders = plan.decode_threads.max(1);
         let shared = Arc::new(Shared {
-            labels: LabelStore::new(plan.data.clone(), plan.vocab.clone(), plan.with_captions),
+            labels: LabelStore::new(
+                plan.sources.clone(),
+                plan.vocab.clone(),
+                plan.labels_from,
+                plan.with_captions,
+                plan.label_bytes(),
+            ),
+            memory: Memory::new(group_bytes, plan.memory.spill_dir.clone()),
             tasks: PrefetchQueue::new(TASKS_MAX),
             reads: PrefetchQueue::new(READ_AHEAD_MAX),
             batches: PrefetchQueue::new(depth + 1),
@@ -111,11 +126,11 @@ impl Feed {
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
             full: (Mutex::new(()), Condvar::new()),
+            read: StageMeter::default(),
             decode: StageMeter::default(),
             bad_rows: Counter::default(),
             last_bad_row: Mutex::new(None),
             wait_nanos: AtomicU64::new(0),
-            options: decode_options(&plan.data.manifest.config),
             plan,
         });
         let mut threads = vec![spawn(&shared, "feed-plan", plan_steps)];
@@ -167,6 +182,9 @@ impl Feed {
             decode_busy_secs: shared.decode.busy().as_secs_f64(),
             batches: shared.batches.stats(),
             tasks: shared.tasks.stats(),
+            reads: shared.reads.stats(),
+            read_busy_secs: shared.read.busy().as_secs_f64(),
+            memory: shared.memory.stats(),
             wait_secs: shared.wait_nanos.load(Ordering::Relaxed) as f64 / 1e9,
         }
     }
@@ -183,17 +201,36 @@ impl Drop for Feed {
 }
 
 fn check(plan: &FeedPlan) -> Result<(), FeedError> {
-    let cursor = |what, found, expected| Err(FeedError::Cursor { what, found, expected });
-    let start = plan.start;
-    if start.snapshot != plan.data.manifest.snapshot {
-        return cursor("snapshot", start.snapshot, plan.data.manifest.snapshot);
-    }
+    let start = &plan.start;
+    let cursor = |what: &str, found, expected| {
+        Err(FeedError::Cursor { what: what.to_owned(), found, expected })
+    };
     if start.order_version != ORDER_VERSION {
         return cursor("order version", start.order_version.into(), ORDER_VERSION.into());
     }
-    let rows = plan.stream.selection.num_rows();
+    let rows = plan.stream.num_rows();
     if start.position > rows {
         return cursor("position", start.position, rows);
+    }
+    let expected = cursor_at(plan, start.epoch, start.position);
+    if start.snapshot != expected.snapshot {
+        return cursor("snapshot", start.snapshot, expected.snapshot);
+    }
+    // The beginning of a mix need not say where each set begins.
+    let is_start = start.sets.is_empty() && (start.epoch, start.position) == (0, 0);
+    if start.sets.len() != expected.sets.len() && !is_start {
+        return cursor("data sets", start.sets.len() as u64, expected.sets.len() as u64);
+    }
+    for (number, (found, expected)) in start.sets.iter().zip(&expected.sets).enumerate() {
+        for (what, found, expected) in [
+            ("snapshot", found.snapshot, expected.snapshot),
+            ("epoch", found.epoch, expected.epoch),
+            ("position", found.position, expected.position),
+        ] {
+            if found != expected {
+                return cursor(&format!("{what} of data set {number}"), found, expected);
+            }
+        }
     }
     // An epoch without a step would be followed by the next for ever.
     let batch = plan.stream.sampler.largest_batch();
@@ -206,6 +243,16 @@ fn check(plan: &FeedPlan) -> Result<(), FeedError> {
         return Err(FeedError::TooManyRanks { world_size: plan.stream.world_size, lanes });
     }
     Ok(())
+}
+
+/// The bytes that are left for row groups.
+fn check_memory(plan: &FeedPlan) -> Result<u64, FeedError> {
+    plan.group_bytes().ok_or_else(|| FeedError::Memory {
+        bytes: plan.memory.bytes,
+        batches: plan.depth_batches.max(1) as u64 + 1,
+        batch_bytes: plan.batch_bytes(),
+        label_bytes: plan.label_bytes(),
+    })
 }
 
 type Work = fn(&Shared) -> Result<(), FeedError>;
@@ -264,159 +311,15 @@ impl Shared {
 /// Fetches row groups before a decoder needs them; a failure waits for the decoder that does.
 fn read_ahead(shared: &Shared) -> Result<(), FeedError> {
     while let Some(group) = shared.reads.pop() {
-        let _ = group.images();
+        let _ = shared.read.measure(|| (group.images().err(), shared.labels.part(group.part())));
     }
     Ok(())
-}
-
-/// Where the planner is in one lane.
-#[derive(Default)]
-struct OpenWindow {
-    number: Option<u32>,
-    rows: Vec<RowAt>,
-    groups: HashMap<u32, Arc<GroupHandle>>,
-    ahead: Vec<Arc<GroupHandle>>,
-}
-
-/// Walks the order from the cursor and hands out every slot of every step.
-fn plan_steps(shared: &Shared) -> Result<(), FeedError> {
-    let plan = &shared.plan;
-    let mut planner = Planner::new(shared, plan.start.epoch);
-    let mut position = plan.start.position;
-    for step in 0..plan.num_steps {
-        let size = match plan.stream.step_at(planner.epoch, position) {
-            Some(size) => size,
-            None => {
-                planner = Planner::new(shared, planner.epoch + 1);
-                position = 0;
-                plan.stream.sampler.at(planner.epoch, 0)
-            }
-        };
-        let whole_end = position + u64::from(size.batch);
-        let end = whole_end.min(planner.order.num_rows());
-        let cursor = Cursor {
-            snapshot: plan.start.snapshot,
-            epoch: planner.epoch,
-            position: end,
-            order_version: ORDER_VERSION,
-        };
-        if !planner.hand_out(step, size, position..whole_end, cursor)? {
-            return Ok(());
-        }
-        position = end;
-    }
-    shared.tasks.close();
-    shared.reads.close();
-    shared.batches.close();
-    Ok(())
-}
-
-struct Planner<'s> {
-    shared: &'s Shared,
-    epoch: u64,
-    order: Order,
-    windows: Vec<OpenWindow>,
-    /// Groups in memory, so that lanes that share one read it once.
-    known: HashMap<u32, Weak<GroupHandle>>,
-}
-
-impl<'s> Planner<'s> {
-    fn new(shared: &'s Shared, epoch: u64) -> Self {
-        let order = shared.plan.stream.order(epoch);
-        let windows = (0..order.num_lanes()).map(|_| OpenWindow::default()).collect();
-        Self { shared, epoch, order, windows, known: HashMap::new() }
-    }
-
-    /// Opens a batch and hands out its tasks; false when the feed ends.
-    fn hand_out(
-        &mut self,
-        step: u64,
-        size: StepSize,
-        positions: std::ops::Range<u64>,
-        cursor: Cursor,
-    ) -> Result<bool, FeedError> {
-        let plan = &self.shared.plan;
-        let mine: Vec<u64> = positions.filter(|&p| plan.stream.is_mine(p)).collect();
-        let Some(mut pixels) = self.shared.buffers.pop() else { return Ok(false) };
-        pixels.cut(size.image_bytes());
-        let batch = Arc::new(OpenBatch {
-            step,
-            size,
-            cursor,
-            pixels,
-            outcomes: mine.iter().map(|_| Mutex::new(None)).collect(),
-            unfilled: AtomicUsize::new(mine.len()),
-            positions: mine,
-        });
-        if self.shared.batches.push(batch.clone()).is_err() {
-            return Ok(false);
-        }
-        for (slot, &position) in batch.positions.iter().enumerate() {
-            let row =
-                if position < self.order.num_rows() { Some(self.locate(position)?) } else { None };
-            let row = row.map(|(handle, at)| (position, handle, at));
-            let task = Task { batch: batch.clone(), slot, row, epoch: self.epoch };
-            if self.shared.tasks.push(task).is_err() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The row at a position, with its group on the way into memory.
-    fn locate(&mut self, position: u64) -> Result<(Arc<GroupHandle>, RowAt), FeedError> {
-        let (lane, index) = self.order.lane_of(position);
-        let (window, at) = self.order.window_of(lane, index);
-        if self.windows[lane as usize].number != Some(window) {
-            self.open(lane, window)?;
-        }
-        let open = &mut self.windows[lane as usize];
-        let row = open.rows[at as usize];
-        let handle = open.groups[&row.group].clone();
-        // The next window is read while the last half of this one is handed out.
-        if at as usize == open.rows.len() / 2 && window + 1 < self.order.num_windows(lane) {
-            let next: Vec<u32> = self.order.window_groups(lane, window + 1).collect();
-            let ahead = next.into_iter().map(|g| self.fetch(g)).collect::<Result<_, _>>()?;
-            self.windows[lane as usize].ahead = ahead;
-        }
-        Ok((handle, row))
-    }
-
-    fn open(&mut self, lane: u32, window: u32) -> Result<(), FeedError> {
-        let numbers: Vec<u32> = self.order.window_groups(lane, window).collect();
-        let mut groups = HashMap::with_capacity(numbers.len());
-        for number in numbers {
-            groups.insert(number, self.fetch(number)?);
-        }
-        let rows = self.order.window_rows(lane, window);
-        let number = Some(window);
-        self.windows[lane as usize] = OpenWindow { number, rows, groups, ahead: Vec::new() };
-        Ok(())
-    }
-
-    /// The handle of a group, and a request to read it if it is new.
-    fn fetch(&mut self, number: u32) -> Result<Arc<GroupHandle>, FeedError> {
-        if let Some(known) = self.known.get(&number).and_then(Weak::upgrade) {
-            return Ok(known);
-        }
-        let plan = &self.shared.plan;
-        let rows = plan.stream.selection.groups()[number as usize];
-        let part = &plan.data.parts[rows.part as usize];
-        let file =
-            plan.data.file(part, &ColumnSet::Images).map_err(|e| FeedError::Data(Arc::new(e)))?;
-        let entry = file.groups[rows.group as usize].clone();
-        let handle = Arc::new(GroupHandle::new(plan.data.folder.clone(), file.file.clone(), entry));
-        self.known.insert(number, Arc::downgrade(&handle));
-        // A closed queue ends the feed at the next task.
-        drop(self.shared.reads.push(handle.clone()));
-        Ok(handle)
-    }
 }
 
 fn decode_tasks(shared: &Shared) -> Result<(), FeedError> {
-    let mut decoder = CropDecoder::default();
+    let mut scratch = Scratch::default();
     while let Some(task) = shared.tasks.pop() {
-        let outcome = fill(shared, &task, &mut decoder)?;
+        let outcome = fill(shared, &task, &mut scratch)?;
         if task.batch.fill(task.slot, outcome) {
             drop(task);
             shared.notify_full();
@@ -425,7 +328,14 @@ fn decode_tasks(shared: &Shared) -> Result<(), FeedError> {
     Ok(())
 }
 
-fn fill(shared: &Shared, task: &Task, decoder: &mut CropDecoder) -> Result<SlotOutcome, FeedError> {
+/// What a decoding thread uses again and again.
+#[derive(Default)]
+struct Scratch {
+    decoder: CropDecoder,
+    encoded: Vec<u8>,
+}
+
+fn fill(shared: &Shared, task: &Task, scratch: &mut Scratch) -> Result<SlotOutcome, FeedError> {
     let plan = &shared.plan;
     let pixels = task.batch.pixels.take(task.slot);
     let Some((position, handle, at)) = &task.row else {
@@ -436,31 +346,59 @@ fn fill(shared: &Shared, task: &Task, decoder: &mut CropDecoder) -> Result<SlotO
     };
     let images = handle.images()?;
     let (row, row_in_group) = plan.stream.selection.row(at.group as usize, at.nth);
-    let part = plan.stream.selection.groups()[at.group as usize].part;
-    let labels = shared.labels.part(part).map_err(|e| FeedError::Data(Arc::new(e)))?;
+    let labels = shared.labels.part(handle.part()).map_err(|e| FeedError::Data(Arc::new(e)))?;
+    let (source, _) = plan.sources.part(handle.part());
     let sample_id = images.sample_id(row_in_group);
     let seed = match plan.stream.layout {
         Layout::Sequential => 0,
         Layout::Shuffled { seed, .. } => seed,
     };
-    let mut draws = Draws::new(Purpose::View, seed, task.epoch, *position, 0);
-    let encoded = images.image(row_in_group);
+    let draws = |purpose| Draws::new(purpose, seed, task.epoch, *position, 0);
+    let encoded = images.image(row_in_group, &mut scratch.encoded).map_err(GroupError::from)?;
     let seen = (&plan.viewing, task.batch.size.side_px);
-    let view = shared
-        .decode
-        .measure(|| fill_slot(encoded, &shared.options, seen, &mut draws, decoder, pixels));
-    let view = view.map_err(|error| {
-        pixels.fill(0);
-        shared.bad_rows.add(1);
-        let mut last = shared.last_bad_row.lock().unwrap_or_else(|e| e.into_inner());
-        *last = Some(format!("sample {sample_id}: {error}"));
+    let decoder = &mut scratch.decoder;
+    let view = shared.decode.measure(|| match images.image_hash(row_in_group) {
+        Some(hash) if hash != blake3::hash(encoded).as_bytes()[..16] => {
+            Err("its bytes in the shard are not those that were prepared".to_owned())
+        }
+        _ => {
+            let mut draws = draws(Purpose::View);
+            fill_slot(encoded, &source.options, seen, &mut draws, decoder, pixels)
+                .map_err(|error| error.to_string())
+        }
     });
+    let view = match view {
+        Ok(view) => Some(view),
+        Err(error) => {
+            pixels.fill(0);
+            shared.bad_row(format!("sample {sample_id}: {error}"))?;
+            None
+        }
+    };
     Ok(SlotOutcome {
         sample_id,
-        view: view.ok(),
-        labels: labels.row(row).to_vec(),
+        view,
+        labels: labels.row(row, &mut draws(Purpose::Caption)).to_vec(),
         captions: labels.captions(row).map(<[String]>::to_vec),
     })
+}
+
+impl Shared {
+    /// Counts a row that did not decode; too many end the feed.
+    fn bad_row(&self, what: String) -> Result<(), FeedError> {
+        self.bad_rows.add(1);
+        let found = self.bad_rows.get();
+        let mut last = self.last_bad_row.lock().unwrap_or_else(|e| e.into_inner());
+        match self.plan.bad_rows_max {
+            Some(limit) if found > limit => {
+                Err(FeedError::TooManyBadRows { found, limit, last: what })
+            }
+            _ => {
+                *last = Some(what);
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use catlip_schemas::SampleId;
 use rayon::prelude::*;
 
 use super::order::GroupRows;
+use super::source::rows_of_groups;
 use crate::error::PrepError;
 use crate::prep::DataSet;
 
@@ -45,15 +46,11 @@ impl Selection {
     }
 
     fn every(data: &DataSet) -> Self {
-        let parts = data.parts.iter().enumerate().map(|(part, entry)| {
-            let groups = entry.files.get("images").map_or(&[][..], |f| &f.groups);
-            (0..).zip(groups).map(move |(group, g)| GroupRows {
-                part: part as u32,
-                group,
-                rows: g.rows,
-            })
+        let parts = (0..).zip(&data.parts).flat_map(|(part, entry)| {
+            let groups = (0..).zip(rows_of_groups(data, entry));
+            groups.map(move |(group, rows)| GroupRows { part, group, rows })
         });
-        Self::of_groups(parts.flatten().collect())
+        Self::of_groups(parts.collect())
     }
 
     /// The rows whose sample id passes `keep`, but those that the snapshot leaves out.
@@ -75,6 +72,22 @@ impl Selection {
                 && !data.dropped.is_dropped(data.parts[part].name, row)
         });
         Ok(selection)
+    }
+
+    /// The rows of several data sets one behind the other, their parts numbered on.
+    ///
+    /// `sets` are the selections, each with the number of parts of its data set.
+    pub fn join(sets: Vec<(Self, usize)>) -> Self {
+        let mut all = Self { groups: Vec::new(), rows: Vec::new(), first_rows: Vec::new() };
+        let mut first_part = 0;
+        for (set, parts) in sets {
+            let numbered = |group: GroupRows| GroupRows { part: first_part + group.part, ..group };
+            all.groups.extend(set.groups.into_iter().map(numbered));
+            all.rows.extend(set.rows);
+            all.first_rows.extend(set.first_rows);
+            first_part += parts as u32;
+        }
+        all
     }
 
     /// Keeps the rows that `keep` wants, by index of the part and number in the part.

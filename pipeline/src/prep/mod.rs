@@ -25,6 +25,7 @@ pub mod work;
 pub mod watch;
 pub mod join;
 pub mod run;
+pub mod index;
 pub mod dry_run;
 pub mod add_set;
 pub mod relabel;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::list::{ShardPlace, ShardUrl};
 use super::map::MappedFile;
 use super::object::{Cancel, Remote};
-use super::store::{ObjectInfo, RemoteUrl, StoreError};
+use super::store::{ObjectInfo, RemoteUrl, Store, StoreError};
 
 /// Bytes at each end of a shard that its ETag covers, where no store gives one.
 const ETAG_BYTES: usize = 64 << 10;
@@ -44,6 +44,23 @@ impl ShardIdentity {
         hasher.update(first);
         hasher.update(last);
         Self { bytes, etag: format!("blake3-{}", &hasher.finalize().to_hex()[..32]) }
+    }
+
+    /// Of an object of a store, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if there is none; else what went wrong.
+    pub fn of_object(store: &dyn Store, name: &str) -> Result<Self, StoreError> {
+        let not_found = || StoreError::NotFound { url: format!("{}/{name}", store.place()) };
+        let info = store.head(name)?.ok_or_else(not_found)?;
+        if let Some(etag) = info.etag_text() {
+            return Ok(Self { bytes: info.bytes, etag });
+        }
+        let end = info.bytes.min(ETAG_BYTES as u64);
+        let first = store.get_range(name, 0..end)?;
+        let last = store.get_range(name, info.bytes - end..info.bytes)?;
+        Ok(Self::of_ends(info.bytes, &first, &last))
     }
 
     /// Of a shard that is in memory.

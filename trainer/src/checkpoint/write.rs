@@ -94,7 +94,7 @@ impl Snapshot {
             checkpoint_version: CHECKPOINT_VERSION,
             step: state.step,
             images_seen: state.images_seen,
-            cursor: state.cursor,
+            cursor: state.cursor.clone(),
             config_hash: identity.config_hash.clone(),
             vocab_hash: identity.vocab_hash.clone(),
             world_size: share.world_size,

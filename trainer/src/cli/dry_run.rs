@@ -3,20 +3,20 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use catlip_pipeline::prep::{DataSet, Folder, vocab};
+use catlip_pipeline::prep::vocab;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::estimate::{image_cost, state_bytes};
 use crate::model::params::{Part, Role};
 use crate::model::{BlockForm, Vit};
-use crate::plan;
+use crate::plan::{self, DataPlace, DataSets};
 use crate::report::step_sizes;
 
 /// Parameters, operations, memory, images per epoch of the run of `config`.
 pub(super) fn text(
     config: &TrainConfig,
-    data: Option<&Folder>,
+    data: &[DataPlace],
     vocab: Option<&Path>,
 ) -> Result<String, TrainError> {
     let num_labels = match vocab {
@@ -25,8 +25,8 @@ pub(super) fn text(
     };
     let vit = Vit::new(plan::vit_plan(config, num_labels));
     let stream = match data {
-        Some(folder) => Some(plan::training_stream(config, &DataSet::open(folder)?)?),
-        None => None,
+        [] => None,
+        data => Some(DataSets::open(config, data)?.training_stream(config)?),
     };
     let mut out = String::new();
     model_lines(&mut out, &vit, vocab.is_some());
@@ -43,7 +43,7 @@ pub(super) fn text(
         _ = writeln!(out, "run         {steps} steps, {} images", grouped(images));
     }
     if let Some(stream) = &stream {
-        let rows = stream.selection.num_rows();
+        let rows = stream.num_rows();
         let in_epoch = stream.steps_in(0);
         _ = write!(out, "epoch       {} images, {in_epoch} steps", grouped(rows as f64));
         if let Some(steps) = steps {
@@ -130,7 +130,7 @@ mod tests {
             Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/vit_b16_datacomp.toml"));
         let config = TrainConfig::load(Some(recipe), &[]).unwrap();
         assert_eq!(
-            text(&config, None, None).unwrap(),
+            text(&config, &[], None).unwrap(),
             "model       768 × 12 blocks, 12 heads, patch 16 px, 24320 labels at most\n\
              parameters  104,657,414 (85,955,334 in the trunk, 18,702,080 in the head)\n\
              operations  35.5 GFLOP an image of 224 px forth, 106.3 forth and back\n\

@@ -5,24 +5,27 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use catlip_pipeline::error::exit;
-use catlip_pipeline::feed::Stream;
 use catlip_pipeline::feed::trace::{self, RowIds, RowName};
-use catlip_pipeline::prep::DataSet;
+use catlip_pipeline::feed::{Stream, measure};
 use clap::Args;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::plan;
+use crate::plan::{self, DataPlace, DataSets};
+use crate::report::step_sizes;
+
+/// Images on which `bench feed` measures the decoder alone.
+const IMAGES_ALONE: usize = 1000;
 
 #[derive(Debug, Args)]
 pub(super) struct FeedArgs {
-    /// Data set, made by `catlip-prep run`
-    #[arg(long, value_name = "DIR|URL")]
-    data: PathBuf,
+    /// Data set made by `catlip-prep run`, or plain shards; several are mixed by `data.weights`
+    #[arg(long, value_name = "DIR|URL|SHARDS", required = true)]
+    data: Vec<PathBuf>,
     /// Print a line a step with this rank's share: step, px, n, then n sample ids
     #[arg(long, conflicts_with = "whereabouts", required_unless_present = "whereabouts")]
     ids: bool,
-    /// Print a line an epoch: epoch, step (- if the epoch's end drops it), position
+    /// Print a line for each time it is read: epoch, step (- if the epoch's end drops it), position
     #[arg(long = "where", id = "whereabouts", value_name = "SAMPLE_ID|PART:ROW")]
     whereabouts: Option<Row>,
     /// TOML file of settings that differ from the defaults
@@ -54,6 +57,22 @@ pub(super) struct FeedArgs {
     start_step: u64,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct BenchFeedArgs {
+    /// Data set made by `catlip-prep run`, or plain shards; several are mixed by `data.weights`
+    #[arg(long, value_name = "DIR|URL|SHARDS", required = true)]
+    data: Vec<PathBuf>,
+    /// TOML file of settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// One setting; wins over the recipe
+    #[arg(long = "set", value_name = "section.key=value")]
+    settings: Vec<String>,
+    /// Images to feed, at least
+    #[arg(long, default_value_t = 8192, value_name = "N")]
+    images: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Row(RowName);
 
@@ -79,8 +98,8 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
     settings.extend(args.seed.map(|seed| format!("train.seed={seed}")));
     settings.extend(args.batch.map(|batch| format!("train.batch={batch}")));
     let config = TrainConfig::load(args.recipe.as_deref(), &settings)?;
-    let data = DataSet::open(&super::stores().folder(&args.data)?)?;
-    let stream = plan::training_stream(&config, &data)?;
+    let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
+    let stream = data.training_stream(&config)?;
     let (world_size, rank) = (args.world_size, args.rank);
     if world_size == 0 || world_size > stream.num_lanes() || rank >= world_size {
         return Err(TrainError::Ranks { rank, world_size, lanes: stream.num_lanes() });
@@ -99,13 +118,44 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
     }
 }
 
+/// Measures the feed that `fit` would have.
+pub(super) fn bench(args: &BenchFeedArgs) -> Result<u8, TrainError> {
+    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
+    let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
+    let feed = plan::feed_alone(&config, &data, args.images)?;
+    let report = measure::measure(&feed, IMAGES_ALONE)?;
+    super::print(&format!(
+        "decoder  {:.0} images/s, one thread alone\n\
+         reading  {:.0} MB/s, one thread alone ({:.0} images/s)\n\
+         feed     {:.0} images/s, {} decoding threads, {} images of {}\n\
+         first    {:.3} s to the first whole batch\n\
+         memory   {:.1} MB of row groups, {:.1} MB spilled, {:.1} MB of batches\n\
+         bad rows {}\n\
+         {}",
+        report.decode_images_per_sec,
+        report.read_bytes_per_sec / 1e6,
+        report.read_images_per_sec,
+        report.feed_images_per_sec,
+        report.decode_threads,
+        report.images,
+        step_sizes(&feed.stream.sampler),
+        report.first_batch_secs,
+        report.group_bytes_max as f64 / 1e6,
+        report.spilled_bytes as f64 / 1e6,
+        feed.batch_bytes() as f64 / 1e6,
+        report.bad_rows,
+        report.limit(),
+    ));
+    Ok(exit::OK)
+}
+
 fn ids(
     out: &mut impl Write,
     args: &FeedArgs,
-    data: &DataSet,
+    data: &DataSets,
     stream: &Stream,
 ) -> Result<std::io::Result<()>, TrainError> {
-    let mut ids = RowIds::new(data);
+    let mut ids = RowIds::new(data.sources());
     for epoch in args.epoch..args.epoch + args.epochs {
         let first = if epoch == args.epoch { args.start_step } else { 0 };
         for step in trace::steps(stream, epoch, first) {
@@ -125,14 +175,16 @@ fn ids(
 fn whereabouts(
     out: &mut impl Write,
     args: &FeedArgs,
-    data: &DataSet,
+    data: &DataSets,
     stream: &Stream,
     name: RowName,
 ) -> Result<std::io::Result<()>, TrainError> {
-    let row = trace::find(data, stream, name)?;
-    let row = row.ok_or_else(|| TrainError::NoRow { path: args.data.clone() })?;
+    let rows = trace::find(data.sources(), stream, name)?;
+    if rows.is_empty() {
+        return Err(TrainError::NoRow { path: args.data[0].clone() });
+    }
     for epoch in args.epoch..args.epoch + args.epochs {
-        if let Some(standing) = trace::standing(stream, epoch, row) {
+        for standing in rows.iter().flat_map(|row| trace::standings(stream, epoch, *row)) {
             let step = standing.step.map_or_else(|| "-".to_owned(), |step| step.to_string());
             if let Err(error) = writeln!(out, "{epoch} {step} {}", standing.position) {
                 return Ok(Err(error));

@@ -53,9 +53,11 @@ impl Progress {
 }
 
 fn step_text(line: &StepLine) -> String {
-    let mut text =
-        format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec);
-    _ = write!(text, "  wait {:.1} s", line.wait_secs);
+    let StepLine { loss, lr, images_per_sec, .. } = line;
+    let waited = 100.0 * line.data_wait_share();
+    let mut text = format!(
+        "loss {loss:.4}  lr {lr:.2e}  {images_per_sec:.0} images/s  data wait {waited:.1} %"
+    );
     if let Some(mfu) = line.mfu {
         _ = write!(text, "  MFU {:.1} %", 100.0 * mfu);
     }

@@ -11,7 +11,7 @@ use crate::optim::Decay;
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
-            data: DataConfig { holdout_percent: 0.0, holdout_rows_max: 10_000 },
+            data: DataConfig::default(),
             vocab: VocabConfig { min_count: 1, top_k: 24_320, multiple_of: 1 },
             model: model(),
             train: LengthConfig {
@@ -35,7 +35,7 @@ impl Default for TrainConfig {
             optim: optim(),
             loss: LossConfig { kind: LossKind::Bce, smoothing: 0.0, idf: false },
             augment: augment(),
-            feed: FeedConfig { threads: 0, queue_batches: 3, lanes: 64, window_bytes: 1 << 30 },
+            feed: FeedConfig::default(),
             eval: EvalConfig {
                 every_steps: 0,
                 batch: 256,

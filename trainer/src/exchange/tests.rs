@@ -373,7 +373,7 @@ fn two_hundred_steps_give_the_losses_of_plain_torch() {
     let expected: Vec<[f64; 2]> = serde_json::from_value(golden()["curve"].clone()).unwrap();
     let vit = Vit::new(VitPlan::corenet([64, 2, 2], 4, 10));
     let weights = filled(&vit);
-    let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+    let cursor = Cursor::start(0);
     let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.0, cursor).unwrap();
     let plan = StepPlan::plain(Loss::Bce { smoothing: 0.0 });
     for (at, [loss, norm]) in (0..).zip(expected) {

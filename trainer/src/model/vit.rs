@@ -357,7 +357,7 @@ mod tests {
     fn gradients_are_those_of_torch() {
         let golden = golden();
         let vit = Vit::new(SMALL);
-        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let cursor = Cursor::start(0);
         let weights = sine_weights(&vit);
         let mut state = TrainState::new(vit, weights, REFERENCE, 0.0, cursor).unwrap();
         let metrics = step(&mut state, &bce(), &sine_batch(), 0.0).unwrap();
@@ -387,7 +387,7 @@ mod tests {
         let losses: Vec<f64> = serde_json::from_value(curve["losses"].clone()).unwrap();
         let norms: Vec<f64> = serde_json::from_value(curve["norms"].clone()).unwrap();
         let vit = Vit::new(SMALL);
-        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let cursor = Cursor::start(0);
         let weights = sine_weights(&vit);
         let mut state = TrainState::new(vit, weights, REFERENCE, 5e-4, cursor).unwrap();
         for (at, (loss, norm)) in losses.iter().zip(&norms).enumerate() {

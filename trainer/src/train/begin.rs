@@ -44,7 +44,7 @@ pub(super) fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
         return Err(DistError::BatchNorm { world_size }.into());
     }
     let momentum = plan.config.optim.ema_momentum;
-    let mut state = TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start)
+    let mut state = TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start.clone())
         .map_err(TrainError::torch("allocate the state"))?;
     let dist = &plan.config.dist;
     state.together = Together::attach(&plan.world, &state.weights, &state.gradient, dist)?;

@@ -22,6 +22,8 @@ pub(super) struct Interval {
 /// What an interval came to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
+    /// Its seconds.
+    pub interval_secs: f64,
     /// Images a second, waiting included.
     pub images_per_sec: f64,
     /// Seconds of waiting for the feed.
@@ -64,6 +66,7 @@ impl Interval {
         let for_ranks = world.waited().saturating_sub(self.waited_for_ranks);
         let secs = self.before_pause.as_secs_f64().max(1e-9);
         let pace = Pace {
+            interval_secs: secs,
             images_per_sec: images / secs,
             flops_per_sec: self.flops / secs,
             wait_secs: waited_secs - self.waited_secs,

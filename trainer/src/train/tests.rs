@@ -82,7 +82,7 @@ fn config(settings: &[&str]) -> TrainConfig {
 
 fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
     FitRequest {
-        data: (&prepared.data).into(),
+        data: vec![(&prepared.data).into()],
         val: None,
         vocab: None,
         out: prepared.dir.path().join(out),
@@ -162,7 +162,8 @@ fn log(run: &Path) -> Vec<String> {
         .map(|line| match line {
             LogLine::Step(line) => {
                 let timeless = StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line };
-                format!("{:?}", StepLine { goodput: 0.0, mfu: None, ..timeless })
+                let timeless = StepLine { interval_secs: 0.0, goodput: 0.0, ..timeless };
+                format!("{:?}", StepLine { mfu: None, ..timeless })
             }
             LogLine::Eval(line) => format!("{line:?}"),
             LogLine::Skipped(line) => format!("{line:?}"),

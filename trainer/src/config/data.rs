@@ -1,0 +1,106 @@
+//! The sections `data` and `feed`: what is read, and how.
+
+use catlip_pipeline::error::ConfigError;
+use serde::{Deserialize, Serialize};
+
+use super::within;
+
+/// Section `data`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct DataConfig {
+    pub weights: Vec<f64>,
+    pub labels: LabelsKind,
+    pub shards: Vec<String>,
+    pub holdout_percent: f64,
+    pub holdout_rows_max: u64,
+}
+
+/// Which captions of a sample give its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum LabelsKind {
+    Union,
+    OneCaption,
+}
+
+/// `feed.last_batch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum LastBatchKind {
+    Drop,
+    Pad,
+}
+
+/// Section `feed`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct FeedConfig {
+    pub threads: usize,
+    pub queue_batches: usize,
+    pub lanes: u32,
+    pub window_bytes: u64,
+    pub last_batch: LastBatchKind,
+    pub memory_bytes: u64,
+    pub spill_dir: String,
+    pub hedge_ms: u64,
+    pub cache_dir: String,
+    pub cache_bytes: u64,
+    pub bad_rows_max: i64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            weights: Vec::new(),
+            labels: LabelsKind::Union,
+            shards: Vec::new(),
+            holdout_percent: 0.0,
+            holdout_rows_max: 10_000,
+        }
+    }
+}
+
+impl Default for FeedConfig {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            queue_batches: 3,
+            lanes: 64,
+            window_bytes: 1 << 30,
+            last_batch: LastBatchKind::Drop,
+            memory_bytes: 4 << 30,
+            spill_dir: String::new(),
+            hedge_ms: 500,
+            cache_dir: String::new(),
+            cache_bytes: 100 << 30,
+            bad_rows_max: -1,
+        }
+    }
+}
+
+impl DataConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        within("data.holdout_percent", self.holdout_percent, 0.0, 50.0)?;
+        within("data.holdout_rows_max", self.holdout_rows_max as f64, 1.0, 1e6)?;
+        Ok(())
+    }
+}
+
+impl FeedConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        within("feed.threads", self.threads as f64, 0.0, 4096.0)?;
+        within("feed.queue_batches", self.queue_batches as f64, 1.0, 64.0)?;
+        within("feed.lanes", self.lanes as f64, 1.0, 4096.0)?;
+        within("feed.window_bytes", self.window_bytes as f64, 1.0, (1_u64 << 50) as f64)?;
+        within("feed.memory_bytes", self.memory_bytes as f64, 1.0, (1_u64 << 50) as f64)?;
+        within("feed.hedge_ms", self.hedge_ms as f64, 0.0, 3.6e6)?;
+        within("feed.cache_bytes", self.cache_bytes as f64, 0.0, (1_u64 << 50) as f64)?;
+        within("feed.bad_rows_max", self.bad_rows_max as f64, -1.0, 1e15)?;
+        Ok(())
+    }
+}
