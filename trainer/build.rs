@@ -6,18 +6,18 @@
 //! Never: links libtorch, that is torch-sys.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run_path() {
+    match run_path().and_then(|folders| compile_shim().map(|()| folders)) {
         Ok(folders) => {
             let folders: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
             let run_path = folders.join(":");
             // New tags: a RUNPATH stands behind LD_LIBRARY_PATH, the old RPATH before it.
             println!("cargo::rustc-link-arg=-Wl,--enable-new-dtags,-rpath,{run_path}");
             println!("cargo::metadata=RUN_PATH={run_path}");
-            compile_shim();
             ExitCode::SUCCESS
         }
         Err(message) => {
@@ -28,8 +28,9 @@ fn main() -> ExitCode {
 }
 
 /// The shim over c10d, against the headers of the libtorch that is linked.
-fn compile_shim() {
+fn compile_shim() -> Result<(), String> {
     println!("cargo::rerun-if-changed=shim");
+    let gloo = gloo_headers().map_err(|error| format!("cannot write headers: {error}"))?;
     let include = Path::new(&env::var_os("LIBTORCH").unwrap_or_default()).join("include");
     let mut build = cc::Build::new();
     build
@@ -38,6 +39,7 @@ fn compile_shim() {
         .file("shim/c10d.cpp")
         .define("USE_C10D_GLOO", None)
         .include("shim")
+        .include(gloo)
         // Not ours: their warnings tell us nothing.
         .flag("-isystem")
         .flag(&include)
@@ -45,7 +47,21 @@ fn compile_shim() {
         .flag(include.join("torch/csrc/api/include"))
         // Only calls pass through it; the optimiser would double the 20 seconds that it takes.
         .opt_level(1);
-    build.compile("catlip_shim");
+    build.try_compile("catlip_shim").map_err(|error| error.to_string())
+}
+
+/// c10d's header includes those of gloo, which torch's wheel lacks: under each of their names the
+/// declarations of ours.
+fn gloo_headers() -> std::io::Result<PathBuf> {
+    let names =
+        ["algorithm.h", "context.h", "common/error.h", "rendezvous/store.h", "transport/device.h"];
+    let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("include");
+    for name in names {
+        let path = folder.join("gloo").join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&folder))?;
+        fs::write(path, "#pragma once\n#include <gloo.h>\n")?;
+    }
+    Ok(folder)
 }
 
 /// The folder that really holds libtorch, beside whose files the CUDA half is found; then our

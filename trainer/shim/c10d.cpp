@@ -1,4 +1,4 @@
-// PyTorch's c10d behind a plain C surface: a store, a group of processes over Gloo, its collectives,
+// PyTorch's c10d behind a plain C surface: a store, a group of processes over Gloo, collectives,
 // and gradients that are summed while the backward pass goes on.
 //
 // In: tensors and handles of the caller. Out: 0, or 1 and why. Never: an exception that crosses the

@@ -1,9 +1,9 @@
 //! The durable form of a [`TrainState`].
 //!
 //! In: a state. Out: `RUN/checkpoints/step-00000100/` with `model.safetensors`, `ema.safetensors`,
-//! an `optim-rank0.safetensors` of each rank and `state.json`, which holds the SHA-256 of the others;
-//! and `RUN/LATEST`, which names it. Never: a checkpoint that looks whole and is not: files and folder
-//! are flushed before the folder gets its name, and `LATEST` is renamed last.
+//! an `optim-rank0.safetensors` of each rank and `state.json`, which holds the SHA-256 of the
+//! others; and `RUN/LATEST`, which names it. Never: a checkpoint that looks whole and is not: files
+//! and folder are flushed before the folder gets its name, and `LATEST` is renamed last.
 
 use std::fs;
 use std::path::{Path, PathBuf};

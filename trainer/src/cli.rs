@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -18,7 +18,6 @@ use catlip_pipeline::feed::Stream;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::batches;
@@ -27,16 +26,18 @@ use crate::config::TrainConfig;
 use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
+use crate::machine::Machine;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
-use crate::run_folder::{Fault, StepLine};
-use crate::train::{self, Event, Watch};
+use crate::train;
 use crate::trained::TrainedRun;
+use progress::Progress;
 
 mod dry_run;
 mod exchange;
 mod feed;
+mod progress;
 
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
@@ -176,10 +177,10 @@ enum WeightsChoice {
     Raw,
 }
 
-/// Runs the program.
-pub fn run() -> ExitCode {
+/// Runs the program, which was built from `commit` if that was known.
+pub fn run(commit: Option<&str>) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(&args),
+        Command::Fit(args) => fit(&args, commit),
         Command::Batches(args) => batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
@@ -207,7 +208,7 @@ fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-fn fit(args: &FitArgs) -> Result<u8, TrainError> {
+fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
         let data = args.data.as_deref().map(|data| stores().folder(data)).transpose()?;
@@ -221,10 +222,11 @@ fn fit(args: &FitArgs) -> Result<u8, TrainError> {
         say(&plan.device_report);
         say(&described(&plan));
         say(&order_text(&plan.feed.stream));
+        plan.run.add_machine(&Machine::here(commit, &plan))?;
     }
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
-    progress.bar.finish_and_clear();
+    progress.finish();
     let summary = outcome?;
     if !world.is_first() {
         return Ok(exit::OK);
@@ -382,7 +384,8 @@ fn eval_text(summary: &EvalSummary) -> String {
     for band in &summary.bands {
         _ = writeln!(
             text,
-            "held-out mAP of the {} synsets that {} of the training rows have {:.3} (baseline {:.3})",
+            "held-out mAP of the {} synsets that {} of the training rows have {:.3} \
+             (baseline {:.3})",
             band.labels,
             share_text(band.share_min),
             band.map,
@@ -438,95 +441,6 @@ fn say(text: &str) {
 /// A result, on stdout.
 fn print(text: &str) {
     _ = writeln!(std::io::stdout().lock(), "{text}");
-}
-
-/// A bar on a terminal, lines elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    steps: u64,
-    /// Whether this is the first rank; the others only tell of faults.
-    is_first: bool,
-}
-
-impl Progress {
-    fn new(plan: &TrainPlan) -> Self {
-        let (steps, is_first) = (plan.schedule.steps, plan.world.is_first());
-        if !is_first || !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), steps, is_first };
-        }
-        let bar = ProgressBar::new(steps);
-        let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, steps, is_first }
-    }
-
-    /// A line that stays.
-    fn line(&self, text: &str) {
-        if !self.is_first {
-            return;
-        }
-        if self.bar.is_hidden() {
-            say(text);
-        } else {
-            self.bar.println(text);
-        }
-    }
-}
-
-fn step_text(line: &StepLine) -> String {
-    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
-}
-
-impl Watch for Progress {
-    fn see(&mut self, event: Event<'_>) {
-        match event {
-            Event::Begun { step, num_params } => {
-                let params = num_params as f64 / 1e6;
-                self.line(&format!("begin at step {step} with {params:.1} M parameters"));
-                self.bar.set_position(step);
-                self.bar.reset_elapsed();
-            }
-            Event::PassedOver(damage) => self.line(&format!(
-                "warning: checkpoint of step {} is passed over: {}",
-                damage.step, damage.message
-            )),
-            Event::Stepped { step } => self.bar.set_position(step),
-            Event::Logged(line) if self.bar.is_hidden() => {
-                self.line(&format!("step {}/{}  {}", line.step, self.steps, step_text(line)));
-            }
-            Event::Logged(line) => self.bar.set_message(step_text(line)),
-            Event::Evaluating { num_rows } => {
-                self.bar.set_message(format!("evaluating {num_rows} held-out rows"));
-            }
-            Event::Evaluated { step, summary } => {
-                let map = summary.map.map_or_else(|| "–".to_owned(), |map| format!("{map:.3}"));
-                self.line(&format!(
-                    "step {step}: held-out BCE {:.4} ({:.2} % below the baseline), mAP {map}",
-                    summary.bce, summary.bce_improvement_percent
-                ));
-            }
-            Event::RolledBack(line) => self.line(&format!(
-                "warning: went back from step {} to step {}: {}",
-                line.from_step,
-                line.step,
-                match line.reason {
-                    Fault::Skipped => "too many steps in a row had a gradient that is no number",
-                    Fault::Spike => "the loss rose above `fault.spike_factor` × its mean",
-                }
-            )),
-            Event::Skipped(line) => self.line(&format!(
-                "warning: step {} was skipped, its gradient is no number; {} so far",
-                line.step, line.skipped
-            )),
-            Event::Saved { step } => self.line(&format!("step {step}: saved")),
-            Event::BadRows { count, last } => self.line(&format!(
-                "warning: {count} rows did not decode and counted for nothing; the last: {last}"
-            )),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod state;
 pub mod step;
 pub mod checkpoint;
 pub mod tensor_file;
+pub mod machine;
 pub mod tensorboard;
 pub mod run_folder;
 pub mod metrics;

@@ -1,8 +1,8 @@
 //! AdamW and clipping over flat tensors.
 //!
 //! In: flat weights, flat gradient, rate. Out: the weights of the next step; the same weights and
-//! moments, to the bit, where the gradient holds a number that is none. Never: waits for the device;
-//! knows the parameters' names.
+//! moments, to the bit, where the gradient holds a number that is none. Never: waits for the
+//! device; knows the parameters' names.
 //!
 //! tch has no fused AdamW, and one operation after another over the whole tensor reads it from
 //! memory ten times. So the flat tensor is walked in pieces that stay in the cache of a core.
@@ -191,8 +191,8 @@ impl AdamW {
     }
 
     /// Takes one step with the rate `lr`, the gradient clipped in place to the limit of its global
-    /// norm; gives the norm before, a scalar on the device. A norm that is no finite number makes it
-    /// a step that changes nothing but the gradient, which becomes zero, and the count.
+    /// norm; gives the norm before, a scalar on the device. A norm that is no finite number makes
+    /// it a step that changes nothing but the gradient, which becomes zero, and the count.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 //! The folder of a run, apart from its checkpoints.
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
-//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as events
-//! of TensorBoard; `eval.json` and `report.html` at the end. Never: a file that is half written under its own name; a log line of a
-//! step that the newest checkpoint has not seen.
+//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as
+//! events of TensorBoard; `machines.jsonl`, a line for each start; `eval.json` and `report.html` at
+//! the end. Never: a file that is half written under its own name; a log line of a step that the
+//! newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
+use crate::machine::Machine;
 use crate::metrics::LabelPriors;
 use crate::tensorboard::EventFile;
 
@@ -361,6 +363,19 @@ impl RunFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(TrainError::io("read", &path)(error)),
         }
+    }
+
+    /// Adds a line to `machines.jsonl`: what this start of the run computes with.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn add_machine(&self, machine: &Machine) -> Result<(), TrainError> {
+        let path = self.path.join("machines.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let line = format!("{}\n", json_of(machine));
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(TrainError::io("write", &path))
     }
 
     /// Writes the last evaluation, each synset's too.

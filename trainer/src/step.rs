@@ -276,7 +276,7 @@ mod tests {
         let before = numbers(&state);
         for times in 1..=2 {
             let mut poisoned = batch();
-            poisoned.images_bchw = poisoned.images_bchw * f64::NAN;
+            poisoned.images_bchw *= f64::NAN;
             let metrics = step(&mut state, &plan, &poisoned, 1e-3).unwrap();
             assert!(!metrics.gradient_norm.double_value(&[]).is_finite());
             assert_eq!(state.skipped().unwrap(), [times, times]);

@@ -55,8 +55,8 @@ pub enum DistError {
     },
     /// Weights that should be the same on every rank are not.
     #[error(
-        "at step {step} the weights of {} differ from those of the other {agreeing} of {world_size}: \
-         its memory or device is at fault",
+        "at step {step} the weights of {} differ from those of the other {agreeing} of \
+         {world_size}: its memory or device is at fault",
         numbered(.ranks)
     )]
     Diverged {

@@ -1,7 +1,7 @@
 //! How long each stage of a run took.
 //!
-//! In: meters of the run, statistics of its feed, logs of the jobs that made its data. Out: the rows
-//! of the report's table. Never: a clock.
+//! In: meters of the run, statistics of its feed, logs of the jobs that made its data. Out: the
+//! rows of the report's table. Never: a clock.
 
 use catlip_pipeline::feed::FeedStats;
 use catlip_pipeline::metrics::{PrepLog, StageMeter};

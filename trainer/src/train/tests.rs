@@ -368,7 +368,7 @@ fn a_trained_run_evaluates_as_it_did_and_predicts_what_it_saw() {
 fn a_data_set_for_evaluation_leaves_all_rows_to_training() {
     let prepared = prepared();
     let mut request = request(&prepared, "run", false);
-    request.val = Some(prepared.data.clone());
+    request.val = Some((&prepared.data).into());
     let summary = fit(config(&[]), &request).unwrap();
     assert_eq!(summary.evaluation.unwrap().report.summary.rows, 60);
     let run = TrainedRun::open(&request.out, true, &[]).unwrap();

@@ -1,3 +1,0 @@
-#pragma once
-
-#include <gloo/context.h>
