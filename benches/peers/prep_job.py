@@ -1,8 +1,8 @@
 """Whole jobs of `catlip-prep`, the first beside img2dataset on the same images and cores.
 
 prep_job.py WORK SHARD...: WORK is a folder for inputs and outputs, SHARDs are plain tars of
-originals (`jpg`, `txt` or `json`); each is repeated under new names up to 5,000 images. Measured, in
-turn, three rounds, the median:
+originals (`jpg`, `txt` or `json`); each is repeated under new names up to 5,000 images. Measured,
+in turn, three rounds, the median:
 
   job        tar to decoded, resized, encoded, labelled, committed, every file fsynced; img2dataset
              reads the same bytes from a list of file:// URLs, writes webdataset, and is followed
@@ -162,7 +162,8 @@ def job(work):
     ours = report("catlip-prep run", IMAGES, "images", ours)
     if has_peer:
         theirs = report("img2dataset", IMAGES, "images", theirs)
-        print(f"ratio: {theirs[0] / ours[0]:.2f} of wall time, {theirs[1] / ours[1]:.2f} of CPU time")
+        wall, cpu = theirs[0] / ours[0], theirs[1] / ours[1]
+        print(f"ratio: {wall:.2f} of wall time, {cpu:.2f} of CPU time")
 
 
 def scale(work):

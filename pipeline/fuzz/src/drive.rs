@@ -75,8 +75,8 @@ pub struct Broken {
 
 /// Tries bytes while `goes_on`, which is told how many were tried: how often each outcome came.
 ///
-/// `make` changes its buffer to the next bytes, `check` panics if a promise is broken and else names
-/// what became of them.
+/// `make` changes its buffer to the next bytes, `check` panics if a promise is broken and else
+/// names what became of them.
 ///
 /// # Errors
 ///

@@ -97,7 +97,8 @@ pub fn check(bytes: &[u8]) -> &'static str {
 /// Makes one pickle after another out of those that Python wrote.
 pub fn maker() -> impl FnMut(&mut Random, &mut Vec<u8>) {
     let mut seeds = vec![
-        b"\x80\x04}\x94(\x8c\x05image\x94\x8c\x08/9j/4AA=\x94\x8c\x04text\x94\x8c\x01a\x94u.".to_vec(),
+        b"\x80\x04}\x94(\x8c\x05image\x94\x8c\x08/9j/4AA=\x94\x8c\x04text\x94\x8c\x01a\x94u."
+            .to_vec(),
         b"\x80\x02}q\0(X\x05\0\0\0imageq\x01X\x04\0\0\0AAAAq\x02X\x05\0\0\0textsq\x03]q\x04(X\x01\0\
           \0\0aX\x01\0\0\0beu."
             .to_vec(),

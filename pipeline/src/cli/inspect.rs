@@ -130,7 +130,8 @@ fn page(found: &Inspection) -> String {
     page.push_str("</div><div><h2>Vocabulary, tail</h2>");
     page.push_str(&synset_table(&found.tail));
     page.push_str(
-        "</div></div><div class=\"two\"><div><h2>Snapshots</h2><table><tr><th>change<th>number<th>rows<th>dropped",
+        "</div></div><div class=\"two\"><div><h2>Snapshots</h2><table><tr><th>change<th>number\
+         <th>rows<th>dropped",
     );
     for (number, rows, dropped, change) in &found.history {
         let _ = write!(page, "<tr><td>{}<td>{number}<td>{rows}<td>{dropped}", escaped(change));

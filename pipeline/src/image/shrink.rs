@@ -89,8 +89,8 @@ impl Shrinker {
     }
 }
 
-/// How far along an axis the samples of a plane reach that become `covered` of the `after_px` pixels
-/// of a result: one more than all, where chroma is halved and the side is odd.
+/// How far along an axis the samples of a plane reach that become `covered` of the `after_px`
+/// pixels of a result: one more than all, where chroma is halved and the side is odd.
 fn reach(plane: &Plane, axis: usize, before_px: u32, after_px: u32, covered: u32) -> f64 {
     let (per_px, size) = match axis {
         0 => (plane.per_px.0, plane.size_px.0),

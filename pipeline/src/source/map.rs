@@ -35,8 +35,8 @@ impl MappedFile {
         Ok(Self(Some(map)))
     }
 
-    /// Gives the pages of the first `bytes` back to the system: they count as memory of this process
-    /// no longer. Who looks at them again, reads them again.
+    /// Gives the pages of the first `bytes` back to the system: they count as memory of this
+    /// process no longer. Who looks at them again, reads them again.
     pub fn release(&self, bytes: usize) {
         let Some(map) = &self.0 else { return };
         // SAFETY: the map is of a file, read-only and never written through, so pages that come

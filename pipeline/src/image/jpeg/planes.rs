@@ -1,8 +1,8 @@
 //! JPEG bytes to the planes that are in them, and planes to JPEG bytes.
 //!
 //! A JPEG holds a plane of luma and two of chroma, mostly at half the resolution. Who shrinks an
-//! image and stores it again as JPEG needs no RGB between: no chroma is enlarged, converted, resized
-//! at full resolution, converted back and halved again.
+//! image and stores it again as JPEG needs no RGB between: no chroma is enlarged, converted,
+//! resized at full resolution, converted back and halved again.
 
 use std::ffi::c_int;
 
