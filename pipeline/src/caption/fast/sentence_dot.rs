@@ -99,10 +99,11 @@ impl Before {
     fn of(text: &[u8]) -> Result<Self, Unusual> {
         let run = text.iter().rposition(|&l| l == b' ').map_or(0, |space| space + 1);
         let run = &text[run..];
-        // An end in the same run shares its word with this one; a dash ends a word.
+        // An end in the same run shares its word with this one; a dash ends a word, and so may a
+        // comma: `=.,"q. cat`.
         let ends_inside = |pair: &[u8]| {
             matches!(pair[0], b'?' | b'!')
-                || pair[0] == b'.' && cannot_be_in_word(pair[1])
+                || pair[0] == b'.' && (cannot_be_in_word(pair[1]) || pair[1] == b',')
                 || pair == b"--"
         };
         if run.windows(2).any(ends_inside) || matches!(run.last(), Some(b'?' | b'!')) {

@@ -112,6 +112,8 @@ fn what_is_unusual_is_refused_with_the_reason() {
         ("gonna-be", Contraction),
         ("a dog.? a cat", Dot),
         ("a dog. \" a cat", Dot),
+        ("a =.,\"q. cat", Dot),
+        ("a cafÃ© dog", Encoding),
     ] {
         assert_eq!(cut(caption), Err(reason), "{caption}");
     }

@@ -8,6 +8,7 @@
 
 use catlip_schemas::{SynsetId, Synsets};
 
+use super::begins::Begins;
 use super::phrases::{PHRASE_BYTES_MAX, is_kind_of, longest_phrase, meaning, phrase_forms};
 use super::tables::{Class, Tables};
 use super::words::word;
@@ -23,11 +24,15 @@ const WORDS_USUAL: usize = 32;
 /// Synsets of most captions.
 const SYNSETS_USUAL: usize = 8;
 
+/// Words of a phrase at most; WordNet's longest has nine.
+const PHRASE_WORDS_MAX: usize = 32;
+
 /// What the rule knows of every word and every phrase.
 #[derive(Clone, Debug)]
 pub struct FastTables {
     words: WordTable<Entry>,
     phrases: WordTable<PhraseEntry>,
+    begins: Begins,
 }
 
 /// What the rule knows of a word.
@@ -38,7 +43,7 @@ struct Entry {
     /// As what it is kept.
     class: Option<Class>,
     flags: u8,
-    /// Words of the longest phrase that begins with it, at most 255.
+    /// Words of the longest phrase that begins with it, at most [`PHRASE_WORDS_MAX`].
     longest: u8,
 }
 
@@ -75,6 +80,7 @@ impl FastTables {
         let known =
             phrases.iter().zip(&known).filter_map(|(form, known)| Some((form.as_str(), (*known)?)));
         Self {
+            begins: Begins::new(phrases.iter().map(String::as_str)),
             words: WordTable::new(forms.iter().map(String::as_str).zip(entries.iter().copied())),
             phrases: WordTable::new(known),
         }
@@ -117,7 +123,7 @@ impl Entry {
             offset: found.map_or(0, |found| found.synset.0),
             class: found.map(|found| found.class),
             flags,
-            longest: longest_phrase(form).min(usize::from(u8::MAX)) as u8,
+            longest: longest_phrase(form).min(PHRASE_WORDS_MAX) as u8,
         }
     }
 
@@ -254,7 +260,7 @@ impl Reader<'_> {
         }
         let mut joined = Joined::default();
         // The bytes of the joined words up to each of them.
-        let mut ends = [0; u8::MAX as usize];
+        let mut ends = [0; PHRASE_WORDS_MAX];
         let mut num_words = 0;
         while num_words < longest && at + num_words < self.words.len() {
             if num_words > 0 && self.next(at + num_words - 1).is_none() {
@@ -270,6 +276,14 @@ impl Reader<'_> {
             }
             ends[num_words] = joined.len;
             num_words += 1;
+            let begin = &joined.bytes[..joined.len];
+            // More endings than the forms have may make a phrase of two words, but of no more.
+            if num_words == 2 && !self.tables.begins.may_have(begin) {
+                if !may_have_more_endings(begin) {
+                    num_words = 0;
+                }
+                break;
+            }
         }
         for num_words in (2..=num_words).rev() {
             let joined = &joined.bytes[..ends[num_words - 1]];

@@ -21,6 +21,7 @@ use super::lemmas::lemmatize;
 use super::tokens::tokens;
 use super::wordnet::WordNet;
 
+mod begins;
 mod fast;
 pub mod phrases;
 pub mod tables;
