@@ -88,6 +88,12 @@ pub enum PrepError {
     /// No rule of that name.
     #[error("{0}")]
     Rule(#[from] UnknownRule),
+    /// A rule that reads a file of the shard, where only captions are at hand.
+    #[error("rule `{rule}` reads a file of each sample, but relabel has their captions only")]
+    NotFromCaptions {
+        /// The rule.
+        rule: String,
+    },
     /// A file of the data set does not follow the format.
     #[error("{path} is damaged")]
     Schema {
@@ -289,7 +295,7 @@ impl PrepError {
     /// The exit code of the program.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Rule(_) => exit::CONFIG,
+            Self::Config(_) | Self::Rule(_) | Self::NotFromCaptions { .. } => exit::CONFIG,
             Self::Usage(_) => exit::USAGE,
             Self::Change(error) => error.exit_code(),
             Self::Source(_)

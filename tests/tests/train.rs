@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use catlip_tests::{files_of, run, told};
+use catlip_tests::servers::Cloud;
+use catlip_tests::{files_of, program, run, told};
 
 const SETTINGS: [&str; 11] = [
     "feed.lanes=2",
@@ -109,4 +110,35 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let (code, _, err) = fit(dir, "wrong", &["--recipe", &recipe, "--set", "train.bacth=3"]);
     assert_eq!(code, 3);
     assert!(err.contains("did you mean `train.batch`?"), "{err}");
+}
+
+#[test]
+fn a_data_set_in_a_store_is_fed_and_trained_on_as_one_in_a_folder() {
+    let Some(cloud) = Cloud::s3() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let text = |name: &str| place.path().join(name).display().to_string();
+    let done = |name: &str, arguments: &[&str]| {
+        let mut command = program(name);
+        command.args(arguments).envs(cloud.variables.iter().cloned());
+        let (code, out, err) = told(&command.output().unwrap());
+        assert_eq!(code, 0, "{name} {arguments:?}: {out}{err}");
+        out
+    };
+    done("catlip-prep", &["demo-data", "--output", &text("shards"), "--scenes", "40"]);
+    std::fs::write(text("empty.toml"), "").unwrap();
+    let fed_and_trained = |data: &str, out: &str| {
+        let input = text("shards/train-*.tar");
+        done("catlip-prep", &["run", "--quiet", "--input", &input, "--output", data]);
+        let ids = ["feed", "--ids", "--batch", "10", "--set", "feed.lanes=4", "--data", data];
+        let fed = done("catlip-train", &ids);
+        let (out, recipe) = (text(out), text("empty.toml"));
+        let mut arguments = vec!["fit", "--data", data, "--out", &out, "--recipe", &recipe];
+        let more = ["train.steps=2", "data.holdout_percent=10"];
+        SETTINGS.iter().chain(&more).for_each(|setting| arguments.extend(["--set", setting]));
+        done("catlip-train", &arguments);
+        let weights = format!("{out}/checkpoints/step-00000002/model.safetensors");
+        (fed, std::fs::read(weights).unwrap())
+    };
+    let local = fed_and_trained(&text("data"), "local");
+    assert!(fed_and_trained(&format!("{}/data", cloud.root), "remote") == local);
 }

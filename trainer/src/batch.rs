@@ -5,6 +5,8 @@
 //!
 //! b rows, h w pixels, c 3, k positives of all rows together.
 
+use std::ops::Range;
+
 use catlip_pipeline::feed::{HostBatch, Targets};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -19,6 +21,32 @@ pub struct DeviceBatch {
     pub num_images: u64,
     /// Labels and weights of the rows.
     pub targets: SparseTargets,
+    /// Where the labels of each row start among those of all rows; on the host, so that a batch
+    /// can be cut without asking the device.
+    pub offsets: Vec<i64>,
+    /// Where the rows stand in the order of the run.
+    pub place: Place,
+}
+
+/// Where rows stand in the order: what their draws are keyed by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The epoch.
+    pub epoch: u64,
+    /// The position at which the whole step begins, over all ranks.
+    pub step_start: u64,
+    /// The rows of the whole step, over all ranks.
+    pub step_rows: usize,
+    /// The position of each row here.
+    pub positions: Vec<u64>,
+}
+
+impl Place {
+    /// A step of one rank, whose rows follow each other from `step_start` on.
+    pub fn alone(epoch: u64, step_start: u64, step_rows: usize) -> Self {
+        let positions = (step_start..step_start + step_rows as u64).collect();
+        Self { epoch, step_start, step_rows, positions }
+    }
 }
 
 /// One batch in the memory of the host.
@@ -56,7 +84,11 @@ impl DeviceBatch {
             label_ids: ids,
             weights: &weights,
         };
-        Self::from_rows(&rows, device)
+        let batch = Self::from_rows(&rows, device)?;
+        let step_rows = host.len();
+        let step_start = host.positions.first().copied().unwrap_or(0);
+        let (epoch, positions) = (host.cursor.epoch, host.positions.clone());
+        Ok(Self { place: Place { epoch, step_start, step_rows, positions }, ..batch })
     }
 
     /// Copies `rows` to `device` and makes floats of the pixels there.
@@ -73,6 +105,48 @@ impl DeviceBatch {
             images_bchw: images_bchw(rows, device)?,
             num_images: rows.weights.iter().filter(|&&weight| weight != 0.0).count() as u64,
             targets: SparseTargets { rows_k, labels_k, weights_b },
+            offsets: rows.offsets.to_vec(),
+            place: Place::alone(0, 0, rows.weights.len()),
+        })
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its rows in `parts` stretches, as equal as can be; none is empty.
+    pub fn parts(&self, parts: usize) -> Vec<Range<usize>> {
+        let (rows, parts) = (self.len(), parts.clamp(1, self.len().max(1)));
+        (0..parts).map(|at| rows * at / parts..rows * (at + 1) / parts).collect()
+    }
+
+    /// Some of its rows, sharing their memory.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Self, TchError> {
+        let (from, len) = (rows.start as i64, rows.len() as i64);
+        let [first, last] = [self.offsets[rows.start], self.offsets[rows.end]];
+        let SparseTargets { rows_k, labels_k, weights_b } = &self.targets;
+        let positions = self.place.positions[rows.clone()].to_vec();
+        Ok(Self {
+            images_bchw: self.images_bchw.f_narrow(0, from, len)?,
+            // Counted for whole batches only.
+            num_images: 0,
+            targets: SparseTargets {
+                rows_k: rows_k.f_narrow(0, first, last - first)?.f_sub_scalar(from)?,
+                labels_k: labels_k.f_narrow(0, first, last - first)?,
+                weights_b: weights_b.f_narrow(0, from, len)?,
+            },
+            offsets: self.offsets[rows.start..=rows.end].iter().map(|at| at - first).collect(),
+            place: Place { positions, ..self.place.clone() },
         })
     }
 }
@@ -121,6 +195,31 @@ mod tests {
         let expected = f32::from(images_bhwc[29]) / 255.0;
         assert_eq!(batch.images_bchw.double_value(&[1, 2, 1, 0]), f64::from(expected));
         assert_eq!(Vec::<i64>::try_from(&batch.targets.rows_k).unwrap(), [0, 1, 1]);
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_rows_with_their_labels_and_positions() {
+        let batch = DeviceBatch::from_rows(
+            &HostRows {
+                images_bhwc: &[0; 5 * 3],
+                height_px: 1,
+                width_px: 1,
+                offsets: &[0, 1, 3, 3, 4, 6],
+                label_ids: &[5, 0, 9, 2, 1, 3],
+                weights: &[1.0, 0.5, 0.0, 0.25, 1.0],
+            },
+            Device::Cpu,
+        )
+        .unwrap();
+        assert_eq!(batch.parts(2), [0..2, 2..5]);
+        assert_eq!(batch.parts(9).len(), 5);
+        let part = batch.rows(2..5).unwrap();
+        assert_eq!(part.images_bchw.size(), [3, 3, 1, 1]);
+        assert_eq!(Vec::<i64>::try_from(&part.targets.rows_k).unwrap(), [1, 2, 2]);
+        assert_eq!(Vec::<i64>::try_from(&part.targets.labels_k).unwrap(), [2, 1, 3]);
+        assert_eq!(part.offsets, [0, 0, 1, 3]);
+        assert_eq!((part.len(), &part.place.positions[..]), (3, &[2, 3, 4][..]));
+        assert_eq!(part.place.step_rows, 5);
     }
 
     #[test]

@@ -8,11 +8,11 @@ use catlip_schemas::Cursor;
 use catlip_schemas::version::ORDER_VERSION;
 use tch::{Kind, TchError, Tensor};
 
-use crate::batch::DeviceBatch;
+use crate::batch::{DeviceBatch, Place};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::loss::{Loss, SparseTargets};
-use crate::model::{Mode, Vit};
+use crate::model::{Pass, Vit};
 use crate::plan::{self, OpenDevice};
 use crate::state::TrainState;
 use crate::step::step;
@@ -65,18 +65,19 @@ fn measure(
     let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: ORDER_VERSION };
     let (adamw, momentum) = (plan::adamw_plan(config), config.optim.ema_momentum);
     let mut state = TrainState::new(vit, weights, adamw, momentum, cursor)?;
-    let objective = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;
+    let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;
+    let plan = plan::step_plan(config, loss, 1);
     let batch = waves(config, device, num_labels)?;
     let lr = config.optim.lr_min;
 
     let mut loss = 0.0;
     let (steps, step_secs) = repeat(budget, || {
-        loss = step(&mut state, &objective, &batch, lr)?.loss.f_double_value(&[])?;
+        loss = step(&mut state, &plan, &batch, lr)?.loss.f_double_value(&[])?;
         Ok(())
     })?;
     let (_, forward_secs) = repeat(budget, || {
         let logits =
-            tch::no_grad(|| state.vit.forward(&state.weights, &batch.images_bchw, Mode::Eval))?;
+            tch::no_grad(|| state.vit.forward(&state.weights, &batch.images_bchw, Pass::EVAL))?;
         logits.f_double_value(&[0, 0]).map(|_| ())
     })?;
     let (_, update_secs) = repeat(budget / 4, || {
@@ -134,5 +135,7 @@ fn waves(
         images_bchw: images_bhwc.f_permute([0, 3, 1, 2])?,
         num_images: config.train.batch as u64,
         targets: SparseTargets { rows_k, labels_k, weights_b: Tensor::f_ones([b], on_device)? },
+        offsets: (0..=b).map(|row| row * LABELS_PER_ROW).collect(),
+        place: Place::alone(0, 0, b as usize),
     })
 }

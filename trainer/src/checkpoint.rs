@@ -338,20 +338,12 @@ mod tests {
     use crate::model::{Vit, VitPlan};
     use crate::optim::AdamWPlan;
     use crate::schedule::Schedule;
-    use crate::step::step;
+    use crate::step::{StepPlan, step};
     use catlip_schemas::Cursor;
     use tch::Device;
 
-    const PLAN: VitPlan = VitPlan {
-        width: 16,
-        depth: 1,
-        num_heads: 2,
-        patch_px: 16,
-        num_positions: 1,
-        num_labels: 5,
-    };
-    const ADAMW: AdamWPlan =
-        AdamWPlan { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.2, clip_norm: 1.0 };
+    const PLAN: VitPlan = VitPlan::corenet([16, 1, 2], 1, 5);
+    const ADAMW: AdamWPlan = AdamWPlan::REFERENCE;
     const SCHEDULE: Schedule = Schedule {
         warmup_start: 1e-4,
         lr_max: 1e-2,
@@ -388,7 +380,7 @@ mod tests {
             let batch = DeviceBatch::from_rows(&rows, Device::Cpu).unwrap();
             step(
                 state,
-                &crate::loss::Loss::Bce { smoothing: 0.0 },
+                &StepPlan::plain(crate::loss::Loss::Bce { smoothing: 0.0 }),
                 &batch,
                 SCHEDULE.lr(state.step),
             )

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::batches;
 use crate::bench;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
@@ -31,6 +32,8 @@ use crate::run_folder::StepLine;
 use crate::train::{self, Event, Watch};
 use crate::trained::TrainedRun;
 
+mod dry_run;
+mod exchange;
 mod feed;
 
 /// Synsets that `predict` prints for each image.
@@ -50,21 +53,29 @@ struct Cli {
 enum Command {
     /// Trains a model; writes checkpoints, log and report.html into the folder of the run
     Fit(FitArgs),
+    /// Writes the first weights and the batches of a run, for a program to compare with
+    Batches(BatchesArgs),
     /// Evaluates a run on held-out rows
     Eval(EvalArgs),
     /// Prints the likeliest synsets of image files
     Predict(PredictArgs),
     /// Prints what a feed delivers, or where a row stands, without reading a pixel
     Feed(feed::FeedArgs),
+    /// Makes a model folder of weights from elsewhere
+    Import(exchange::ImportArgs),
+    /// Writes a model for timm or Hugging Face
+    Export(exchange::ExportArgs),
+    /// Computes the logits of images in a file
+    Logits(exchange::LogitsArgs),
     /// Measures the training step on random images
     Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…
-    #[arg(long, value_name = "DIR|URL")]
-    data: PathBuf,
+    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder and the like
+    #[arg(long, value_name = "DIR|URL", required_unless_present = "dry_run")]
+    data: Option<PathBuf>,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
     #[arg(long, value_name = "DIR|URL")]
     val: Option<PathBuf>,
@@ -78,14 +89,42 @@ struct FitArgs {
     #[arg(long = "prep-log", value_name = "FILE")]
     prep_logs: Vec<PathBuf>,
     /// Folder of the run
-    #[arg(long, value_name = "RUN")]
-    out: PathBuf,
+    #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
     /// One setting; wins over the recipe
     #[arg(long = "set", value_name = "section.key=value")]
     settings: Vec<String>,
+    /// Print parameters, operations, memory and images per epoch; write nothing. --data and --vocab
+    /// make the numbers exact
+    #[arg(long)]
+    dry_run: bool,
     /// Go on with the run in --out, if there is one
     #[arg(long)]
     resume: bool,
+}
+
+impl FitArgs {
+    /// clap asks for data and folder unless it is a dry run, which needs no request.
+    fn request(&self) -> Result<FitRequest, TrainError> {
+        let stores = stores();
+        Ok(FitRequest {
+            data: stores.folder(self.data.as_deref().unwrap_or(Path::new("")))?,
+            val: self.val.as_ref().map(|val| stores.folder(val)).transpose()?,
+            vocab: self.vocab.clone(),
+            out: self.out.clone().unwrap_or_default(),
+            prep_logs: self.prep_logs.clone(),
+            resume: self.resume,
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+struct BatchesArgs {
+    #[command(flatten)]
+    fit: FitArgs,
+    /// Batches to write; 0: those of the whole run
+    #[arg(long, default_value_t = 0)]
+    steps: u64,
 }
 
 #[derive(Debug, Args)]
@@ -136,10 +175,14 @@ enum WeightsChoice {
 /// Runs the program.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(args),
+        Command::Fit(args) => fit(&args),
+        Command::Batches(args) => batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
         Command::Feed(args) => feed::run(&args),
+        Command::Import(args) => exchange::import(&args),
+        Command::Export(args) => exchange::export(&args),
+        Command::Logits(args) => exchange::logits(&args),
         Command::Bench(args) => bench(&args),
     };
     match outcome {
@@ -151,15 +194,24 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn fit(args: FitArgs) -> Result<u8, TrainError> {
+fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
+    let BatchesArgs { fit, steps } = args;
+    let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
+    let plan = plan::plan(config, &fit.request()?)?;
+    let written = batches::write(&plan, *steps)?;
+    say(&format!("{written} batches: {}", plan.run.path().display()));
+    Ok(exit::OK)
+}
+
+fn fit(args: &FitArgs) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
-    let FitArgs { data, val, vocab, out, prep_logs, resume, .. } = args;
-    let stores = stores();
-    let val = val.map(|val| stores.folder(&val)).transpose()?;
-    let data = stores.folder(&data)?;
-    let request = FitRequest { data, val, vocab, out, prep_logs, resume };
+    if args.dry_run {
+        let data = args.data.as_ref().map(|data| stores().folder(data)).transpose()?;
+        print(&dry_run::text(&config, data.as_ref(), args.vocab.as_deref())?);
+        return Ok(exit::OK);
+    }
     let stop = stop_flag();
-    let plan = plan::plan(config, &request)?;
+    let plan = plan::plan(config, &args.request()?)?;
     say(&plan.device_report);
     say(&described(&plan));
     say(&order_text(&plan.feed.stream));
@@ -304,6 +356,19 @@ fn eval_text(summary: &EvalSummary) -> String {
             recall.at, recall.model, recall.baseline
         );
     }
+    for band in &summary.bands {
+        _ = writeln!(
+            text,
+            "held-out mAP of the {} synsets that {} of the training rows have {:.3} (baseline {:.3})",
+            band.labels,
+            share_text(band.share_min),
+            band.map,
+            band.map_baseline
+        );
+    }
+    if let Some(micro) = summary.map_micro {
+        _ = writeln!(text, "held-out mAP over all pairs (micro) {micro:.3}");
+    }
     match (summary.map, summary.map_baseline) {
         (Some(map), Some(baseline)) => {
             _ = write!(text, "held-out mAP {map:.3} (label-frequency baseline {baseline:.3})");
@@ -311,6 +376,13 @@ fn eval_text(summary: &EvalSummary) -> String {
         _ => text.push_str("held-out mAP: no synset has enough held-out positives"),
     }
     text
+}
+
+fn share_text(share_min: f64) -> String {
+    if share_min == 0.0 {
+        return "fewer".to_owned();
+    }
+    format!("≥ {} %", 100.0 * share_min)
 }
 
 fn predictions_text(predictions: &[Prediction]) -> String {
@@ -419,7 +491,7 @@ impl Watch for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::Recall;
+    use crate::eval::{Band, Recall};
     use clap::CommandFactory;
 
     #[test]
@@ -450,6 +522,8 @@ mod tests {
             bce_improvement_percent: 5.0,
             map: Some(0.6184),
             map_baseline: Some(0.0912),
+            map_micro: Some(0.702),
+            bands: vec![Band { share_min: 0.01, labels: 3, map: 0.7, map_baseline: 0.2 }],
             recall: vec![Recall { at: 5, model: 0.5, baseline: 0.25 }],
         };
         assert_eq!(
@@ -457,6 +531,9 @@ mod tests {
             "held-out rows 500, synsets 60, of which scored 41\n\
              held-out BCE 9.5000 (label-frequency baseline 10.0000, 5.00 % lower)\n\
              held-out recall@5 0.500 (label-frequency baseline 0.250)\n\
+             held-out mAP of the 3 synsets that ≥ 1 % of the training rows have 0.700 (baseline \
+             0.200)\n\
+             held-out mAP over all pairs (micro) 0.702\n\
              held-out mAP 0.618 (label-frequency baseline 0.091)"
         );
     }

@@ -10,6 +10,9 @@ use catlip_pipeline::error::ConfigError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::model::{Pool, Precision, StemKind};
+use crate::optim::Decay;
+
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
@@ -77,8 +80,15 @@ pub struct ModelConfig {
     pub width: i64,
     pub depth: i64,
     pub heads: i64,
+    pub stem: StemKind,
     pub patch_px: i64,
     pub positions: i64,
+    pub summary_token: bool,
+    pub registers: i64,
+    pub pool: Pool,
+    pub hidden: i64,
+    pub swiglu: bool,
+    pub qk_norm: bool,
     pub bias_from_priors: bool,
 }
 
@@ -92,6 +102,9 @@ pub struct LengthConfig {
     pub batch: usize,
     pub image_px: usize,
     pub seed: u64,
+    pub precision: Precision,
+    pub recompute: bool,
+    pub parts: usize,
 }
 
 /// How many images a step takes, and how large.
@@ -140,6 +153,8 @@ pub struct OptimConfig {
     pub beta2: f64,
     pub eps: f64,
     pub weight_decay: f64,
+    pub decay: Decay,
+    pub layer_decay: f64,
     pub clip_norm: f64,
     pub ema_momentum: f64,
 }
@@ -173,6 +188,10 @@ pub struct AugmentConfig {
     pub crop_aspect_min: f64,
     pub crop_aspect_max: f64,
     pub flip: f64,
+    pub range: bool,
+    pub range_psnr_start: f64,
+    pub range_psnr_end: f64,
+    pub range_decay: bool,
 }
 
 /// Section `feed`.
@@ -247,11 +266,27 @@ impl Default for TrainConfig {
                 width: 0,
                 depth: 0,
                 heads: 0,
+                stem: StemKind::Corenet,
                 patch_px: 16,
                 positions: 196,
+                summary_token: true,
+                registers: 0,
+                pool: Pool::Summary,
+                hidden: 0,
+                swiglu: false,
+                qk_norm: false,
                 bias_from_priors: false,
             },
-            train: LengthConfig { steps: 0, epochs: 1.0, batch: 256, image_px: 224, seed: 0 },
+            train: LengthConfig {
+                steps: 0,
+                epochs: 1.0,
+                batch: 256,
+                image_px: 224,
+                seed: 0,
+                precision: Precision::Float32,
+                recompute: false,
+                parts: 1,
+            },
             sampler: SamplerConfig {
                 kind: SamplerKind::Fixed,
                 min_px: 128,
@@ -271,6 +306,8 @@ impl Default for TrainConfig {
                 beta2: 0.999,
                 eps: 1e-8,
                 weight_decay: 0.2,
+                decay: Decay::Reference,
+                layer_decay: 1.0,
                 clip_norm: 1.0,
                 ema_momentum: 5e-4,
             },
@@ -281,6 +318,10 @@ impl Default for TrainConfig {
                 crop_aspect_min: 3.0 / 4.0,
                 crop_aspect_max: 4.0 / 3.0,
                 flip: 0.5,
+                range: false,
+                range_psnr_start: 40.0,
+                range_psnr_end: 20.0,
+                range_decay: true,
             },
             feed: FeedConfig { threads: 0, queue_batches: 3, lanes: 64, window_bytes: 1 << 30 },
             eval: EvalConfig {
@@ -360,9 +401,12 @@ impl TrainConfig {
         within("model.depth", model.depth as f64, 0.0, 1024.0)?;
         within("model.heads", model.heads as f64, 0.0, 1024.0)?;
         within("model.positions", model.positions as f64, 1.0, 1e6)?;
+        within("model.registers", model.registers as f64, 0.0, 64.0)?;
+        within("model.hidden", model.hidden as f64, 0.0, 65_536.0)?;
         within("train.epochs", train.epochs, 0.0, 1e6)?;
         within("train.batch", train.batch as f64, 1.0, 65_536.0)?;
         within("train.image_px", train.image_px as f64, 16.0, 1024.0)?;
+        within("train.parts", train.parts as f64, 1.0, train.batch as f64)?;
         within("optim.lr_max", optim.lr_max, 0.0, 10.0)?;
         within("optim.lr_min", optim.lr_min, 0.0, optim.lr_max)?;
         within("optim.warmup_start", optim.warmup_start, 0.0, optim.lr_max)?;
@@ -370,6 +414,7 @@ impl TrainConfig {
         within("optim.beta2", optim.beta2, 0.0, 0.999_999)?;
         within("optim.eps", optim.eps, 1e-16, 1.0)?;
         within("optim.weight_decay", optim.weight_decay, 0.0, 10.0)?;
+        within("optim.layer_decay", optim.layer_decay, 0.1, 1.0)?;
         within("optim.clip_norm", optim.clip_norm, 0.0, 1e9)?;
         within("optim.ema_momentum", optim.ema_momentum, 0.0, 1.0)?;
         within("loss.smoothing", self.loss.smoothing, 0.0, 0.999)?;
@@ -378,6 +423,8 @@ impl TrainConfig {
         within("augment.crop_aspect_min", augment.crop_aspect_min, 0.01, 100.0)?;
         within("augment.crop_aspect_max", augment.crop_aspect_max, augment.crop_aspect_min, 100.0)?;
         within("augment.flip", augment.flip, 0.0, 1.0)?;
+        within("augment.range_psnr_start", augment.range_psnr_start, 1.0, 100.0)?;
+        within("augment.range_psnr_end", augment.range_psnr_end, 1.0, 100.0)?;
         within("feed.threads", feed.threads as f64, 0.0, 4096.0)?;
         within("feed.queue_batches", feed.queue_batches as f64, 1.0, 64.0)?;
         within("feed.lanes", feed.lanes as f64, 1.0, 4096.0)?;
@@ -412,8 +459,22 @@ impl TrainConfig {
 
     fn check_shape(&self) -> Result<(), ConfigError> {
         let [width, _, heads] = self.model_shape();
-        if ![8, 16].contains(&self.model.patch_px) {
-            return Err(refused("model.patch_px", self.model.patch_px, "8 or 16".to_owned()));
+        let Self { model, .. } = self;
+        let known: &[i64] = match model.stem {
+            StemKind::Corenet => &[8, 16],
+            StemKind::Linear => &[4, 8, 14, 16, 32],
+        };
+        if !known.contains(&model.patch_px) {
+            let expected = format!("one of {known:?} with this model.stem");
+            return Err(refused("model.patch_px", model.patch_px, expected));
+        }
+        if model.stem == StemKind::Linear && model.positions.isqrt().pow(2) != model.positions {
+            let expected = "a square number with model.stem = linear".to_owned();
+            return Err(refused("model.positions", model.positions, expected));
+        }
+        if model.pool == Pool::Summary && !model.summary_token {
+            let expected = "true with model.pool = summary".to_owned();
+            return Err(refused("model.summary_token", false, expected));
         }
         if width % heads != 0 || width % 4 != 0 {
             let expected = format!("a multiple of 4 and of the {heads} heads");
@@ -508,5 +569,56 @@ mod tests {
         assert_ne!(other.hash(), config.hash());
         let difference = config.first_difference(&other).unwrap();
         assert_eq!(difference, ["optim.lr_max", "0.001", "0.002"]);
+    }
+
+    /// catlip.md §5.1, key by key: what is the same for all sizes, then what is not.
+    #[test]
+    fn the_recipes_of_datacomp_are_the_references() {
+        for (name, size, rates, shares) in [
+            ("vit_b16", ModelSize::Base, [1e-3, 1e-5], 64),
+            ("vit_l16", ModelSize::Large, [6e-4, 6e-6], 128),
+            ("vit_h16", ModelSize::Huge, [4e-4, 4e-6], 256),
+        ] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+            let recipe = folder.join(format!("{name}_datacomp.toml"));
+            let config = TrainConfig::load(Some(&recipe), &[]).unwrap();
+            let default = TrainConfig::default();
+            let expected = TrainConfig {
+                model: ModelConfig { size, ..default.model.clone() },
+                train: LengthConfig {
+                    steps: 200_001,
+                    batch: 65_536,
+                    precision: Precision::BFloat16,
+                    recompute: true,
+                    ..default.train.clone()
+                },
+                sampler: SamplerConfig {
+                    kind: SamplerKind::Variable,
+                    shares,
+                    ..default.sampler.clone()
+                },
+                optim: OptimConfig {
+                    lr_max: rates[0],
+                    lr_min: rates[1],
+                    warmup_steps: 10_000,
+                    ..default.optim.clone()
+                },
+                augment: AugmentConfig { range: true, ..default.augment.clone() },
+                checkpoint: CheckpointConfig { every_steps: 5000, ..default.checkpoint.clone() },
+                ..default
+            };
+            assert_eq!(config, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_recipe_is_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let entries = std::fs::read_dir(folder).unwrap();
+        let recipes: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        assert!(recipes.len() >= 5);
+        for recipe in recipes {
+            TrainConfig::load(Some(&recipe), &[]).unwrap();
+        }
     }
 }

@@ -10,6 +10,7 @@ use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
+use crate::exchange::ExchangeError;
 
 /// A run stops: what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum TrainError {
     /// A checkpoint cannot be written or read.
     #[error("the checkpoint cannot be used")]
     Checkpoint(#[from] CheckpointError),
+    /// A model cannot be read or written for another program.
+    #[error("the model cannot be exchanged")]
+    Exchange(#[from] ExchangeError),
     /// libtorch gave up.
     #[error("libtorch failed to {what}")]
     Torch {
@@ -66,6 +70,12 @@ pub enum TrainError {
     /// The folder holds no run.
     #[error("{path} holds no run: it has no config.toml")]
     NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds neither a model nor a run.
+    #[error("{path} holds no model: neither model.json nor config.toml is there")]
+    NoModel {
         /// The folder.
         path: PathBuf,
     },
@@ -203,6 +213,8 @@ impl TrainError {
                 exit::DAMAGED
             }
             Self::NoRun { .. }
+            | Self::NoModel { .. }
+            | Self::Exchange(_)
             | Self::NoRow { .. }
             | Self::NothingHeldOut { .. }
             | Self::Image { .. } => exit::INPUT,
@@ -234,6 +246,9 @@ impl TrainError {
             }
             Self::Device(_) => Some("say --set runtime.device=cpu, or auto"),
             Self::OutputTaken { .. } => Some("go on with --resume, or choose another --out"),
+            Self::NoModel { .. } => {
+                Some("name a folder that `catlip-train import --out` or `fit --out` wrote")
+            }
             Self::NoRun { .. } => Some("name the folder that `catlip-train fit --out` wrote"),
             Self::OtherConfig { .. } => {
                 Some("resume with the run's own recipe and settings, or choose another --out")

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use catlip_pipeline::feed::{Feed, FeedPlan, HostBatch, Targets};
 use catlip_schemas::{LabelId, Vocab};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use crate::batch::DeviceBatch;
 use crate::error::TrainError;
 use crate::loss;
-use crate::metrics::{LabelPriors, average_precision};
-use crate::model::{Mode, Vit, Weights};
+use crate::metrics::{LabelPriors, MicroPrecision, average_precision};
+use crate::model::{Pass, Vit, Weights};
 
 /// Rows whose images and predictions are kept to be shown.
 const SHOWN_ROWS: u64 = 25;
@@ -39,6 +39,8 @@ pub struct EvalPlan {
     pub min_positives: usize,
     /// Recall is given among the so many highest labels.
     pub recall_at: Vec<usize>,
+    /// Rank rows by the logarithm of a softmax, as a model trained by one means its logits.
+    pub softmax: bool,
 }
 
 /// The numbers of an evaluation, each beside the baseline's.
@@ -60,6 +62,12 @@ pub struct EvalSummary {
     pub map: Option<f64>,
     /// That of constant scores: the mean share of positives.
     pub map_baseline: Option<f64>,
+    /// Average precision over all pairs of a row and a label in one list; none without a label.
+    #[serde(default)]
+    pub map_micro: Option<f64>,
+    /// The scored labels by how often they occur in training, the most frequent first.
+    #[serde(default)]
+    pub bands: Vec<Band>,
     /// Recall among the highest labels.
     pub recall: Vec<Recall>,
 }
@@ -74,6 +82,22 @@ pub struct Recall {
     /// Of the most frequent labels.
     pub baseline: f64,
 }
+
+/// Labels of about the same frequency.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Band {
+    /// Least share of the training rows that have one of them.
+    pub share_min: f64,
+    /// Scored labels in the band.
+    pub labels: usize,
+    /// Mean of their average precisions.
+    pub map: f64,
+    /// That of constant scores.
+    pub map_baseline: f64,
+}
+
+/// Least shares of the bands, the most frequent first.
+const BAND_SHARES: [f64; 4] = [1e-2, 1e-3, 1e-4, 0.0];
 
 /// The average precision of one label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,16 +165,18 @@ pub fn evaluate(
     while let Some(mut host) = feed.next()? {
         let seen = tch::no_grad(|| -> Result<_, TchError> {
             let batch = DeviceBatch::from_host(&mut host, weights.device())?;
-            let logits_bv = vit.forward(weights, &batch.images_bchw, Mode::Eval)?;
+            let logits_bv = vit.forward(weights, &batch.images_bchw, Pass::EVAL)?;
             let bce = loss::bce_sum(&logits_bv, &batch.targets)?.f_double_value(&[])?;
-            Ok((logits_bv.f_to_kind(Kind::Float)?, bce))
+            let scores_bv =
+                if plan.softmax { logits_bv.f_log_softmax(-1, None)? } else { logits_bv };
+            Ok((scores_bv, bce))
         });
-        let (logits_bv, bce) = seen.map_err(TrainError::torch("evaluate a batch"))?;
+        let (scores_bv, bce) = seen.map_err(TrainError::torch("evaluate a batch"))?;
         if !bce.is_finite() {
             return Err(TrainError::NotFinite { step, loss: bce });
         }
         tally.bce_sum += bce;
-        tally.add(&mut host, &logits_bv).map_err(TrainError::torch("rank the labels"))?;
+        tally.add(&mut host, &scores_bv).map_err(TrainError::torch("rank the labels"))?;
     }
     tally.finish(step).map_err(TrainError::torch("read the scores"))
 }
@@ -188,10 +214,10 @@ impl<'p> Tally<'p> {
     }
 
     /// Takes in a batch; slots of weight zero are left out.
-    fn add(&mut self, host: &mut HostBatch, logits_bv: &Tensor) -> Result<(), TchError> {
+    fn add(&mut self, host: &mut HostBatch, scores_bv: &Tensor) -> Result<(), TchError> {
         let most = self.plan.recall_at.iter().copied().max().unwrap_or(0) as i64;
         let most = most.max(SHOWN_LABELS).min(self.plan.vocab.len() as i64);
-        let (highest, ranked) = logits_bv.f_topk(most, 1, true, true)?;
+        let (highest, ranked) = scores_bv.f_topk(most, 1, true, true)?;
         let highest: Vec<f32> = Vec::try_from(highest.f_reshape([-1])?)?;
         let ranked: Vec<i64> = Vec::try_from(ranked.f_reshape([-1])?)?;
         let mut kept = Vec::new();
@@ -211,8 +237,8 @@ impl<'p> Tally<'p> {
             labels.iter().for_each(|&label| self.positives[label as usize] += 1);
             self.labels.push(labels);
         }
-        let kept = Tensor::f_from_slice(&kept)?.f_to_device(logits_bv.device())?;
-        let scores_vb = logits_bv.f_index_select(0, &kept)?.f_transpose(0, 1)?;
+        let kept = Tensor::f_from_slice(&kept)?.f_to_device(scores_bv.device())?;
+        let scores_vb = scores_bv.f_index_select(0, &kept)?.f_transpose(0, 1)?;
         self.scores_vb.push(scores_vb.f_to_device(Device::Cpu)?);
         Ok(())
     }
@@ -247,7 +273,11 @@ impl<'p> Tally<'p> {
     ) {
         let bytes = host.height_px * host.width_px * 3;
         let caption = host.captions.as_ref().and_then(|c| c[slot].first().cloned());
-        let probability = |logit: f32| 1.0 / (1.0 + (-f64::from(logit)).exp());
+        let softmax = self.plan.softmax;
+        let probability = |score: f32| match softmax {
+            true => f64::from(score).exp(),
+            false => 1.0 / (1.0 + (-f64::from(score)).exp()),
+        };
         self.shown.push(ShownRow {
             side_px: host.width_px,
             pixels: host.images_bhwc()[slot * bytes..(slot + 1) * bytes].to_vec(),
@@ -262,7 +292,8 @@ impl<'p> Tally<'p> {
 
     fn finish(self, step: u64) -> Result<Evaluation, TchError> {
         let rows = self.labels.len() as u64;
-        let synsets = self.synset_scores()?;
+        let (synsets, map_micro) = self.synset_scores()?;
+        let bands = bands(&synsets, rows);
         let mean = |value: fn(&SynsetScore, f64) -> f64| {
             let sum: f64 = synsets.iter().map(|score| value(score, rows as f64)).sum();
             (!synsets.is_empty()).then(|| sum / synsets.len() as f64)
@@ -282,6 +313,8 @@ impl<'p> Tally<'p> {
             bce_improvement_percent: 100.0 * (1.0 - bce / bce_baseline),
             map: mean(|score, _| score.average_precision),
             map_baseline: mean(|score, rows| score.positives as f64 / rows),
+            map_micro,
+            bands,
             recall: recall
                 .map(|(&at, sums)| Recall {
                     at,
@@ -293,10 +326,10 @@ impl<'p> Tally<'p> {
         Ok(Evaluation { report: EvalReport { step, summary, synsets }, shown: self.shown })
     }
 
-    /// The labels with enough positives, by falling average precision.
-    fn synset_scores(&self) -> Result<Vec<SynsetScore>, TchError> {
+    /// The labels with enough positives, by falling average precision; and that of all pairs.
+    fn synset_scores(&self) -> Result<(Vec<SynsetScore>, Option<f64>), TchError> {
         if self.labels.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let scores_vn = Tensor::f_cat(&self.scores_vb, 1)?;
         let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); self.plan.vocab.len()];
@@ -304,14 +337,24 @@ impl<'p> Tally<'p> {
             labels.iter().for_each(|&label| rows_of[label as usize].push(row as u32));
         }
         let mut scores = vec![0_f32; self.labels.len()];
+        let scores_of = |label: usize, scores: &mut [f32]| {
+            scores_vn.f_get(label as i64)?.f_copy_data(scores, self.labels.len())
+        };
+        let mut of_positives = Vec::new();
+        for (label, rows) in rows_of.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+            scores_of(label, &mut scores)?;
+            of_positives.extend(rows.iter().map(|&row| scores[row as usize]));
+        }
+        let mut micro = MicroPrecision::new(of_positives);
         let mut table = Vec::new();
         for (label, rows) in rows_of.iter().enumerate() {
+            scores_of(label, &mut scores)?;
+            micro.add(&scores);
             if rows.len() < self.plan.min_positives.max(1) {
                 continue;
             }
             let mut positives = vec![false; self.labels.len()];
             rows.iter().for_each(|&row| positives[row as usize] = true);
-            scores_vn.f_get(label as i64)?.f_copy_data(&mut scores, self.labels.len())?;
             let row = &self.plan.vocab.rows()[label];
             let trained_on = self.plan.priors.positives[label] as f64;
             table.extend(average_precision(&scores, &positives).map(|value| SynsetScore {
@@ -323,8 +366,33 @@ impl<'p> Tally<'p> {
             }));
         }
         table.sort_by(|a, b| b.average_precision.total_cmp(&a.average_precision));
-        Ok(table)
+        Ok((table, micro.finish()))
     }
+}
+
+/// The scored labels by how often they occur in training; bands without a label are left out.
+fn bands(synsets: &[SynsetScore], rows: u64) -> Vec<Band> {
+    let mut more_frequent = f64::INFINITY;
+    let mut bands = Vec::new();
+    for share_min in BAND_SHARES {
+        let shares = share_min..more_frequent;
+        more_frequent = share_min;
+        let members: Vec<_> =
+            synsets.iter().filter(|score| shares.contains(&score.training_share)).collect();
+        if members.is_empty() {
+            continue;
+        }
+        let mean = |value: &dyn Fn(&SynsetScore) -> f64| {
+            members.iter().map(|score| value(score)).sum::<f64>() / members.len() as f64
+        };
+        bands.push(Band {
+            share_min,
+            labels: members.len(),
+            map: mean(&|score| score.average_precision),
+            map_baseline: mean(&|score| score.positives as f64 / rows.max(1) as f64),
+        });
+    }
+    bands
 }
 
 fn labels_of(targets: &Targets, slot: usize) -> Vec<LabelId> {

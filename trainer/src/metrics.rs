@@ -36,6 +36,50 @@ pub fn average_precision(scores: &[f32], positives: &[bool]) -> Option<f64> {
     Some(sum)
 }
 
+/// Average precision over all labels at once (micro): every pair of a row and a label is ranked
+/// among all pairs, as scikit-learn does with `average="micro"`.
+///
+/// Only the scores of positives are kept; the others are counted between them.
+#[derive(Clone, Debug)]
+pub struct MicroPrecision {
+    /// Scores of the positive pairs, rising.
+    positives: Vec<f32>,
+    /// Pairs whose score is at least that of so many positives.
+    above: Vec<u64>,
+}
+
+impl MicroPrecision {
+    /// Begins with the scores of all positive pairs.
+    pub fn new(mut positives: Vec<f32>) -> Self {
+        positives.sort_unstable_by(f32::total_cmp);
+        Self { above: vec![0; positives.len() + 1], positives }
+    }
+
+    /// Takes in scores of pairs, positive or not.
+    pub fn add(&mut self, scores: &[f32]) {
+        for &score in scores {
+            self.above[self.positives.partition_point(|&positive| positive <= score)] += 1;
+        }
+    }
+
+    /// The average precision over all that was taken in; `None` without a positive.
+    pub fn finish(&self) -> Option<f64> {
+        let count = self.positives.len();
+        let (mut pairs, mut sum, mut end, mut seen) = (0, 0.0, count, count + 1);
+        while end > 0 {
+            // The positives of one score enter together, and the pairs that are not below it.
+            let score = self.positives[end - 1];
+            let start = self.positives[..end].partition_point(|&positive| positive < score);
+            pairs += self.above[end..seen].iter().sum::<u64>();
+            seen = end;
+            let hits = count - start;
+            sum += (end - start) as f64 / count as f64 * hits as f64 / pairs.max(1) as f64;
+            end = start;
+        }
+        (count > 0).then_some(sum)
+    }
+}
+
 /// How often each label occurs among the rows of the training set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +157,25 @@ mod tests {
             recall_before = hits / total;
         }
         sum
+    }
+
+    proptest! {
+        #[test]
+        fn micro_precision_is_that_of_all_pairs_in_one_list(
+            pairs in prop::collection::vec((-4_i8..4, any::<bool>()), 1..60)
+        ) {
+            let scores: Vec<f32> = pairs.iter().map(|(score, _)| f32::from(*score)).collect();
+            let positives: Vec<bool> = pairs.iter().map(|(_, positive)| *positive).collect();
+            let of_positives = pairs.iter().filter(|(_, p)| *p).map(|(s, _)| f32::from(*s));
+            let mut micro = MicroPrecision::new(of_positives.collect());
+            let middle = scores.len() / 2;
+            micro.add(&scores[..middle]);
+            micro.add(&scores[middle..]);
+            match (micro.finish(), average_precision(&scores, &positives)) {
+                (Some(found), Some(expected)) => prop_assert!((found - expected).abs() < 1e-12),
+                (found, expected) => prop_assert_eq!(found, expected),
+            }
+        }
     }
 
     #[derive(Deserialize)]

@@ -6,9 +6,10 @@
 //! tch has no fused AdamW, and one operation after another over the whole tensor reads it from
 //! memory ten times. So the flat tensor is walked in pieces that stay in the cache of a core.
 
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::model::params::{Gradient, Weights};
+use crate::model::params::{Entry, Gradient, Part, Role, Weights};
 
 /// Floats of one piece on a CPU: six tensors × 256 Ki floats × 4 B = 6 MiB stay in the last cache,
 /// and eight threads find work, since libtorch gives none to fewer than 32 Ki floats. 5.7 M
@@ -32,6 +33,62 @@ pub struct AdamWPlan {
     pub weight_decay: f64,
     /// Limit of the gradient's global norm; 0 is no limit.
     pub clip_norm: f64,
+    /// Which parameters are decayed.
+    pub decay: Decay,
+    /// Whether the scalars of the augmentation are decayed.
+    pub decay_ranges: bool,
+    /// Factor of the rate from each block to the one before it; 1 is none.
+    pub layer_decay: f64,
+}
+
+impl AdamWPlan {
+    /// What the reference pre-trains with.
+    pub const REFERENCE: Self = Self {
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.2,
+        clip_norm: 1.0,
+        decay: Decay::Reference,
+        decay_ranges: true,
+        layer_decay: 1.0,
+    };
+
+    /// Weight decay and factor of the rate of an entry, in a model of `depth` blocks.
+    ///
+    /// Layer-wise decay is the reference's: of 1 + depth steps the input has taken none, block j
+    /// j + 1, the norm as many as the last block; the head has the whole rate and no weight decay.
+    fn group(&self, entry: &Entry, depth: i64) -> (f64, f64) {
+        let is_decayed = match entry.role {
+            Role::Matrix => true,
+            Role::Token => self.decay == Decay::Reference,
+            Role::Scalar => self.decay_ranges,
+            Role::Vector | Role::Buffer => false,
+        };
+        let weight_decay = if is_decayed { self.weight_decay } else { 0.0 };
+        if self.layer_decay == 1.0 {
+            return (weight_decay, 1.0);
+        }
+        let taken = match entry.part {
+            Part::Input => 0,
+            Part::Block(at) => at + 1,
+            Part::Norm => depth,
+            Part::Head => return (0.0, 1.0),
+        };
+        let factor = self.layer_decay.powi((1 + depth - taken) as i32);
+        (weight_decay, (factor * 1e5).round() / 1e5)
+    }
+}
+
+/// Which parameters weight decay applies to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// All but those of one dimension: learned tokens and positions too.
+    #[default]
+    Reference,
+    /// What a linear layer or convolution multiplies with, and nothing else.
+    Matrices,
 }
 
 /// Moments of every parameter, as long as the flat gradient.
@@ -44,14 +101,17 @@ pub struct AdamW {
     pub exp_avg_sq: Tensor,
     /// Steps that were taken.
     pub steps: u64,
+    pieces: Vec<Piece>,
     scratch: [Tensor; 2],
 }
 
-/// One piece of the flat tensors.
+/// One piece of the flat tensors, whose parameters are all of one group.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Piece {
     offset: i64,
     floats: i64,
     weight_decay: f64,
+    lr_factor: f64,
 }
 
 impl Piece {
@@ -76,6 +136,7 @@ impl AdamW {
             exp_avg: zeros(floats)?,
             exp_avg_sq: zeros(floats)?,
             steps: 0,
+            pieces: pieces(&plan, weights),
             scratch: [zeros(piece)?, zeros(piece)?],
         })
     }
@@ -95,11 +156,11 @@ impl AdamW {
         self.steps += 1;
         let norm = gradient.flat().f_norm()?;
         let scale = self.clip_scale(&norm)?;
-        for piece in self.pieces(weights) {
+        for piece in &self.pieces {
             if let Some(scale) = &scale {
                 _ = piece.cut(gradient.flat())?.f_mul_(scale)?;
             }
-            self.step_piece(&piece, weights, gradient, lr)?;
+            self.step_piece(piece, weights, gradient, lr * piece.lr_factor)?;
         }
         Ok(norm)
     }
@@ -111,22 +172,6 @@ impl AdamW {
         }
         let inverse = norm.f_add_scalar(CLIP_EPS)?.f_reciprocal()?;
         inverse.f_mul_scalar(self.plan.clip_norm)?.f_clamp_max(1.0).map(Some)
-    }
-
-    /// The decayed and then the other parameters, cut so that a piece is all of one kind.
-    fn pieces(&self, weights: &Weights) -> Vec<Piece> {
-        let (layout, longest) = (weights.layout(), piece_floats(weights.device()));
-        let decayed = (0, layout.decayed_floats(), self.plan.weight_decay);
-        let undecayed = (layout.decayed_floats(), layout.trained_floats(), 0.0);
-        let mut pieces = Vec::new();
-        for (mut offset, end, weight_decay) in [decayed, undecayed] {
-            while offset < end {
-                let floats = longest.min(end - offset);
-                pieces.push(Piece { offset, floats, weight_decay });
-                offset += floats;
-            }
-        }
-        pieces
     }
 
     fn step_piece(
@@ -160,6 +205,38 @@ impl AdamW {
     }
 }
 
+/// The flat tensor cut so that a piece is all of one group and not too long.
+fn pieces(plan: &AdamWPlan, weights: &Weights) -> Vec<Piece> {
+    let mut entries: Vec<&Entry> = weights.layout().entries().iter().collect();
+    entries.retain(|entry| entry.role != Role::Buffer);
+    entries.sort_by_key(|entry| entry.offset);
+    let depth = entries.iter().map(|entry| match entry.part {
+        Part::Block(at) => at + 1,
+        _ => 0,
+    });
+    let depth = depth.max().unwrap_or(0);
+    let mut groups: Vec<Piece> = Vec::new();
+    for entry in entries {
+        let (weight_decay, lr_factor) = plan.group(entry, depth);
+        let (offset, floats) = (entry.offset, entry.padded_floats());
+        let next = Piece { offset, floats, weight_decay, lr_factor };
+        match groups.last_mut() {
+            Some(last) if next == (Piece { offset, floats, ..*last }) => last.floats += floats,
+            _ => groups.push(next),
+        }
+    }
+    let longest = piece_floats(weights.device());
+    let cut = |group: Piece| {
+        let starts = (0..group.floats).step_by(longest as usize);
+        starts.map(move |from| Piece {
+            offset: group.offset + from,
+            floats: longest.min(group.floats - from),
+            ..group
+        })
+    };
+    groups.into_iter().flat_map(cut).collect()
+}
+
 fn piece_floats(device: Device) -> i64 {
     if device == Device::Cpu { PIECE_FLOATS_CPU } else { PIECE_FLOATS_DEVICE }
 }
@@ -169,8 +246,7 @@ mod tests {
     use super::*;
     use crate::model::params::{Init, Layout};
 
-    const PLAN: AdamWPlan =
-        AdamWPlan { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.2, clip_norm: 0.0 };
+    const PLAN: AdamWPlan = AdamWPlan { clip_norm: 0.0, ..AdamWPlan::REFERENCE };
 
     fn sines(phase: usize, factor: f64) -> Vec<f32> {
         (0..8).map(|i| ((0.7 * i as f64 + 1.3 * phase as f64).sin() * factor) as f32).collect()
@@ -235,5 +311,56 @@ mod tests {
         let mut adamw = AdamW::new(AdamWPlan { clip_norm: 1.0, ..PLAN }, &weights).unwrap();
         _ = adamw.step(&weights, &gradient, 0.0).unwrap();
         assert_eq!(Vec::<f32>::try_from(both(gradient.flat())).unwrap(), sines(1, 0.1));
+    }
+
+    /// Weight decay and factor of the rate of each entry of a model of two blocks, by name.
+    fn groups(plan: AdamWPlan) -> std::collections::BTreeMap<String, (f64, f64)> {
+        let mut vit = crate::model::VitPlan::corenet([64, 2, 1], 4, 10);
+        vit.range_augment = true;
+        let vit = crate::model::Vit::new(vit);
+        let weights = Weights::zeros(vit.layout(), Device::Cpu).unwrap();
+        let pieces = pieces(&plan, &weights);
+        let of = |entry: &Entry| {
+            let is_of = |p: &&Piece| (p.offset..p.offset + p.floats).contains(&entry.offset);
+            let piece = pieces.iter().find(is_of).unwrap();
+            (entry.name.clone(), (piece.weight_decay, piece.lr_factor))
+        };
+        let trained = vit.layout().entries().iter().filter(|e| e.role != Role::Buffer);
+        trained.map(of).collect()
+    }
+
+    #[test]
+    fn the_reference_decays_everything_but_vectors() {
+        for (name, (decay, factor)) in groups(AdamWPlan::REFERENCE) {
+            let is_vector = name.ends_with("bias")
+                || name.ends_with(".0.weight")
+                || name.ends_with("norm.weight");
+            assert_eq!((decay, factor), (if is_vector { 0.0 } else { 0.2 }, 1.0), "{name}");
+        }
+    }
+
+    #[test]
+    fn tokens_positions_and_ranges_can_be_spared() {
+        let sane =
+            AdamWPlan { decay: Decay::Matrices, decay_ranges: false, ..AdamWPlan::REFERENCE };
+        let groups = groups(sane);
+        let decay = |name: &str| groups[name].0;
+        assert_eq!(decay("cls_token"), 0.0);
+        assert_eq!(decay("pos_embed.pos_embed.pos_embed"), 0.0);
+        assert_eq!(decay("neural_augmentor.noise._high"), 0.0);
+        assert_eq!(decay("patch_emb.0.block.conv.weight"), 0.2);
+        assert_eq!(decay("classifier.weight"), 0.2);
+    }
+
+    #[test]
+    fn layer_decay_is_the_references() {
+        let groups = groups(AdamWPlan { layer_decay: 0.7, ..AdamWPlan::REFERENCE });
+        let of = |name: &str| groups[name];
+        assert_eq!(of("cls_token"), (0.2, 0.343));
+        assert_eq!(of("patch_emb.2.block.conv.bias"), (0.0, 0.343));
+        assert_eq!(of("transformer.0.pre_norm_ffn.1.weight"), (0.2, 0.49));
+        assert_eq!(of("transformer.1.pre_norm_ffn.1.weight"), (0.2, 0.7));
+        assert_eq!(of("post_transformer_norm.weight"), (0.0, 0.7));
+        assert_eq!(of("classifier.weight"), (0.0, 1.0));
     }
 }

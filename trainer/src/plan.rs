@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::checkpoint::Identity;
-use crate::config::{SamplerKind, ScheduleKind, TrainConfig};
+use crate::config::{LossKind, SamplerKind, TrainConfig};
 use crate::device::{self, DeviceChoice, DeviceError};
 use crate::error::TrainError;
 use crate::eval::EvalPlan;
@@ -33,8 +33,12 @@ use crate::metrics::LabelPriors;
 use crate::model::VitPlan;
 use crate::optim::AdamWPlan;
 use crate::run_folder::RunFolder;
-use crate::schedule::{Fall, Schedule};
+use crate::schedule::Schedule;
 use crate::tensor_file::hex;
+
+pub use training::{adamw_plan, range_plan, step_plan, vit_plan};
+
+mod training;
 
 /// Threads that read row groups: one waits for the disk while the other checks a checksum.
 const READER_THREADS: usize = 2;
@@ -168,7 +172,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         num_threads,
         vit: vit_plan(&config, vocab.len()),
         adamw: adamw_plan(&config),
-        schedule: schedule(&config, steps),
+        schedule: training::schedule(&config, steps),
         identity: identity(&config, &data, &vocab),
         vocab,
         priors,
@@ -183,31 +187,6 @@ fn read_prep_log(path: &Path) -> Result<PrepLog, TrainError> {
     let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
     serde_json::from_str(&text)
         .map_err(|error| TrainError::io("read the prep log in", path)(io::Error::other(error)))
-}
-
-/// The model of a config with so many labels.
-pub fn vit_plan(config: &TrainConfig, num_labels: usize) -> VitPlan {
-    let [width, depth, num_heads] = config.model_shape();
-    VitPlan {
-        width,
-        depth,
-        num_heads,
-        patch_px: config.model.patch_px,
-        num_positions: config.model.positions,
-        num_labels: num_labels as i64,
-    }
-}
-
-/// The optimiser of a config.
-pub fn adamw_plan(config: &TrainConfig) -> AdamWPlan {
-    let optim = &config.optim;
-    AdamWPlan {
-        beta1: optim.beta1,
-        beta2: optim.beta2,
-        eps: optim.eps,
-        weight_decay: optim.weight_decay,
-        clip_norm: optim.clip_norm,
-    }
 }
 
 /// The held-out rows of `data`, seen without any draw; `None` if there are none.
@@ -285,6 +264,7 @@ pub fn plan_of_rows(
         priors: priors.clone(),
         min_positives: config.eval.min_positives,
         recall_at: config.eval.recall_at.clone(),
+        softmax: config.loss.kind == LossKind::Softmax,
     })
 }
 
@@ -340,7 +320,7 @@ fn training_feed(
 }
 
 /// The sizes of the steps that a config trains with.
-fn batch_sampler(config: &TrainConfig) -> BatchSampler {
+pub fn batch_sampler(config: &TrainConfig) -> BatchSampler {
     let (side_px, batch) = (config.train.image_px as u32, config.train.batch as u32);
     let sampler = &config.sampler;
     match sampler.kind {
@@ -379,21 +359,6 @@ fn feed_plan(
         decode_threads: if config.feed.threads == 0 { cores } else { config.feed.threads },
         reader_threads: READER_THREADS,
         depth_batches: config.feed.queue_batches,
-    }
-}
-
-fn schedule(config: &TrainConfig, steps: u64) -> Schedule {
-    let optim = &config.optim;
-    Schedule {
-        warmup_start: optim.warmup_start,
-        lr_max: optim.lr_max,
-        lr_min: optim.lr_min,
-        fall: match optim.schedule {
-            ScheduleKind::Cosine => Fall::Cosine,
-            ScheduleKind::Wsd => Fall::LastSteps(optim.fall_steps),
-        },
-        warmup_steps: optim.warmup_steps,
-        steps,
     }
 }
 

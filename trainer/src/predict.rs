@@ -12,8 +12,9 @@ use catlip_pipeline::image::{CropDecoder, DecodeOptions};
 use tch::{Kind, TchError, Tensor};
 
 use crate::batch::{DeviceBatch, HostRows};
+use crate::config::LossKind;
 use crate::error::TrainError;
-use crate::model::Mode;
+use crate::model::Pass;
 use crate::plan::centre_view;
 use crate::trained::TrainedRun;
 
@@ -72,8 +73,12 @@ fn highest(
     count: usize,
 ) -> Result<(Vec<f64>, Vec<i64>), TchError> {
     let batch = DeviceBatch::from_rows(rows, run.weights.device())?;
-    let logits_v = run.vit.forward(&run.weights, &batch.images_bchw, Mode::Eval)?.f_select(0, 0)?;
-    let probabilities_v = logits_v.f_to_kind(Kind::Double)?.f_sigmoid()?;
+    let logits_v = run.vit.forward(&run.weights, &batch.images_bchw, Pass::EVAL)?.f_select(0, 0)?;
+    let logits_v = logits_v.f_to_kind(Kind::Double)?;
+    let probabilities_v = match run.config.loss.kind {
+        LossKind::Bce => logits_v.f_sigmoid()?,
+        LossKind::Softmax => logits_v.f_softmax(0, None)?,
+    };
     let count = count.min(run.vocab.len()) as i64;
     let (highest, labels): (Tensor, Tensor) = probabilities_v.f_topk(count, 0, true, true)?;
     Ok((Vec::try_from(highest)?, Vec::try_from(labels)?))

@@ -1,8 +1,8 @@
 //! The folder of a run, apart from its checkpoints.
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
-//! first step; `log.jsonl`, one line for each log step and evaluation; `eval.json` and
-//! `report.html` at the end. Never: a file that is half written under its own name; a log line of a
+//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as events
+//! of TensorBoard; `eval.json` and `report.html` at the end. Never: a file that is half written under its own name; a log line of a
 //! step that the newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +17,10 @@ use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
 use crate::metrics::LabelPriors;
+use crate::tensorboard::EventFile;
+
+/// TensorBoard finds files by `tfevents` in their names.
+const EVENTS: &str = "events.out.tfevents.catlip";
 
 /// A folder that `fit` writes and the other commands read.
 #[derive(Clone, Debug)]
@@ -44,6 +48,9 @@ pub struct StepLine {
     pub images_seen: u64,
     /// Loss of this step's batch, per row.
     pub loss: f64,
+    /// Loss of the distance to the images before the learned augmentation, if that is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment_loss: Option<f64>,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
     /// Learning rate of this step.
@@ -69,6 +76,40 @@ impl LogLine {
         match self {
             Self::Step(line) => line.step,
             Self::Eval(line) => line.step,
+        }
+    }
+
+    /// Writes its numbers as an event of TensorBoard.
+    fn tell(&self, events: &mut EventFile) -> std::io::Result<()> {
+        match self {
+            Self::Step(line) => {
+                let mut numbers = vec![
+                    ("train/loss", line.loss),
+                    ("train/gradient_norm", line.gradient_norm),
+                    ("train/lr", line.lr),
+                    ("train/images_seen", line.images_seen as f64),
+                    ("speed/images_per_sec", line.images_per_sec),
+                    ("speed/wait_secs", line.wait_secs),
+                ];
+                numbers.extend(line.augment_loss.map(|loss| ("train/augment_loss", loss)));
+                events.add(line.step, &numbers)
+            }
+            Self::Eval(line) => {
+                let summary = &line.summary;
+                let mut numbers = vec![
+                    ("eval/bce", summary.bce),
+                    ("eval/bce_improvement_percent", summary.bce_improvement_percent),
+                ];
+                numbers.extend(summary.map.map(|map| ("eval/map", map)));
+                numbers.extend(summary.map_micro.map(|map| ("eval/map_micro", map)));
+                let recall: Vec<_> = summary
+                    .recall
+                    .iter()
+                    .map(|recall| (format!("eval/recall_at_{}", recall.at), recall.model))
+                    .collect();
+                numbers.extend(recall.iter().map(|(tag, recall)| (tag.as_str(), *recall)));
+                events.add(line.step, &numbers)
+            }
         }
     }
 }
@@ -180,19 +221,24 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`].
     pub fn log_from(&self, step: u64, evaluated: bool) -> Result<Log, TrainError> {
+        let events_path = self.path.join(EVENTS);
+        let events = EventFile::create(&events_path);
+        let mut events = events.map_err(TrainError::io("create", &events_path))?;
         let mut kept = String::new();
         let mut last_eval = None;
         for line in self.log_lines()? {
             let is_eval = matches!(line, LogLine::Eval(_));
             if line.step() < step || line.step() == step && (evaluated || !is_eval) {
                 kept.push_str(&format!("{}\n", json_of(&line)));
+                line.tell(&mut events).map_err(TrainError::io("write", &events_path))?;
                 last_eval = if is_eval { Some(line.step()) } else { last_eval };
             }
         }
         let path = self.log_path();
         write_whole(&path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path);
-        Ok(Log { file: file.map_err(TrainError::io("open", &path))?, path, last_eval })
+        let file = file.map_err(TrainError::io("open", &path))?;
+        Ok(Log { file, path, events, last_eval })
     }
 
     /// The lines of the log; a last line that was cut is left out.
@@ -237,6 +283,7 @@ impl RunFolder {
 pub struct Log {
     file: File,
     path: PathBuf,
+    events: EventFile,
     last_eval: Option<u64>,
 }
 
@@ -253,7 +300,10 @@ impl Log {
     /// [`TrainError::Io`].
     pub fn add(&mut self, line: &LogLine) -> Result<(), TrainError> {
         let text = format!("{}\n", json_of(line));
-        self.file.write_all(text.as_bytes()).map_err(TrainError::io("write", &self.path))
+        let written = self.file.write_all(text.as_bytes());
+        written
+            .and_then(|()| line.tell(&mut self.events))
+            .map_err(TrainError::io("write", &self.path))
     }
 }
 
@@ -275,6 +325,7 @@ mod tests {
             step,
             images_seen: step * 2,
             loss: 1.5,
+            augment_loss: None,
             gradient_norm: 0.5,
             lr: 1e-3,
             images_per_sec: 10.0,

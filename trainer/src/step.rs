@@ -1,27 +1,55 @@
-//! One step: forward, loss, backward, clip, update, average. Mathematics only.
+//! One step: augmentation, forward, loss, backward, clip, update, average. Mathematics only.
 //!
 //! In: the state, a batch on the device, the rate. Out: the next state, and [`StepMetrics`] that
 //! still lie on the device. Never: waits for the device; reads a clock or a file.
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
+use crate::augment::{self, RangeDraws, RangePlan};
 use crate::batch::DeviceBatch;
 use crate::loss::Loss;
-use crate::model::Mode;
+use crate::model::chain::{self, BlockForm, Objective};
+use crate::model::{Pass, Precision};
 use crate::state::TrainState;
+
+/// How steps are taken.
+#[derive(Debug)]
+pub struct StepPlan {
+    /// What is minimised.
+    pub loss: Loss,
+    /// The learned augmentation, if there is one.
+    pub range: Option<RangePlan>,
+    /// What matrices are multiplied in.
+    pub precision: Precision,
+    /// How blocks are passed.
+    pub form: BlockForm,
+    /// Parts of a batch whose gradients are added up before the update; BatchNorm normalises each
+    /// by itself.
+    pub parts: usize,
+}
+
+impl StepPlan {
+    /// The whole batch at once, in float32, without augmentation.
+    pub fn plain(loss: Loss) -> Self {
+        let (precision, form) = (Precision::Float32, BlockForm::Plain);
+        Self { loss, range: None, precision, form, parts: 1 }
+    }
+}
 
 /// What a step measured, as scalars on the device.
 #[derive(Debug)]
 pub struct StepMetrics {
-    /// Loss per row of the batch.
+    /// Loss of the labels per row of the batch.
     pub loss: Tensor,
+    /// Loss of the augmentation's distance per row, if there is one.
+    pub augment_loss: Option<Tensor>,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: Tensor,
 }
 
 /// Takes one step with the rate `lr`.
 ///
-/// The loss is the sum over rows divided by the sum of their weights; a batch whose rows all have
+/// A loss is the sum over rows divided by the sum of their weights; a batch whose rows all have
 /// weight zero has loss zero and no gradient.
 ///
 /// # Errors
@@ -29,27 +57,147 @@ pub struct StepMetrics {
 /// What libtorch says, such as out of memory.
 pub fn step(
     state: &mut TrainState,
-    loss: &Loss,
+    plan: &StepPlan,
     batch: &DeviceBatch,
     lr: f64,
 ) -> Result<StepMetrics, TchError> {
-    let weights_sum = batch.targets.weights_b.f_sum(tch::Kind::Float)?;
+    let weights_sum = batch.targets.weights_b.f_sum(Kind::Float)?;
     let divisor = weights_sum.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
+    let draws = plan.range.map(|range| RangeDraws::new(range.seed, &batch.place));
 
-    // --- forward and backward -------------------------------------------------------------------
+    // --- forward and backward, part by part -----------------------------------------------------
     state.gradient.zero()?;
-    let logits_bv = state.vit.forward(&state.weights, &batch.images_bchw, Mode::Train)?;
-    let loss = loss.sum(&logits_bv, &batch.targets)?.f_div(&divisor)?;
-    loss.f_backward()?;
+    let mut loss = divisor.f_zeros_like()?;
+    let mut augment_loss = draws.is_some().then(|| divisor.f_zeros_like()).transpose()?;
+    for rows in batch.parts(plan.parts) {
+        let draws = draws.as_ref().map(|draws| draws.of(rows.clone()));
+        let part = batch.rows(rows)?;
+        let [of_labels, of_images] = backward(state, plan, &part, draws.as_ref(), &divisor)?;
+        loss = loss.f_add(&of_labels)?;
+        augment_loss = augment_loss.map(|sum| sum.f_add(&of_images)).transpose()?;
+    }
 
     // --- update ---------------------------------------------------------------------------------
     let gradient_norm = tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))?;
-    state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
     if let Some(ema) = &mut state.ema {
         tch::no_grad(|| ema.update(&state.weights))?;
     }
 
     state.step += 1;
     state.images_seen += batch.num_images;
-    Ok(StepMetrics { loss: loss.f_detach()?, gradient_norm })
+    Ok(StepMetrics { loss, augment_loss, gradient_norm })
+}
+
+/// Adds the gradients of a part of a batch; gives its share of the losses of labels and images.
+fn backward(
+    state: &mut TrainState,
+    plan: &StepPlan,
+    part: &DeviceBatch,
+    draws: Option<&RangeDraws>,
+    divisor: &Tensor,
+) -> Result<[Tensor; 2], TchError> {
+    let (vit, w, images_bchw) = (&state.vit, &state.weights, &part.images_bchw);
+    let (augmented_bchw, of_images) = match (vit.ranges(), draws, plan.range) {
+        (Some(ranges), Some(draws), Some(range)) => {
+            let augmented_bchw = ranges.augment(w, images_bchw, draws)?;
+            let (weights_b, target) = (&part.targets.weights_b, range.target_mse(state.step));
+            let sum = augment::distance_loss_sum(images_bchw, &augmented_bchw, weights_b, target)?;
+            (augmented_bchw, Some(sum.f_div(divisor)?))
+        }
+        _ => (images_bchw.shallow_clone(), None),
+    };
+    let of_labels = |logits_bv: &Tensor| plan.loss.sum(logits_bv, &part.targets)?.f_div(divisor);
+    let objective = Objective { loss: &of_labels, of_images: of_images.as_ref() };
+    let pass = Pass::train(plan.precision);
+    let loss = chain::backward(vit, w, &augmented_bchw, &objective, pass, plan.form)?;
+    state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
+    let of_images = match of_images {
+        Some(of_images) => of_images.f_detach()?,
+        None => divisor.f_zeros_like()?,
+    };
+    Ok([loss, of_images])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::HostRows;
+    use crate::model::params::Role;
+    use crate::model::{StemKind, Vit, VitPlan};
+    use crate::optim::AdamWPlan;
+    use catlip_schemas::Cursor;
+    use tch::Device;
+
+    const LINEAR: VitPlan = VitPlan {
+        stem: StemKind::Linear,
+        patch_px: 8,
+        range_augment: true,
+        ..VitPlan::corenet([64, 2, 2], 4, 10)
+    };
+
+    fn batch() -> DeviceBatch {
+        let images: Vec<u8> = (0..6 * 16 * 16 * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let rows = HostRows {
+            images_bhwc: &images,
+            height_px: 16,
+            width_px: 16,
+            offsets: &[0, 1, 3, 3, 4, 6, 6],
+            label_ids: &[5, 0, 9, 2, 1, 3],
+            weights: &[1.0, 0.5, 1.0, 0.0, 1.0, 1.0],
+        };
+        DeviceBatch::from_rows(&rows, Device::Cpu).unwrap()
+    }
+
+    /// The state after so many steps, and the last metrics.
+    fn stepped(plan: &StepPlan, steps: usize) -> (TrainState, StepMetrics) {
+        let vit = Vit::new(LINEAR);
+        let weights = vit.init(1, None, Device::Cpu).unwrap();
+        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.1, cursor).unwrap();
+        let metrics = (0..steps).map(|_| step(&mut state, plan, &batch(), 1e-3).unwrap()).last();
+        (state, metrics.unwrap())
+    }
+
+    fn augmented() -> StepPlan {
+        let range = Some(RangePlan { psnr: [40.0, 20.0], steps: 10, seed: 4 });
+        StepPlan { range, ..StepPlan::plain(Loss::Bce { smoothing: 0.0 }) }
+    }
+
+    fn assert_same_step(plan: &StepPlan) {
+        let ((expected, expected_metrics), (found, metrics)) =
+            (stepped(&augmented(), 1), stepped(plan, 1));
+        let near = |a: &Tensor, b: &Tensor| (a.double_value(&[]) / b.double_value(&[]) - 1.0).abs();
+        assert!(near(&metrics.loss, &expected_metrics.loss) < 1e-5);
+        let of_images = [&metrics, &expected_metrics].map(|m| m.augment_loss.as_ref().unwrap());
+        assert!(near(of_images[0], of_images[1]) < 1e-5);
+        let (found, expected) = (found.gradient.flat(), expected.gradient.flat());
+        let off = (found - expected).abs().max() / expected.abs().max();
+        assert!(off.double_value(&[]) < 1e-5, "gradients are off by {off:?}");
+    }
+
+    #[test]
+    fn parts_of_a_batch_add_up_to_the_whole() {
+        assert_same_step(&StepPlan { parts: 2, ..augmented() });
+        assert_same_step(&StepPlan { parts: 5, ..augmented() });
+    }
+
+    #[test]
+    fn a_step_that_recomputes_is_the_step_that_keeps() {
+        assert_same_step(&StepPlan { form: BlockForm::Recompute, ..augmented() });
+    }
+
+    #[test]
+    fn the_ranges_of_the_augmentation_are_trained() {
+        let (state, _) = stepped(&augmented(), 3);
+        for (entry, view) in state.weights.entries().filter(|(e, _)| e.role == Role::Scalar) {
+            let crate::model::params::Init::Constant(first) = entry.init else { panic!() };
+            assert!((view.double_value(&[]) - first).abs() > 1e-4, "{} stays", entry.name);
+        }
+    }
+
+    #[test]
+    fn without_augmentation_there_is_no_loss_of_it() {
+        let (_, metrics) = stepped(&StepPlan { range: None, ..augmented() }, 1);
+        assert!(metrics.augment_loss.is_none());
+    }
 }

@@ -16,12 +16,12 @@ use crate::checkpoint::{self, CheckpointError, Damage};
 use crate::error::TrainError;
 use crate::eval::{self, EvalSummary, Evaluation};
 use crate::loss::Loss;
-use crate::model::Vit;
-use crate::plan::TrainPlan;
+use crate::model::{Vit, Weights};
+use crate::plan::{self, TrainPlan};
 use crate::report::{self, StageTime};
 use crate::run_folder::{EvalLine, Log, LogLine, StepLine};
 use crate::state::TrainState;
-use crate::step::{StepMetrics, step};
+use crate::step::{StepMetrics, StepPlan, step};
 
 /// What a run tells while it goes on.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ struct Run<'r> {
     plan: &'r TrainPlan,
     watch: &'r mut dyn Watch,
     state: TrainState,
-    loss: Loss,
+    steps: StepPlan,
     log: Log,
     meters: Meters,
     since_log: Interval,
@@ -166,11 +166,12 @@ impl<'r> Run<'r> {
         let priors = &plan.priors;
         let loss = Loss::new(&plan.config.loss, priors.rows, &priors.positives, plan.device)
             .map_err(TrainError::torch("weigh the labels"))?;
+        let steps = plan::step_plan(&plan.config, loss, plan.schedule.steps);
         let log = plan.run.log_from(state.step, state.step < plan.schedule.steps)?;
         let num_params = state.vit.layout().num_params();
         watch.see(Event::Begun { step: state.step, num_params });
         let since_log = Interval::new(&state);
-        Ok(Self { plan, watch, state, loss, log, meters: Meters::default(), since_log })
+        Ok(Self { plan, watch, state, steps, log, meters: Meters::default(), since_log })
     }
 
     /// Evaluates a step that was saved by a stop before its evaluation.
@@ -194,7 +195,7 @@ impl<'r> Run<'r> {
         let batch = self.meters.copy.measure(|| DeviceBatch::from_host(&mut host, plan.device));
         let batch = batch.map_err(TrainError::torch("copy a batch"))?;
         let lr = plan.schedule.lr(state.step);
-        let metrics = self.meters.step.measure(|| step(state, &self.loss, &batch, lr));
+        let metrics = self.meters.step.measure(|| step(state, &self.steps, &batch, lr));
         self.meters.images += host.len() as u64;
         state.cursor = host.cursor;
         self.watch.see(Event::Stepped { step: state.step });
@@ -206,11 +207,14 @@ impl<'r> Run<'r> {
         let step = self.state.step;
         let loss = finite(&metrics.loss, step)?;
         let gradient_norm = finite(&metrics.gradient_norm, step)?;
+        let augment_loss = metrics.augment_loss.as_ref();
+        let augment_loss = augment_loss.map(|loss| finite(loss, step)).transpose()?;
         let (images_per_sec, wait_secs) = self.since_log.end(&self.state, waited_secs);
         let line = StepLine {
             step,
             images_seen: self.state.images_seen,
             loss,
+            augment_loss,
             gradient_norm,
             lr: self.plan.schedule.lr(step - 1),
             images_per_sec,
@@ -280,19 +284,27 @@ impl<'r> Run<'r> {
     }
 }
 
-fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
+/// The model of a run and the weights that it begins with.
+///
+/// # Errors
+///
+/// [`TrainError::Torch`], such as out of memory.
+pub fn initial_weights(plan: &TrainPlan) -> Result<(Vit, Weights), TrainError> {
     let vit = Vit::new(plan.vit);
     let bias: Option<Vec<f32>> = plan
         .config
         .model
         .bias_from_priors
         .then(|| plan.priors.logits().into_iter().map(|logit| logit as f32).collect());
-    vit.init(plan.config.train.seed, bias.as_deref(), plan.device)
-        .and_then(|weights| {
-            let momentum = plan.config.optim.ema_momentum;
-            TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start)
-        })
-        .map_err(TrainError::torch("allocate the weights"))
+    let weights = vit.init(plan.config.train.seed, bias.as_deref(), plan.device);
+    Ok((vit, weights.map_err(TrainError::torch("allocate the weights"))?))
+}
+
+fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
+    let (vit, weights) = initial_weights(plan)?;
+    let momentum = plan.config.optim.ema_momentum;
+    TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start)
+        .map_err(TrainError::torch("allocate the state"))
 }
 
 /// Reads the newest whole checkpoint into `state`. A run that was killed before its first one

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use catlip_benches::Failure;
-use catlip_benches::labels::{Shared, Worth, dump_names, measure, verdicts};
+use catlip_benches::labels::verdicts::{PassAgreement, agreement_of_passes};
+use catlip_benches::labels::{Shared, Worth, dump_names, measure};
 use catlip_pipeline::caption::nouns::NounsOptions;
 use catlip_pipeline::caption::rule;
 
@@ -49,8 +50,15 @@ fn bench_labels(with_options: bool) -> Result<(), Failure> {
     for rule in rules {
         print_worth(&measure(rule.as_ref(), shared.as_ref()));
     }
-    let (letters, sides) = verdicts::agreement_of_passes();
-    println!("passes over the unseen captions: same letter {letters:.3}, same side {sides:.3}");
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        let PassAgreement { letter, side, kappa } = agreement_of_passes(one, other);
+        println!(
+            "passes {} and {} over the unseen captions: same letter {letter:.3}, both right or \
+             both wrong {side:.3}, κ {kappa:.3}",
+            one + 1,
+            other + 1
+        );
+    }
     Ok(())
 }
 
@@ -61,6 +69,7 @@ fn print_worth(worth: &Worth) {
         ("judged", found.judged),
         ("unseen, pass 1", found.unseen[0]),
         ("unseen, pass 2", found.unseen[1]),
+        ("unseen, pass 3", found.unseen[2]),
     ];
     for (set, share) in sets {
         println!(

@@ -5,14 +5,16 @@
 //! 2.1 on a busy machine.
 
 use std::hint::black_box;
+use std::sync::LazyLock;
 
 use catlip_pipeline::caption::corenet::{Corenet, literal_synsets};
+use catlip_pipeline::caption::nouns::{Nouns, NounsOptions};
 use catlip_pipeline::caption::{LabelRule, fast};
 use catlip_schemas::Synsets;
 
 /// What a caption is made of, again and again: whatever some rule looks for, alone and in the
 /// places where it looks back or ahead.
-const UNITS: [&str; 66] = [
+const UNITS: [&str; 84] = [
     "&amp;",
     "&",
     "&a",
@@ -79,7 +81,27 @@ const UNITS: [&str; 66] = [
     "\u{FB01}",
     "\u{3000}",
     "d\u{43E}g ",
+    "dog ",
+    "hot dog ",
+    "hot ",
+    "hot-",
+    "hot-dog ",
+    "-dog",
+    "skate board ",
+    "orange and ",
+    "orange, ",
+    "john ",
+    "sitting ",
+    "a/",
+    "Ã",
+    "Ã©",
+    "ÃƒÂ©",
+    "â€™",
+    "猫Ã©",
+    "Ã ",
 ];
+
+static NOUNS: LazyLock<Nouns> = LazyLock::new(|| Nouns::new(NounsOptions::default()));
 
 /// The work whose instructions are counted.
 #[inline(never)]
@@ -104,17 +126,19 @@ fn main() {
     let bytes = arguments.first().and_then(|bytes| bytes.parse().ok()).unwrap_or(1 << 15);
     let asked = arguments.get(1..).unwrap_or_default();
     let is_asked = |unit: &&str| asked.is_empty() || asked.iter().any(|asked| asked == unit);
-    let paths: [(&str, Path); 3] = [
+    let paths: [(&str, Path); 5] = [
         ("rule", |caption| Corenet.synsets(caption)),
         ("literal", literal_synsets),
         ("words", |caption| {
             black_box(fast::words(caption, &mut Nobody).is_ok());
             Synsets(Vec::new())
         }),
+        ("nouns", |caption| NOUNS.synsets(caption)),
+        ("nouns, literal", |caption| NOUNS.literal_synsets(caption)),
     ];
     // Tables that are built at first use are no work of a caption.
     for unit in UNITS {
-        black_box(Corenet.synsets(unit));
+        black_box((Corenet.synsets(unit), NOUNS.synsets(unit), NOUNS.literal_synsets(unit)));
     }
     black_box(literal_synsets("Dogs &amp; cats, e.g. in the st. james"));
     for unit in UNITS.into_iter().filter(is_asked) {

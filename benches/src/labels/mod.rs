@@ -41,7 +41,7 @@ pub struct Shared {
     /// The captions of each image.
     images: Vec<Vec<String>>,
     judged: Verdicts,
-    unseen: [Verdicts; 2],
+    unseen: [Verdicts; 3],
 }
 
 /// What a rule is worth.
@@ -64,8 +64,8 @@ pub struct OnCaptions {
     pub hash: String,
     /// The captions that were read while the rule was made.
     pub judged: Share,
-    /// The captions that were not, by both passes.
-    pub unseen: [Share; 2],
+    /// The captions that were not, by each pass.
+    pub unseen: [Share; 3],
     /// Whether captions of one image agree.
     pub agreement: Agreement,
 }
@@ -97,7 +97,7 @@ impl Shared {
             images.extend(read_images(&folder.join("data/shards").join(shard))?);
         }
         let unseen = |pass| Verdicts::unseen(folder, &dumps, pass);
-        let unseen = [unseen(0)?, unseen(1)?];
+        let unseen = [unseen(0)?, unseen(1)?, unseen(2)?];
         Ok(Some(Self { judged: Verdicts::judged(folder)?, unseen, dumps, images }))
     }
 }
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(["dog", "ball", "are", "large"].map(kappa), [93.0, 71.0, 15.0, 8.0].map(Some));
 
         let nouns = worth("nouns", Some(&shared))?.on_captions.ok_or("no captions")?;
-        for share in [nouns.judged, nouns.unseen[0], nouns.unseen[1]] {
+        for share in nouns.unseen.into_iter().chain([nouns.judged]) {
             assert_eq!(share.labels, share.judged, "a label without a verdict");
         }
         assert!(nouns.judged.right() >= 0.82 && nouns.judged.right_as_word() >= 0.92);

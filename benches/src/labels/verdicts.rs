@@ -94,7 +94,7 @@ impl Verdicts {
         Ok(Self { captions, letters })
     }
 
-    /// The captions of the dumps that nobody looked at before; verdicts of pass 0 or 1.
+    /// The captions of the dumps that nobody looked at before; verdicts of pass 0, 1 or 2.
     ///
     /// # Errors
     ///
@@ -105,10 +105,9 @@ impl Verdicts {
             dumps.iter().flat_map(|dump| draw(dump, &seen)).cloned().collect();
         let by_hash: HashMap<_, _> = captions.iter().map(|c| (hash(c), c)).collect();
         let mut letters = HashMap::new();
-        for [caption, synset, first, second] in rows(include_str!("../../labels/unseen.tsv")) {
+        for [caption, synset, passes @ ..] in unseen_rows() {
             let caption = by_hash.get(caption).ok_or("a verdict on a caption not drawn")?;
-            let letter = [first, second][pass].to_owned();
-            letters.insert(((*caption).clone(), synset.parse()?), letter);
+            letters.insert(((*caption).clone(), synset.parse()?), passes[pass].to_owned());
         }
         Ok(Self { captions, letters })
     }
@@ -120,24 +119,47 @@ impl Verdicts {
             for synset in rule.synsets(caption).0 {
                 share.labels += 1;
                 let Some(letter) = self.letters.get(&(caption.clone(), synset)) else { continue };
-                let is_right = matches!(letter.as_str(), "OK" | "A" | "V" | "N");
                 share.judged += 1;
-                share.right += u32::from(is_right);
-                share.right_as_word += u32::from(is_right || letter == "S");
+                share.right += u32::from(is_right(letter));
+                share.right_as_word += u32::from(is_right(letter) || letter == "S");
             }
         }
         share
     }
 }
 
-/// Share of verdicts on the unseen captions that both passes agree on: on the letter, and on
-/// whether the label is right.
-pub fn agreement_of_passes() -> (f64, f64) {
-    let is_right = |letter: &str| matches!(letter, "OK" | "A" | "V" | "N");
-    let all: Vec<[&str; 4]> = rows(include_str!("../../labels/unseen.tsv")).collect();
-    let same = all.iter().filter(|[_, _, a, b]| a == b).count();
-    let same_side = all.iter().filter(|[_, _, a, b]| is_right(a) == is_right(b)).count();
-    (same as f64 / all.len() as f64, same_side as f64 / all.len() as f64)
+/// How far two passes over the unseen captions agree.
+#[derive(Clone, Copy, Debug)]
+pub struct PassAgreement {
+    /// Share of the labels that have the same letter.
+    pub letter: f64,
+    /// Share of the labels that both call right, or both wrong.
+    pub side: f64,
+    /// Cohen's κ of right and wrong: the same beyond chance, at most 1.
+    pub kappa: f64,
+}
+
+/// The agreement of two passes, 0 to 2.
+pub fn agreement_of_passes(one: usize, other: usize) -> PassAgreement {
+    let all: Vec<[&str; 2]> = unseen_rows().map(|[_, _, p @ ..]| [p[one], p[other]]).collect();
+    let share = |is_so: &dyn Fn(&[&str; 2]) -> bool| {
+        all.iter().filter(|pair| is_so(pair)).count() as f64 / all.len() as f64
+    };
+    let letter = share(&|[a, b]| a == b);
+    let side = share(&|[a, b]| is_right(a) == is_right(b));
+    let (a, b) = (share(&|[a, _]| is_right(a)), share(&|[_, b]| is_right(b)));
+    let chance = a * b + (1.0 - a) * (1.0 - b);
+    PassAgreement { letter, side, kappa: (side - chance) / (1.0 - chance) }
+}
+
+/// Whether a letter says that the concept is right.
+fn is_right(letter: &str) -> bool {
+    matches!(letter, "OK" | "A" | "V" | "N")
+}
+
+/// Caption, synset, and the letters of the three passes.
+fn unseen_rows() -> impl Iterator<Item = [&'static str; 5]> {
+    rows(include_str!("../../labels/unseen.tsv"))
 }
 
 /// The captions of a dump with the lowest hashes, without those that were seen.
@@ -181,8 +203,9 @@ mod tests {
             assert!(caption.len() == 16 && letters.contains(&letter), "{caption} {letter}");
             assert!(synset.parse::<SynsetId>().is_ok(), "{synset}");
         }
-        for [_, synset, first, second] in rows(include_str!("../../labels/unseen.tsv")) {
-            assert!(letters.contains(&first) && letters.contains(&second), "{first} {second}");
+        assert_eq!(unseen_rows().count(), 1099);
+        for [_, synset, passes @ ..] in unseen_rows() {
+            assert!(passes.iter().all(|letter| letters.contains(letter)), "{passes:?}");
             assert!(synset.parse::<SynsetId>().is_ok(), "{synset}");
         }
     }

@@ -2,12 +2,16 @@
 //!
 //! In: bytes. Out: nothing. Never: returns if a promise is broken: it panics.
 
+use std::sync::LazyLock;
+
 use catlip_pipeline::caption::LabelRule;
 use catlip_pipeline::caption::clean::clean;
 use catlip_pipeline::caption::corenet::{Corenet, fast_synsets, literal_synsets};
 use catlip_pipeline::caption::fast::{self, Visitor, Word};
-
+use catlip_pipeline::caption::nouns::{Nouns, NounsOptions};
 use catlip_pipeline::caption::tokens::tokens;
+
+static NOUNS: LazyLock<Nouns> = LazyLock::new(|| Nouns::new(NounsOptions::default()));
 
 /// Collects words, each character outside ASCII as U+FFFD.
 struct Words(Vec<String>);
@@ -31,6 +35,8 @@ pub fn captions(bytes: &[u8]) {
     let Ok(caption) = str::from_utf8(bytes) else { return };
     let literal = literal_synsets(caption);
     assert_eq!(Corenet.synsets(caption), literal, "{caption:?}");
+    let nouns = NOUNS.literal_synsets(caption);
+    assert_eq!(NOUNS.fast_synsets(caption).unwrap_or_else(|_| nouns.clone()), nouns, "{caption:?}");
     let mut words = Words(Vec::new());
     if fast::words(caption, &mut words).is_err() {
         return;

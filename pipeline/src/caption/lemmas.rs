@@ -54,13 +54,15 @@ pub fn may_have_more_endings(form: &[u8]) -> bool {
 /// the lemmas, the irregular forms, and the lemmas with each ending that replaces theirs.
 pub fn forms_of(wordnet: &WordNet) -> Vec<String> {
     let lemmas = wordnet.noun_lemmas().filter(|lemma| !lemma.contains('_'));
-    let regular = lemmas.clone().flat_map(|lemma| {
-        ENDINGS.iter().filter_map(move |(ending, lemma_ending)| {
-            Some([lemma.strip_suffix(lemma_ending)?, ending].concat())
-        })
-    });
     let irregular = wordnet.irregular_forms().map(str::to_owned);
-    lemmas.clone().map(str::to_owned).chain(irregular).chain(regular).collect()
+    lemmas.clone().map(str::to_owned).chain(irregular).chain(lemmas.flat_map(plurals_of)).collect()
+}
+
+/// `lemma` with each ending that replaces its own.
+pub fn plurals_of(lemma: &str) -> impl Iterator<Item = String> {
+    ENDINGS.iter().filter_map(move |(ending, lemma_ending)| {
+        Some([lemma.strip_suffix(lemma_ending)?, ending].concat())
+    })
 }
 
 /// Every form with every ending replaced that it has.

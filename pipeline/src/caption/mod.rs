@@ -3,7 +3,7 @@
 //! In: a caption as it stands in the shard. Out: its [`Synsets`], by a named and versioned rule.
 //! Never: needs a file or the network at run time, knows a vocabulary, or drops a repeat.
 //!
-//! The line of the rule `corenet`: clean (with repair and its entities) → sentences → tokens →
+//! The line of the rule `corenet`: clean (with repair, mojibake and entities) → sentences → tokens →
 //! lemmas → WordNet. Each module is a literal port of what the reference runs, in the order in
 //! which it runs it, to be read beside it; `characters` is what Python means by a space or a word.
 
@@ -13,6 +13,7 @@ use catlip_schemas::Synsets;
 
 pub mod clean;
 pub mod repair;
+pub mod mojibake;
 pub mod entities;
 pub mod characters;
 pub mod sentences;
@@ -24,6 +25,7 @@ pub mod wordnet;
 pub mod explain;
 pub mod corenet;
 pub mod nouns;
+pub mod ids;
 
 use nouns::{Nouns, NounsOptions};
 
@@ -35,6 +37,11 @@ pub trait LabelRule: Send + Sync {
     /// whoever changes an outcome changes the id.
     fn id(&self) -> &str;
 
+    /// Extension of the file of a sample that is read instead of its captions.
+    fn file(&self) -> Option<&str> {
+        None
+    }
+
     /// The synsets of `caption` in token order, repeats kept.
     fn synsets(&self, caption: &str) -> Synsets;
 
@@ -45,6 +52,8 @@ pub trait LabelRule: Send + Sync {
 
 /// Every rule's name in the config.
 const NAMES: [&str; 2] = ["corenet", "nouns"];
+/// What stands before an extension in the name of a rule that reads that file.
+const FILE_PREFIX: &str = "file:";
 
 /// The rule of that name; `nouns` are the options of the rule of that name.
 ///
@@ -55,8 +64,18 @@ pub fn rule(name: &str, nouns: &NounsOptions) -> Result<Arc<dyn LabelRule>, Unkn
     match name {
         "corenet" => Ok(Arc::new(corenet::Corenet)),
         "nouns" => Ok(Arc::new(Nouns::new(nouns.clone()))),
-        _ => Err(UnknownRule { found: name.to_owned(), known: NAMES.join(", ") }),
+        _ if name.starts_with(FILE_PREFIX) => {
+            let rule = ids::FileIds::new(&name[FILE_PREFIX.len()..]);
+            let rule = rule.ok_or_else(|| unknown(name))?;
+            Ok(Arc::new(rule))
+        }
+        _ => Err(unknown(name)),
     }
+}
+
+fn unknown(name: &str) -> UnknownRule {
+    let known = format!("{}, {FILE_PREFIX}EXTENSION", NAMES.join(", "));
+    UnknownRule { found: name.to_owned(), known }
 }
 
 /// A label rule that does not exist.
@@ -92,9 +111,15 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_of_a_file_is_named_by_its_extension() {
+        assert_eq!(id("file:wnid", &NounsOptions::default()).unwrap(), "file-wnid-1");
+        assert!(id("file:", &NounsOptions::default()).is_err());
+    }
+
+    #[test]
     fn an_unknown_rule_is_refused_with_the_known_names() {
         let error = id("noun", &NounsOptions::default()).unwrap_err();
-        assert_eq!(error, "label rule `noun` is unknown; known: corenet, nouns");
+        assert_eq!(error, "label rule `noun` is unknown; known: corenet, nouns, file:EXTENSION");
     }
 
     #[test]

@@ -18,6 +18,10 @@ How captions become labels. WordNet is a list of the meanings of English nouns. 
 synset: the words that share it, under a number such as n02084071 and the name of its first word.
 Each word of a caption is cut out (token), brought to its base form (lemma) and looked up. Its
 synset is, as a rule, the most frequent meaning of that lemma. A synset that is kept is a label.
+The rule `corenet` keeps a synset only if it bears the lemma as its name: `photo` means photograph,
+which is named otherwise, so it is dropped, and with it `a` (angstrom) and `in` (inch). The rule
+`nouns` drops words that are seldom nouns in running text. Labels are shown as --keys has them:
+n2084071 is n02084071.
 ";
 
 /// The table of one caption.

@@ -94,6 +94,22 @@ pub enum SampleError {
         /// What the decoder says.
         message: String,
     },
+    /// The file from which labels are read is not there.
+    #[error("no labels: `{file}` is not among its files ({members})")]
+    LabelsMissing {
+        /// Extension of the file.
+        file: String,
+        /// Extensions of the sample's members.
+        members: String,
+    },
+    /// A label that is no synset.
+    #[error("`{file}` has `{found}`, expected a noun of WordNet 3.0 such as n02084071")]
+    LabelUnknown {
+        /// Extension of the file.
+        file: String,
+        /// What stands there.
+        found: String,
+    },
     /// An image of a kind that is not decoded.
     #[error("{format} of a kind that is not supported: {message}")]
     ImageUnsupported {
@@ -165,6 +181,8 @@ impl SampleError {
             Self::CaptionMissing { .. }
             | Self::NotUtf8 { .. }
             | Self::Json { .. }
+            | Self::LabelsMissing { .. }
+            | Self::LabelUnknown { .. }
             | Self::CaptionTooLong { .. } => "caption",
             Self::ImageEmpty { .. }
             | Self::ImageFormat { .. }
@@ -185,6 +203,8 @@ impl SampleError {
             Self::NotUtf8 { .. } => "caption-not-utf8",
             Self::Json { .. } => "caption-json",
             Self::CaptionTooLong { .. } => "caption-too-long",
+            Self::LabelsMissing { .. } => "labels-missing",
+            Self::LabelUnknown { .. } => "label-unknown",
             Self::ImageEmpty { .. } => "image-empty",
             Self::ImageFormat { .. } => "image-format",
             Self::ImageTooLarge { .. } => "image-too-large",

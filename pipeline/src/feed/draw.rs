@@ -16,6 +16,10 @@ pub enum Purpose {
     View = 4,
     /// The size of the step that begins at a position.
     StepSize = 5,
+    /// Order and halves of the learned augmentation of the step that begins at a position.
+    Augment = 6,
+    /// Magnitudes and noise of the learned augmentation of the sample at a position.
+    Magnitude = 7,
 }
 
 /// A stream of draws: SplitMix64 (Steele, Lea, Flood 2014) from a mixed key.

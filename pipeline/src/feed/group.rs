@@ -1,7 +1,7 @@
 //! One row group of `images`, read by one ranged read and cut into images without a footer.
 //!
-//! In: folder, name, offset, bytes and checksum of a row group. Out: its compressed images and sample ids.
-//! Follows FORMAT.md: two columns, each one plain, uncompressed version-1 data page.
+//! In: folder, name, offset, bytes and checksum of a row group. Out: its compressed images and
+//! sample ids. Follows FORMAT.md: two columns, each one plain, uncompressed version-1 data page.
 
 use std::ops::Range;
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use catlip_schemas::version::FORMAT_VERSION;
-use catlip_schemas::{ColumnSet, Counts, PartName, Receipt, SampleId, SourceEntry};
+use catlip_schemas::{ColumnSet, Counts, PartName, Receipt, SampleId, SourceEntry, Synsets};
 use rayon::prelude::*;
 
 use super::columns::{ColumnWriter, RejectRow, Row, batch, rejects_batch};
@@ -17,12 +17,13 @@ use super::folder::Folder;
 use super::plan::PrepPlan;
 use super::quarantine::Quarantine;
 use super::stored::{Stored, store};
+use crate::caption::ids;
 use crate::config::{BadSample, Duplicates, ImageMode};
 use crate::error::{PrepError, STAGE_FILTER, SampleError};
 use crate::image::CropDecoder;
 use crate::metrics::PrepMetrics;
 use crate::source::bytes::{Compression, TarBytes};
-use crate::source::captions::{captions, text_of};
+use crate::source::captions::{Caption, captions, text_of};
 use crate::source::sample::{File, Reject};
 use crate::source::spool::ShardIdentity;
 use crate::source::{OpenShard, Sample, SampleReader, ShardUrl};
@@ -35,6 +36,9 @@ const BATCH_SAMPLES: usize = 512;
 
 /// Bytes of the samples that are prepared at once; bounds memory for shards of huge files.
 const BATCH_BYTES: usize = 128 << 20;
+
+/// Characters of a wrong label that the ledger shows.
+const LABEL_CHARS_SHOWN: usize = 40;
 
 /// What the job around a part may say and ask.
 pub trait PartWatch: Sync {
@@ -179,9 +183,7 @@ fn prepare(
     plan.filter.check_json(json.as_deref())?;
     let stored = store(plan, metrics, &file.data, decoder)?;
     metrics.bytes_out.add(stored.bytes.len() as u64);
-    let synsets = metrics
-        .label
-        .measure(|| captions.iter().map(|c| plan.rule.synsets(&c.text)).collect::<Vec<_>>());
+    let synsets = metrics.label.measure(|| synsets(plan, sample, &captions))?;
     let mut image_hash = [0; 16];
     image_hash.copy_from_slice(&blake3::hash(&file.data).as_bytes()[..16]);
     let Stored { bytes, encoding, size_px, source_size_px } = stored;
@@ -199,6 +201,30 @@ fn prepare(
         captions,
         synsets,
     })
+}
+
+/// The synsets of each caption; those of a file that the rule reads go to the first one.
+fn synsets(
+    plan: &PrepPlan,
+    sample: &Sample<'_>,
+    captions: &[Caption],
+) -> Result<Vec<Synsets>, SampleError> {
+    let Some(extension) = plan.rule.file() else {
+        return Ok(captions.iter().map(|c| plan.rule.synsets(&c.text)).collect());
+    };
+    let text = text_of(sample, extension)?.ok_or_else(|| SampleError::LabelsMissing {
+        file: extension.to_owned(),
+        members: sample.extensions(),
+    })?;
+    let found = ids::parse(text).map_err(|word| SampleError::LabelUnknown {
+        file: extension.to_owned(),
+        found: word.chars().take(LABEL_CHARS_SHOWN).collect(),
+    })?;
+    let mut all = vec![Synsets::default(); captions.len()];
+    if let Some(first) = all.first_mut() {
+        *first = found;
+    }
+    Ok(all)
 }
 
 /// The one image of a sample.

@@ -35,6 +35,9 @@ pub fn relabel(
     metrics: &PrepMetrics,
     stop: &AtomicBool,
 ) -> Result<SetSummary, PrepError> {
+    if plan.rule.file().is_some() {
+        return Err(PrepError::NotFromCaptions { rule: plan.config.caption.rule.clone() });
+    }
     let set = ColumnSet::Synsets(plan.rule.id().to_owned());
     let job = SetJob {
         name: set.name(),

@@ -1,19 +1,20 @@
 //! One pre-norm transformer block, and the LayerNorm that it shares with the end of the trunk.
 //!
-//! In and out: tokens `[b, t, d]`. Never: keeps state.
+//! In and out: float32 tokens `[b, t, d]`. Never: keeps state; other forms than the plain one stand
+//! in [`super::chain`].
 //!
 //! b images, t tokens, d width, a heads, k = d ÷ a width of a head.
 
 use tch::{Kind, TchError, Tensor};
 
+use super::Pass;
 use super::params::{EntryId, Init, Layout, Weights};
+use super::vit::VitPlan;
 
 /// Added to the variance in every LayerNorm of the reference.
 const LAYER_NORM_EPS: f64 = 1e-6;
 /// Standard deviation of every linear weight at the start.
 pub(super) const LINEAR_STD: f64 = 0.02;
-/// Width of the hidden layer over the width of the model.
-const HIDDEN_FACTOR: i64 = 4;
 
 /// Normalises the last dimension, always, in fp32.
 ///
@@ -36,13 +37,12 @@ impl LayerNorm {
         }
     }
 
-    /// Normalises tokens `[b, t, d]` over d.
-    pub fn forward(&self, w: &Weights, x_btd: &Tensor) -> Result<Tensor, TchError> {
+    /// Normalises `[…, d]` over d; what comes out is of `kind`.
+    pub fn forward(&self, w: &Weights, x: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
         let (weight, bias) = (Some(w.get(self.weight)), Some(w.get(self.bias)));
-        x_btd
-            .f_to_kind(Kind::Float)?
+        x.f_to_kind(Kind::Float)?
             .f_layer_norm(self.width, weight, bias, LAYER_NORM_EPS, true)?
-            .f_to_kind(x_btd.kind())
+            .f_to_kind(kind)
     }
 }
 
@@ -63,9 +63,10 @@ impl Linear {
         }
     }
 
-    /// `[…, width_in]` → `[…, width_out]`.
+    /// `[…, width_in]` → `[…, width_out]`, computed in the kind of `x`.
     pub fn forward(&self, w: &Weights, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_linear(w.get(self.weight), Some(w.get(self.bias)))
+        let weight = w.get(self.weight).f_to_kind(x.kind())?;
+        x.f_linear(&weight, Some(w.get(self.bias).f_to_kind(x.kind())?))
     }
 
     /// Its bias, `[width_out]`.
@@ -74,12 +75,21 @@ impl Linear {
     }
 }
 
+/// Norms of queries and keys, each over the width of a head.
+#[derive(Clone, Debug)]
+struct QueryKeyNorms {
+    query: LayerNorm,
+    key: LayerNorm,
+}
+
 /// Attention and a hidden layer, each behind a norm and added to what came in.
 #[derive(Clone, Debug)]
 pub struct Block {
     num_heads: i64,
+    is_gated: bool,
     norm_attention: LayerNorm,
     query_key_value: Linear,
+    query_key_norms: Option<QueryKeyNorms>,
     out: Linear,
     norm_hidden: LayerNorm,
     widen: Linear,
@@ -88,31 +98,49 @@ pub struct Block {
 
 impl Block {
     /// Declares block `at` of a model.
-    pub fn declare(layout: &mut Layout, at: i64, width: i64, num_heads: i64) -> Self {
-        let hidden = width * HIDDEN_FACTOR;
+    pub fn declare(layout: &mut Layout, at: i64, plan: &VitPlan) -> Self {
+        let (width, hidden) = (plan.width, plan.hidden);
         let attention = format!("transformer.{at}.pre_norm_mha");
         let ffn = format!("transformer.{at}.pre_norm_ffn");
+        let inner = format!("{attention}.1");
+        let head = width / plan.num_heads;
         Self {
-            num_heads,
+            num_heads: plan.num_heads,
+            is_gated: plan.gated,
             norm_attention: LayerNorm::declare(layout, &format!("{attention}.0"), width),
             query_key_value: Linear::declare(
                 layout,
-                &format!("{attention}.1.qkv_proj"),
+                &format!("{inner}.qkv_proj"),
                 width,
                 3 * width,
             ),
-            out: Linear::declare(layout, &format!("{attention}.1.out_proj_attn"), width, width),
+            query_key_norms: plan.qk_norm.then(|| QueryKeyNorms {
+                query: LayerNorm::declare(layout, &format!("{inner}.q_norm"), head),
+                key: LayerNorm::declare(layout, &format!("{inner}.k_norm"), head),
+            }),
+            out: Linear::declare(layout, &format!("{inner}.out_proj_attn"), width, width),
             norm_hidden: LayerNorm::declare(layout, &format!("{ffn}.0"), width),
-            widen: Linear::declare(layout, &format!("{ffn}.1"), width, hidden),
+            widen: {
+                let widened = if plan.gated { 2 * hidden } else { hidden };
+                Linear::declare(layout, &format!("{ffn}.1"), width, widened)
+            },
             narrow: Linear::declare(layout, &format!("{ffn}.4"), hidden, width),
         }
     }
 
     /// Tokens `[b, t, d]` → tokens `[b, t, d]`.
-    pub fn forward(&self, w: &Weights, x_btd: &Tensor) -> Result<Tensor, TchError> {
-        let x = x_btd.f_add(&self.attention(w, &self.norm_attention.forward(w, x_btd)?)?)?;
-        let hidden = self.widen.forward(w, &self.norm_hidden.forward(w, &x)?)?.f_gelu("none")?;
-        x.f_add(&self.narrow.forward(w, &hidden)?)
+    pub fn forward(&self, w: &Weights, x_btd: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
+        let kind = pass.kind();
+        let mixed = self.attention(w, &self.norm_attention.forward(w, x_btd, kind)?)?;
+        let x_btd = x_btd.f_add(&mixed)?;
+        let hidden = self.widen.forward(w, &self.norm_hidden.forward(w, &x_btd, kind)?)?;
+        let hidden = if self.is_gated {
+            let halves = hidden.f_chunk(2, -1)?;
+            halves[0].f_silu()?.f_mul(&halves[1])?
+        } else {
+            hidden.f_gelu("none")?
+        };
+        x_btd.f_add(&self.narrow.forward(w, &hidden)?)
     }
 
     fn attention(&self, w: &Weights, x_btd: &Tensor) -> Result<Tensor, TchError> {
@@ -123,13 +151,23 @@ impl Block {
             .f_view([b, t, 3, self.num_heads, d / self.num_heads])?
             .f_permute([2, 0, 3, 1, 4])?
             .f_unbind(0)?;
-        let (query, key, value) = (&parts_3batk[0], &parts_3batk[1], &parts_3batk[2]);
-        let no_mask = None::<&Tensor>;
-        let mixed_batk = Tensor::f_scaled_dot_product_attention(
-            query, key, value, no_mask, 0.0, false, None, false,
-        )?;
+        let [query, key, value] = [0, 1, 2].map(|part: usize| parts_3batk[part].shallow_clone());
+        let (query, key) = match &self.query_key_norms {
+            Some(norms) => {
+                let kind = x_btd.kind();
+                (norms.query.forward(w, &query, kind)?, norms.key.forward(w, &key, kind)?)
+            }
+            None => (query, key),
+        };
+        let mixed_batk = attend(&query, &key, &value)?;
         self.out.forward(w, &mixed_batk.f_transpose(1, 2)?.f_reshape([b, t, d])?)
     }
+}
+
+/// Softmax attention without a mask, scaled by 1 ÷ √k.
+pub(super) fn attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor, TchError> {
+    let no_mask = None::<&Tensor>;
+    Tensor::f_scaled_dot_product_attention(query, key, value, no_mask, 0.0, false, None, false)
 }
 
 #[cfg(test)]
@@ -143,7 +181,7 @@ mod tests {
         let norm = LayerNorm::declare(&mut layout, "norm", 64);
         let weights = Weights::init(&layout.place(), 0, Device::Cpu).unwrap();
         let x_btd = Tensor::randn([2, 64, 64], (Kind::Float, Device::Cpu)) * 3.0 + 5.0;
-        let y_btd = norm.forward(&weights, &x_btd).unwrap();
+        let y_btd = norm.forward(&weights, &x_btd, Kind::Float).unwrap();
         let mean_bt = y_btd.mean_dim(-1, false, Kind::Float);
         let var_bt = y_btd.var_dim(-1, false, false);
         assert!(mean_bt.abs().max().double_value(&[]) < 1e-5);

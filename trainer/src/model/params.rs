@@ -5,11 +5,12 @@
 //! parameter and buffer is a view, so that optimiser, clipping, EMA and saving touch one tensor.
 //! Never: knows what a parameter is for.
 //!
-//! The flat tensor is ordered `decayed parameters | other parameters | buffers`:
+//! The flat tensor is ordered `parameters but vectors | vectors | buffers`, so that with the
+//! reference's groups the decayed parameters stand in one piece:
 //!
 //! ```text
-//! flat:  |  decayed  |  undecayed  |  buffers  |
-//! grad:  |  decayed  |  undecayed  |
+//! flat:  |  matrices …  |  vectors  |  buffers  |
+//! grad:  |  matrices …  |  vectors  |
 //! ```
 
 use tch::{Device, Kind, TchError, Tensor};
@@ -33,6 +34,8 @@ pub enum Init {
     Zeros,
     /// Ones: weights of norms, running variances.
     Ones,
+    /// This number: the raw ends of the augmentation's ranges.
+    Constant(f64),
     /// Normal with this standard deviation, cut at ±2.
     Normal {
         /// Standard deviation.
@@ -40,15 +43,44 @@ pub enum Init {
     },
 }
 
-/// What happens to an entry in a step.
+/// What an entry is, by which the optimiser groups it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Trained, with weight decay.
-    Decayed,
-    /// Trained, without weight decay.
-    Undecayed,
+    /// The weight of a linear layer or convolution.
+    Matrix,
+    /// Learned tokens and positions: added to or put beside tokens, never multiplied with one.
+    Token,
+    /// A number without dimension: an end of a range of the augmentation.
+    Scalar,
+    /// One dimension: biases and the weights of norms.
+    Vector,
     /// Not trained: a running statistic.
     Buffer,
+}
+
+impl Role {
+    /// Which stretch of the flat tensor it stands in.
+    fn stretch(self) -> usize {
+        match self {
+            Self::Matrix | Self::Token | Self::Scalar => 0,
+            Self::Vector => 1,
+            Self::Buffer => 2,
+        }
+    }
+}
+
+/// Where in the model an entry stands, counted from the images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Augmentation, stem, positions, learned tokens.
+    #[default]
+    Input,
+    /// A block, from 0.
+    Block(i64),
+    /// The norm at the end of the trunk.
+    Norm,
+    /// Pooling and classifier: everything that is not the trunk.
+    Head,
 }
 
 /// Index of an entry in its [`Layout`].
@@ -64,8 +96,10 @@ pub struct Entry {
     pub shape: Vec<i64>,
     /// First float in the flat tensor.
     pub offset: i64,
-    /// What happens to it in a step.
+    /// What it is.
     pub role: Role,
+    /// Where it stands.
+    pub part: Part,
     /// How it is first filled.
     pub init: Init,
 }
@@ -75,6 +109,11 @@ impl Entry {
     pub fn numel(&self) -> i64 {
         self.shape.iter().product()
     }
+
+    /// Floats that it takes in the flat tensor, the padding behind it included.
+    pub fn padded_floats(&self) -> i64 {
+        padded(self.numel())
+    }
 }
 
 /// Names, shapes and places of all entries; no memory.
@@ -82,17 +121,30 @@ impl Entry {
 pub struct Layout {
     entries: Vec<Entry>,
     counters: Vec<String>,
-    decayed_floats: i64,
+    part: Part,
     trained_floats: i64,
     floats: i64,
 }
 
 impl Layout {
-    /// Declares a parameter. Those with one dimension are spared weight decay, all others are not:
-    /// the reference's `no_decay_bn_filter_bias`.
+    /// What is declared from here on stands in `part`.
+    pub fn begin(&mut self, part: Part) {
+        self.part = part;
+    }
+
+    /// Declares a weight, bias or scalar; its number of dimensions says which.
     pub fn param(&mut self, name: String, shape: &[i64], init: Init) -> EntryId {
-        let role = if shape.len() == 1 { Role::Undecayed } else { Role::Decayed };
+        let role = match shape.len() {
+            0 => Role::Scalar,
+            1 => Role::Vector,
+            _ => Role::Matrix,
+        };
         self.push(name, shape, init, role)
+    }
+
+    /// Declares learned tokens or positions.
+    pub fn token(&mut self, name: String, shape: &[i64], init: Init) -> EntryId {
+        self.push(name, shape, init, Role::Token)
     }
 
     /// Declares a running statistic.
@@ -107,24 +159,24 @@ impl Layout {
 
     fn push(&mut self, name: String, shape: &[i64], init: Init, role: Role) -> EntryId {
         assert!(self.floats == 0, "`{name}` is declared before the layout is placed");
-        self.entries.push(Entry { name, shape: shape.to_vec(), offset: 0, role, init });
+        let (shape, part) = (shape.to_vec(), self.part);
+        self.entries.push(Entry { name, shape, offset: 0, role, part, init });
         EntryId(self.entries.len() - 1)
     }
 
     /// Gives every entry its place. After this nothing can be declared.
     pub fn place(mut self) -> Self {
         let mut next = 0;
-        for role in [Role::Decayed, Role::Undecayed, Role::Buffer] {
-            for entry in self.entries.iter_mut().filter(|e| e.role == role) {
+        for stretch in 0..3 {
+            for entry in self.entries.iter_mut().filter(|e| e.role.stretch() == stretch) {
                 entry.offset = next;
                 next += padded(entry.numel());
             }
-            match role {
-                Role::Decayed => self.decayed_floats = next,
-                Role::Undecayed => self.trained_floats = next,
-                Role::Buffer => self.floats = next,
+            if stretch == 1 {
+                self.trained_floats = next;
             }
         }
+        self.floats = next;
         self
     }
 
@@ -141,11 +193,6 @@ impl Layout {
     /// Number of trained parameters, padding not counted.
     pub fn num_params(&self) -> i64 {
         self.entries.iter().filter(|e| e.role != Role::Buffer).map(Entry::numel).sum()
-    }
-
-    /// Floats of the flat tensor that weight decay applies to; they come first.
-    pub fn decayed_floats(&self) -> i64 {
-        self.decayed_floats
     }
 
     /// Floats of the flat tensor that are trained: length of the flat gradient.
@@ -187,6 +234,7 @@ impl Weights {
             match entry.init {
                 Init::Zeros => {}
                 Init::Ones => _ = view.f_fill_(1.0)?,
+                Init::Constant(value) => _ = view.f_fill_(value)?,
                 Init::Normal { std } => {
                     let uniform = uniform(seed, at as u64, entry.numel() as usize);
                     let mut draws = Tensor::f_from_slice(&uniform)?.f_view_as(&view)?;
@@ -340,14 +388,11 @@ mod tests {
     }
 
     #[test]
-    fn decayed_parameters_come_first_and_buffers_last() {
+    fn vectors_come_behind_matrices_and_buffers_last() {
         let (layout, ..) = small();
         let offsets: Vec<_> = layout.entries().iter().map(|e| e.offset).collect();
         assert_eq!(offsets, [16, 0, 32]);
-        assert_eq!(
-            (layout.decayed_floats(), layout.trained_floats(), layout.floats()),
-            (16, 32, 48)
-        );
+        assert_eq!((layout.trained_floats(), layout.floats()), (32, 48));
         assert_eq!(layout.num_params(), 13);
     }
 

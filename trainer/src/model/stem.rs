@@ -1,34 +1,80 @@
-//! Pixels to tokens: three convolutions, the first two with BatchNorm and GELU.
+//! Pixels to tokens.
 //!
-//! In: `images_bchw`, float in 0…1. Out: tokens `[b, n, d]`, row-major over the grid.
-//! Never: adds positions.
+//! In: `images_bchw`, float in 0…1. Out: float32 tokens `[b, n, d]`, row-major over the grid, and
+//! its rows and columns. Never: adds positions.
+//!
+//! - corenet: three convolutions, the first two with BatchNorm and GELU, as the reference has it.
+//! - linear: one matrix for each patch, as ViT, timm and Hugging Face have it.
 //!
 //! b images, c 3, h w pixels, s stem channels d/4, d width, n tokens.
 
-use tch::{TchError, Tensor};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, TchError, Tensor};
 
-use super::Mode;
 use super::params::{EntryId, Init, Layout, Weights};
+use super::{Mode, Pass};
 
-/// Least number of channels inside the stem.
+/// Least number of channels inside the corenet stem.
 const CHANNELS_MIN: i64 = 32;
 /// Share of the old running statistics that a batch replaces.
 const BATCH_NORM_MOMENTUM: f64 = 0.1;
 /// Added to the variance.
 const BATCH_NORM_EPS: f64 = 1e-5;
 
+/// How pixels become tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StemKind {
+    /// The reference's three convolutions.
+    #[default]
+    Corenet,
+    /// One linear map of each patch.
+    Linear,
+}
+
 /// The stem's entries and strides.
 #[derive(Clone, Debug)]
-pub struct Stem {
-    first: ConvNorm,
-    second: ConvNorm,
-    last_weight: EntryId,
-    last_bias: EntryId,
+pub enum Stem {
+    /// The reference's three convolutions.
+    Corenet {
+        /// To a quarter of the size, or a half.
+        first: ConvNorm,
+        /// To a half of that.
+        second: ConvNorm,
+        /// To a half of that, and the width.
+        last: Conv,
+    },
+    /// One linear map of each patch.
+    Linear(Conv),
+}
+
+/// A convolution with bias whose patches do not overlap.
+#[derive(Clone, Debug)]
+pub struct Conv {
+    stride: i64,
+    weight: EntryId,
+    bias: EntryId,
+}
+
+impl Conv {
+    fn declare(layout: &mut Layout, name: &str, shape: [i64; 4], init: Init) -> Self {
+        Self {
+            stride: shape[3],
+            weight: layout.param(format!("{name}.weight"), &shape, init),
+            bias: layout.param(format!("{name}.bias"), &[shape[0]], Init::Zeros),
+        }
+    }
+
+    fn forward(&self, w: &Weights, x_bchw: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
+        let (weight, bias) = (w.get(self.weight), w.get(self.bias));
+        let (weight, bias) = (weight.f_to_kind(pass.kind())?, bias.f_to_kind(pass.kind())?);
+        x_bchw.f_to_kind(pass.kind())?.f_conv2d(&weight, Some(&bias), self.stride, 0, 1, 1)
+    }
 }
 
 /// A convolution without bias, BatchNorm and GELU.
 #[derive(Clone, Debug)]
-struct ConvNorm {
+pub struct ConvNorm {
     stride: i64,
     padding: i64,
     conv: EntryId,
@@ -39,36 +85,44 @@ struct ConvNorm {
 }
 
 impl Stem {
-    /// Declares the stem of a model of `width` whose tokens are `patch_px` (16 or 8) apart.
+    /// Declares the stem of a model of `width` whose tokens are `patch_px` apart.
     ///
-    /// 8 px is the reference's `output_stride = 8`: the first stride is 2, the weights stay.
-    pub fn declare(layout: &mut Layout, width: i64, patch_px: i64) -> Self {
+    /// The corenet stem knows 16 px, and 8 with the same weights: the reference's
+    /// `output_stride = 8`, where the first stride is 2.
+    pub fn declare(layout: &mut Layout, kind: StemKind, width: i64, patch_px: i64) -> Self {
+        if kind == StemKind::Linear {
+            let shape = [width, 3, patch_px, patch_px];
+            // By fan-in: what comes out has the variance of the pixels.
+            let init = Init::Normal { std: (3.0 * (patch_px * patch_px) as f64).powf(-0.5) };
+            return Self::Linear(Conv::declare(layout, "patch_emb.proj", shape, init));
+        }
         let channels = (width / 4).max(CHANNELS_MIN);
-        let first_stride = patch_px / 4;
-        let name = "patch_emb.2.block.conv";
-        Self {
-            first: ConvNorm::declare(layout, 0, [channels, 3, 4, 4], first_stride, 1),
+        let shape = [width, channels, 2, 2];
+        Self::Corenet {
+            first: ConvNorm::declare(layout, 0, [channels, 3, 4, 4], patch_px / 4, 1),
             second: ConvNorm::declare(layout, 1, [channels, channels, 2, 2], 2, 0),
-            last_weight: {
-                let shape = [width, channels, 2, 2];
-                layout.param(format!("{name}.weight"), &shape, conv_init(shape))
-            },
-            last_bias: layout.param(format!("{name}.bias"), &[width], Init::Zeros),
+            last: Conv::declare(layout, "patch_emb.2.block.conv", shape, conv_init(shape)),
         }
     }
 
-    /// `images_bchw` → tokens `[b, n, d]`.
+    /// `images_bchw` → tokens `[b, n, d]`, and rows and columns of their grid.
     pub fn forward(
         &self,
         w: &Weights,
         images_bchw: &Tensor,
-        mode: Mode,
-    ) -> Result<Tensor, TchError> {
-        let x = self.first.forward(w, images_bchw, mode)?;
-        let x = self.second.forward(w, &x, mode)?;
-        let bias = Some(w.get(self.last_bias));
-        let x = x.f_conv2d(w.get(self.last_weight), bias, 2, 0, 1, 1)?;
-        x.f_flatten(2, 3)?.f_transpose(1, 2)
+        pass: Pass,
+    ) -> Result<(Tensor, [i64; 2]), TchError> {
+        let x_bdhw = match self {
+            Self::Linear(patches) => patches.forward(w, images_bchw, pass)?,
+            Self::Corenet { first, second, last } => {
+                let x = first.forward(w, images_bchw, pass)?;
+                let x = second.forward(w, &x, pass)?;
+                last.forward(w, &x, pass)?
+            }
+        };
+        let (_, _, rows, columns) = x_bdhw.size4()?;
+        let tokens_bnd = x_bdhw.f_flatten(2, 3)?.f_transpose(1, 2)?.f_to_kind(Kind::Float)?;
+        Ok((tokens_bnd, [rows, columns]))
     }
 }
 
@@ -92,16 +146,18 @@ impl ConvNorm {
         }
     }
 
-    fn forward(&self, w: &Weights, x_bchw: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        let conv = w.get(self.conv);
+    fn forward(&self, w: &Weights, x_bchw: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
+        let conv = w.get(self.conv).f_to_kind(pass.kind())?;
         x_bchw
-            .f_conv2d(conv, None::<&Tensor>, self.stride, self.padding, 1, 1)?
+            .f_to_kind(pass.kind())?
+            .f_conv2d(&conv, None::<&Tensor>, self.stride, self.padding, 1, 1)?
+            .f_to_kind(Kind::Float)?
             .f_batch_norm(
                 Some(w.get(self.weight)),
                 Some(w.get(self.bias)),
                 Some(w.get(self.running_mean)),
                 Some(w.get(self.running_var)),
-                mode == Mode::Train,
+                pass.mode == Mode::Train,
                 BATCH_NORM_MOMENTUM,
                 BATCH_NORM_EPS,
                 true,

@@ -1,34 +1,88 @@
-//! The vision transformer of CatLIP: stem, positions, summary token, blocks, norm; and the head.
+//! The vision transformer of CatLIP: stem, positions, learned tokens, blocks, norm; and the head.
 //!
 //! In: `images_bchw`, float in 0…1, any h and w that the patch divides. Out: tokens, and logits
 //! over the vocabulary. Never: holds numbers, so that one model runs over the weights and over
 //! their average.
 //!
-//! b images, n tokens of the grid, t = 1 + n tokens, d width, v labels.
+//! The trunk's names are the reference's; those of the head begin with `pool.` or `classifier.`.
+//!
+//! b images, n tokens of the grid, t tokens: a summary token or none, registers, the grid; d width,
+//! v labels.
 
+use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
-use super::Mode;
+use super::Pass;
 use super::block::{Block, LINEAR_STD, LayerNorm, Linear};
-use super::params::{EntryId, Init, Layout, Weights};
+use super::params::{EntryId, Init, Layout, Part, Weights};
+use super::pool::{Pool, Pooling};
 use super::positions::Positions;
-use super::stem::Stem;
+use super::stem::{Stem, StemKind};
+use crate::augment::Ranges;
 
-/// What a model is: enough to name and shape every parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a model is: enough to name and shape every parameter. `model.json` of an imported model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VitPlan {
+    /// How pixels become tokens.
+    pub stem: StemKind,
     /// Width of a token.
     pub width: i64,
     /// Number of blocks.
     pub depth: i64,
     /// Number of attention heads; divides the width.
     pub num_heads: i64,
-    /// Pixels between tokens: 16, or 8 with the same weights.
+    /// Width of a block's hidden layer.
+    pub hidden: i64,
+    /// Whether the hidden layer is gated by SiLU (SwiGLU) instead of GELU.
+    pub gated: bool,
+    /// Whether queries and keys are normalised.
+    pub qk_norm: bool,
+    /// Pixels between tokens. corenet stem: 16, or 8 with the same weights.
     pub patch_px: i64,
     /// Number of learned positions.
     pub num_positions: i64,
+    /// Whether a learned summary token stands before the grid's.
+    pub summary: bool,
+    /// Learned tokens that nothing reads: room for the attention (arXiv 2309.16588).
+    pub num_registers: i64,
+    /// Which vector the classifier sees.
+    pub pool: Pool,
     /// Number of labels.
     pub num_labels: i64,
+    /// Whether the six scalars of the learned augmentation belong to the weights.
+    pub range_augment: bool,
+}
+
+impl VitPlan {
+    /// The reference's model of `[width, depth, heads]`, without its augmentation.
+    pub const fn corenet(
+        [width, depth, num_heads]: [i64; 3],
+        num_positions: i64,
+        num_labels: i64,
+    ) -> Self {
+        Self {
+            stem: StemKind::Corenet,
+            width,
+            depth,
+            num_heads,
+            hidden: 4 * width,
+            gated: false,
+            qk_norm: false,
+            patch_px: 16,
+            num_positions,
+            summary: true,
+            num_registers: 0,
+            pool: Pool::Summary,
+            num_labels,
+            range_augment: false,
+        }
+    }
+
+    /// Tokens before those of the grid.
+    pub fn num_prefix(&self) -> i64 {
+        i64::from(self.summary) + self.num_registers
+    }
 }
 
 /// The model: which entry of the weights stands where.
@@ -36,11 +90,14 @@ pub struct VitPlan {
 pub struct Vit {
     plan: VitPlan,
     layout: Layout,
-    summary: EntryId,
+    /// Summary token and registers, those that there are.
+    prefix: Vec<EntryId>,
     positions: Positions,
+    ranges: Option<Ranges>,
     stem: Stem,
     blocks: Vec<Block>,
     norm: LayerNorm,
+    pooling: Pooling,
     classifier: Linear,
 }
 
@@ -49,16 +106,29 @@ impl Vit {
     pub fn new(plan: VitPlan) -> Self {
         let mut layout = Layout::default();
         let init = Init::Normal { std: LINEAR_STD };
-        let summary = layout.param("cls_token".into(), &[1, 1, plan.width], init);
-        let positions = Positions::declare(&mut layout, plan.num_positions, plan.width);
-        let stem = Stem::declare(&mut layout, plan.width, plan.patch_px);
-        let blocks = (0..plan.depth)
-            .map(|at| Block::declare(&mut layout, at, plan.width, plan.num_heads))
-            .collect();
+        let mut prefix = Vec::new();
+        if plan.summary {
+            prefix.push(layout.token("cls_token".into(), &[1, 1, plan.width], init));
+        }
+        if plan.num_registers > 0 {
+            let shape = [1, plan.num_registers, plan.width];
+            prefix.push(layout.token("reg_token".into(), &shape, init));
+        }
+        let positions = Positions::declare(&mut layout, plan.stem, plan.num_positions, plan.width);
+        let ranges = plan.range_augment.then(|| Ranges::declare(&mut layout));
+        let stem = Stem::declare(&mut layout, plan.stem, plan.width, plan.patch_px);
+        let mut blocks = Vec::new();
+        for at in 0..plan.depth {
+            layout.begin(Part::Block(at));
+            blocks.push(Block::declare(&mut layout, at, &plan));
+        }
+        layout.begin(Part::Norm);
         let norm = LayerNorm::declare(&mut layout, "post_transformer_norm", plan.width);
+        layout.begin(Part::Head);
+        let pooling = Pooling::declare(&mut layout, &plan);
         let classifier = Linear::declare(&mut layout, "classifier", plan.width, plan.num_labels);
         let layout = layout.place();
-        Self { plan, layout, summary, positions, stem, blocks, norm, classifier }
+        Self { plan, layout, prefix, positions, ranges, stem, blocks, norm, pooling, classifier }
     }
 
     /// What the model is.
@@ -69,6 +139,16 @@ impl Vit {
     /// Names and shapes of its weights.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The ranges of the learned augmentation, if they belong to the model.
+    pub fn ranges(&self) -> Option<&Ranges> {
+        self.ranges.as_ref()
+    }
+
+    /// The blocks, from the images on.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
     /// Initial weights from a seed; `bias_v`, if given, becomes the classifier's bias.
@@ -90,29 +170,73 @@ impl Vit {
         Ok(weights)
     }
 
-    /// `images_bchw` → normalised tokens `[b, t, d]`, the summary token first.
+    /// `images_bchw` → tokens `[b, t, d]` before the first block.
     ///
     /// # Errors
     ///
     /// What libtorch says, such as out of memory.
-    pub fn trunk(&self, w: &Weights, images_bchw: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        let patches_bnd = self.stem.forward(w, images_bchw, mode)?;
-        let patches_bnd = self.positions.add(w, &patches_bnd)?;
-        let summary = w.get(self.summary).f_expand([patches_bnd.size()[0], 1, -1], false)?;
-        let mut tokens_btd = Tensor::f_cat(&[summary, patches_bnd], 1)?;
-        for block in &self.blocks {
-            tokens_btd = block.forward(w, &tokens_btd)?;
+    pub fn embed(&self, w: &Weights, images_bchw: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
+        let (grid_bnd, grid) = self.stem.forward(w, images_bchw, pass)?;
+        let grid_bnd = self.positions.add(w, &grid_bnd, grid)?;
+        let b = grid_bnd.size()[0];
+        let mut parts = Vec::new();
+        for &token in &self.prefix {
+            parts.push(w.get(token).f_expand([b, -1, -1], false)?);
         }
-        self.norm.forward(w, &tokens_btd)
+        parts.push(grid_bnd);
+        Tensor::f_cat(&parts, 1)
     }
 
-    /// Tokens `[b, t, d]` → logits `[b, v]`, from the summary token.
+    /// Tokens behind the last block, normalised.
     ///
     /// # Errors
     ///
     /// What libtorch says, such as out of memory.
-    pub fn head(&self, w: &Weights, tokens_btd: &Tensor) -> Result<Tensor, TchError> {
-        self.classifier.forward(w, &tokens_btd.f_select(1, 0)?)
+    pub fn normalise(&self, w: &Weights, tokens_btd: &Tensor) -> Result<Tensor, TchError> {
+        self.norm.forward(w, tokens_btd, tch::Kind::Float)
+    }
+
+    /// `images_bchw` → for each of `layers`, rising numbers from 1 to the depth, the tokens
+    /// `[b, t, d]` behind that block, normalised as those behind the last one are. The first
+    /// [`VitPlan::num_prefix`] tokens are not of the grid.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    ///
+    /// # Panics
+    ///
+    /// If a layer is not there, or they do not rise.
+    pub fn trunk(
+        &self,
+        w: &Weights,
+        images_bchw: &Tensor,
+        layers: &[usize],
+        pass: Pass,
+    ) -> Result<Vec<Tensor>, TchError> {
+        let last = layers.last().copied().unwrap_or(0);
+        let is_known = layers.first().is_none_or(|&first| first > 0) && last <= self.blocks.len();
+        assert!(is_known && layers.is_sorted_by(|a, b| a < b), "layers {layers:?}");
+        let mut tokens_btd = self.embed(w, images_bchw, pass)?;
+        let mut chosen = Vec::with_capacity(layers.len());
+        for (block, layer) in self.blocks[..last].iter().zip(1..) {
+            tokens_btd = block.forward(w, &tokens_btd, pass)?;
+            if layers.contains(&layer) {
+                chosen.push(self.normalise(w, &tokens_btd)?);
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Normalised tokens `[b, t, d]` → logits `[b, v]`, float32.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn head(&self, w: &Weights, tokens_btd: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
+        let pooled_bd = self.pooling.forward(w, tokens_btd, self.plan.num_prefix(), pass)?;
+        let logits_bv = self.classifier.forward(w, &pooled_bd.f_to_kind(pass.kind())?)?;
+        logits_bv.f_to_kind(tch::Kind::Float)
     }
 
     /// `images_bchw` → logits `[b, v]`.
@@ -124,35 +248,35 @@ impl Vit {
         &self,
         w: &Weights,
         images_bchw: &Tensor,
-        mode: Mode,
+        pass: Pass,
     ) -> Result<Tensor, TchError> {
-        self.head(w, &self.trunk(w, images_bchw, mode)?)
+        let mut tokens_btd = self.embed(w, images_bchw, pass)?;
+        for block in &self.blocks {
+            tokens_btd = block.forward(w, &tokens_btd, pass)?;
+        }
+        self.head(w, &self.normalise(w, &tokens_btd)?, pass)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::DeviceBatch;
+    use crate::batch::{DeviceBatch, Place};
     use crate::loss::{Loss, SparseTargets};
     use crate::model::params::Entry;
     use crate::optim::AdamWPlan;
     use crate::state::TrainState;
-    use crate::step::step;
+    use crate::step::{StepPlan, step};
     use catlip_schemas::Cursor;
     use serde_json::Value;
     use std::collections::BTreeMap;
     use tch::Kind;
 
-    const BCE: Loss = Loss::Bce { smoothing: 0.0 };
-    const SMALL: VitPlan = VitPlan {
-        width: 64,
-        depth: 2,
-        num_heads: 2,
-        patch_px: 16,
-        num_positions: 4,
-        num_labels: 10,
-    };
+    const SMALL: VitPlan = VitPlan::corenet([64, 2, 2], 4, 10);
+
+    fn bce() -> StepPlan {
+        StepPlan::plain(Loss::Bce { smoothing: 0.0 })
+    }
 
     /// What PyTorch gives for the model `SMALL`; made by `golden/make_torch.py`.
     fn golden() -> Value {
@@ -190,6 +314,8 @@ mod tests {
                 labels_k: Tensor::from_slice(&[0_i64, 3, 9]),
                 weights_b: Tensor::from_slice(&[1.0_f32, 1.0]),
             },
+            offsets: vec![0, 3, 3],
+            place: Place::alone(0, 0, 2),
         }
     }
 
@@ -199,7 +325,7 @@ mod tests {
         let expected = Tensor::from_slice2(&expected).to_kind(Kind::Float);
         let vit = Vit::new(SMALL);
         let weights = sine_weights(&vit);
-        let found = vit.forward(&weights, &sine_images(height, width), Mode::Eval).unwrap();
+        let found = vit.forward(&weights, &sine_images(height, width), Pass::EVAL).unwrap();
         let off = (found - expected).abs().max().double_value(&[]);
         assert!(off < 2e-5, "logits at {size} are off by {off}");
     }
@@ -234,7 +360,7 @@ mod tests {
         let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
         let weights = sine_weights(&vit);
         let mut state = TrainState::new(vit, weights, REFERENCE, 0.0, cursor).unwrap();
-        let metrics = step(&mut state, &BCE, &sine_batch(), 0.0).unwrap();
+        let metrics = step(&mut state, &bce(), &sine_batch(), 0.0).unwrap();
         assert!((metrics.loss.double_value(&[]) - golden["loss"].as_f64().unwrap()).abs() < 1e-5);
         let norms: BTreeMap<String, f64> =
             serde_json::from_value(golden["gradient_norms"].clone()).unwrap();
@@ -253,8 +379,7 @@ mod tests {
         assert!(off < 1e-6, "running variance is off by {off}");
     }
 
-    const REFERENCE: AdamWPlan =
-        AdamWPlan { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.2, clip_norm: 1.0 };
+    const REFERENCE: AdamWPlan = AdamWPlan::REFERENCE;
 
     #[test]
     fn six_steps_give_the_curve_the_weights_and_the_average_of_torch() {
@@ -266,7 +391,7 @@ mod tests {
         let weights = sine_weights(&vit);
         let mut state = TrainState::new(vit, weights, REFERENCE, 5e-4, cursor).unwrap();
         for (at, (loss, norm)) in losses.iter().zip(&norms).enumerate() {
-            let metrics = step(&mut state, &BCE, &sine_batch(), 1e-3 * (at + 1) as f64).unwrap();
+            let metrics = step(&mut state, &bce(), &sine_batch(), 1e-3 * (at + 1) as f64).unwrap();
             let (found, found_norm) =
                 (metrics.loss.double_value(&[]), metrics.gradient_norm.double_value(&[]));
             assert!((found / loss - 1.0).abs() < 1e-4, "step {at}: loss {found}, torch {loss}");
@@ -284,32 +409,20 @@ mod tests {
         }
     }
 
-    fn num_params(width: i64, depth: i64, num_heads: i64) -> i64 {
-        let vit = Vit::new(VitPlan {
-            width,
-            depth,
-            num_heads,
-            patch_px: 16,
-            num_positions: 196,
-            num_labels: 24_320,
-        });
-        vit.layout().num_params()
-    }
-
-    /// The reference's totals count six scalars of its augmentation, which we do not have.
-    const AUGMENTATION: i64 = 6;
-
     #[test]
-    fn base_large_and_huge_have_the_parameters_of_the_paper() {
-        assert_eq!(num_params(768, 12, 12), 104_657_414 - AUGMENTATION);
-        assert_eq!(num_params(1024, 24, 16), 328_766_214 - AUGMENTATION);
-        assert_eq!(num_params(1280, 32, 20), 663_152_646 - AUGMENTATION);
+    fn base_large_and_huge_have_the_parameters_of_the_reference() {
+        let num_params = |shape| {
+            let plan = VitPlan::corenet(shape, 196, 24_320);
+            Vit::new(VitPlan { range_augment: true, ..plan }).layout().num_params()
+        };
+        assert_eq!(num_params([768, 12, 12]), 104_657_414);
+        assert_eq!(num_params([1024, 24, 16]), 328_766_214);
+        assert_eq!(num_params([1280, 32, 20]), 663_152_646);
     }
 
     #[test]
     fn base_has_the_shapes_of_the_state_dict_table() {
-        let vit =
-            Vit::new(VitPlan { width: 768, depth: 12, num_heads: 12, num_labels: 24_320, ..SMALL });
+        let vit = Vit::new(VitPlan::corenet([768, 12, 12], 196, 24_320));
         let shapes: BTreeMap<_, _> = vit
             .layout()
             .entries()
@@ -330,7 +443,7 @@ mod tests {
         assert_eq!(coarse.layout(), fine.layout());
         let weights = sine_weights(&coarse);
         let tokens =
-            |vit: &Vit| vit.trunk(&weights, &sine_images(32, 32), Mode::Eval).unwrap().size();
+            |vit: &Vit| vit.embed(&weights, &sine_images(32, 32), Pass::EVAL).unwrap().size();
         assert_eq!(tokens(&coarse), [2, 1 + 4, 64]);
         assert_eq!(tokens(&fine), [2, 1 + 16, 64]);
     }
@@ -341,7 +454,32 @@ mod tests {
         let bias: Vec<f32> = (0..10).map(|i| i as f32 - 5.0).collect();
         let weights = vit.init(3, Some(&bias), Device::Cpu).unwrap();
         let zeros = Tensor::zeros([1, 1, 64], (Kind::Float, Device::Cpu));
-        let logits = vit.head(&weights, &zeros).unwrap();
+        let logits = vit.head(&weights, &zeros, Pass::EVAL).unwrap();
         assert_eq!(Vec::<f32>::try_from(logits.flatten(0, -1)).unwrap(), bias);
+    }
+
+    #[test]
+    fn the_trunk_gives_the_tokens_of_chosen_layers_for_any_size() {
+        for plan in [SMALL, VitPlan { summary: false, pool: Pool::Mean, ..SMALL }] {
+            let vit = Vit::new(plan);
+            let weights = sine_weights(&vit);
+            let images = sine_images(48, 32);
+            let layers = vit.trunk(&weights, &images, &[1, 2], Pass::EVAL).unwrap();
+            let tokens = plan.num_prefix() + 6;
+            assert_eq!([layers[0].size(), layers[1].size()], [[2, tokens, 64], [2, tokens, 64]]);
+            let logits = vit.head(&weights, &layers[1], Pass::EVAL).unwrap();
+            assert_eq!(logits, vit.forward(&weights, &images, Pass::EVAL).unwrap());
+            let last = vit.trunk(&weights, &images, &[2], Pass::EVAL).unwrap();
+            assert_eq!(last, layers[1..]);
+        }
+    }
+
+    #[test]
+    fn names_tell_trunk_and_head_apart() {
+        let plan = VitPlan { pool: Pool::Attention, range_augment: true, ..SMALL };
+        for entry in Vit::new(plan).layout().entries() {
+            let is_head = entry.name.starts_with("pool.") || entry.name.starts_with("classifier.");
+            assert_eq!(is_head, entry.part == Part::Head, "{}", entry.name);
+        }
     }
 }

@@ -17,6 +17,7 @@ use unicode_normalization::{IsNormalized, is_nfc_quick};
 
 use super::Unusual;
 use crate::caption::characters::{is_digit, is_space, is_word};
+use crate::caption::mojibake::Pairs;
 use crate::caption::repair::repair;
 
 /// A letter or number outside ASCII: `é`, `д`, `猫`, `½`.
@@ -194,11 +195,21 @@ fn read_octet(bytes: u64) -> (u64, u8) {
 fn read_wide(caption: &str, letters: &mut [u8], stops: &mut [u64]) -> Result<usize, Unusual> {
     stops.fill(0);
     let mut len = 0;
+    let mut before = Pairs::ASCII;
     for c in caption.chars() {
         let letter = match u8::try_from(c) {
-            Ok(b'+') => b' ',
-            Ok(byte) if byte.is_ascii() => byte.to_ascii_lowercase(),
-            _ => wide_letter(c).ok_or(Unusual::Character)?,
+            Ok(byte) if byte.is_ascii() => {
+                before = Pairs::ASCII;
+                if byte == b'+' { b' ' } else { byte.to_ascii_lowercase() }
+            }
+            _ => {
+                let pairs = Pairs::of(c);
+                if before.may_be_bad(pairs) {
+                    return Err(Unusual::Encoding);
+                }
+                before = pairs;
+                wide_letter(c).ok_or(Unusual::Character)?
+            }
         };
         letters[len] = letter;
         stops[len / 64] |= u64::from(kind(letter) != Kind::Word) << (len % 64);

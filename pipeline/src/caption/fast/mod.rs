@@ -15,8 +15,8 @@
 //! A rule has a [`WordTable`](super::word_table::WordTable) from every surface form that it knows
 //! to a value of up to 8 bytes (for `corenet` a synset; there is room for a noun share and flags
 //! in the same slot) and a visitor that asks [`Word::look_up`] for each word. To find `hot dog`
-//! the visitor keeps the words before; [`Word::follows_space`] says that nothing but white space
-//! stands between two, and [`Word::letters`] are the bytes to join with `_` and ask for.
+//! the visitor keeps where words stand; [`words_then`] gives it all letters at the end, and
+//! [`is_space`] says which of them may stand between two words that belong together.
 
 mod letters;
 mod scan;
@@ -37,6 +37,9 @@ pub enum Unusual {
     /// digits and spaces outside ASCII.
     #[error("a character that cleaning changes")]
     Character,
+    /// Neighbours outside ASCII that may be text decoded by the wrong table: `Ã©`, `â€™`.
+    #[error("what may be wrongly decoded text")]
+    Encoding,
     /// U+00A0 in a caption where a quote or dot matters: it separates words but is no space to the
     /// rules about quotes.
     #[error("a no-break space where a rule looks for a space")]
@@ -65,9 +68,31 @@ pub enum Unusual {
 /// [`Unusual`]; then what the visitor was given means nothing.
 #[inline]
 pub fn words(caption: &str, visitor: &mut impl Visitor) -> Result<(), Unusual> {
+    words_then(caption, visitor, |_, _| ())
+}
+
+/// Gives the words of `caption` to `visitor`, then the visitor and all letters to `then`. Zero
+/// bytes stand behind the letters.
+///
+/// # Errors
+///
+/// See [`words`].
+#[inline]
+pub fn words_then<V: Visitor, T>(
+    caption: &str,
+    visitor: &mut V,
+    then: impl FnOnce(&mut V, &[u8]) -> T,
+) -> Result<T, Unusual> {
     let mut buffers = Buffers::new();
     let letters = Letters::read(caption, &mut buffers)?;
-    scan::scan(letters, visitor)
+    scan::scan(letters, visitor)?;
+    Ok(then(visitor, letters.padded))
+}
+
+/// Whether a letter is white space.
+#[inline]
+pub fn is_space(letter: u8) -> bool {
+    matches!(letter, b' ' | letters::WIDE_SPACE)
 }
 
 #[cfg(test)]

@@ -47,7 +47,6 @@ pub fn scan(letters: Letters<'_>, visitor: &mut impl Visitor) -> Result<(), Unus
         visitor,
         start: 0,
         odd: 0,
-        after_space: false,
         run: Run::Open,
         has_wide_space: false,
         has_context: false,
@@ -80,8 +79,6 @@ struct Scan<'l, 'v, V> {
     start: usize,
     /// What it has apart from letters and digits.
     odd: u8,
-    /// Whether only white space stands between the last word and the piece.
-    after_space: bool,
     run: Run,
     /// Whether the caption has a space to `str.split` that is none to rules that look for U+0020.
     has_wide_space: bool,
@@ -215,7 +212,6 @@ impl<V: Visitor> Scan<'_, '_, V> {
     fn separate(&mut self, end: usize, next: usize) -> Result<(), Unusual> {
         self.end_piece(end)?;
         self.start = next;
-        self.after_space = false;
         Ok(())
     }
 
@@ -233,7 +229,6 @@ impl<V: Visitor> Scan<'_, '_, V> {
             && let Some((_, half)) = CONTRACTIONS.iter().find(|(whole, _)| *whole == piece)
         {
             self.word(self.start, self.start + half);
-            self.after_space = false;
             self.word(self.start + half, end);
             return Ok(());
         }
@@ -270,7 +265,6 @@ impl<V: Visitor> Scan<'_, '_, V> {
             }
             if self.is_single(start + 1, end) {
                 start += 1;
-                self.after_space = false;
             }
         }
         let quotes = |from: usize| (from..end).filter(|&at| self.at(at) == b'\'');
@@ -302,11 +296,9 @@ impl<V: Visitor> Scan<'_, '_, V> {
         };
         if self.is_single(quote + 1, end) {
             self.word(start, quote);
-            self.after_space = false;
             self.word(quote + 1, end);
         } else if let Some(clitic) = clitic {
             self.word(start, clitic);
-            self.after_space = false;
             if !after.is_empty() {
                 self.word(clitic, end);
             }
@@ -331,9 +323,7 @@ impl<V: Visitor> Scan<'_, '_, V> {
             padded: self.letters.padded,
             start,
             end,
-            follows_space: self.after_space,
             is_plain: self.odd == 0,
         });
-        self.after_space = true;
     }
 }

@@ -9,11 +9,14 @@ use crate::caption::tokens::tokens;
 /// Collects words, each character outside ASCII as `?`, which is in no word; a word that does not
 /// follow its neighbour across white space alone has a `·` before it.
 #[derive(Default)]
-struct Collected(Vec<String>);
+struct Collected(Vec<String>, usize);
 
 impl Visitor for Collected {
     fn word(&mut self, word: Word<'_>) {
-        let joint = if word.follows_space() || self.0.is_empty() { "" } else { "·" };
+        let gap = &word.padded[self.1..word.start];
+        let is_joined = !gap.is_empty() && gap.iter().all(|&letter| is_space(letter));
+        let joint = if is_joined || self.0.is_empty() { "" } else { "·" };
+        self.1 = word.end;
         let letter = |&letter: &u8| if letter.is_ascii() { char::from(letter) } else { '?' };
         self.0.push(joint.chars().chain(word.letters().iter().map(letter)).collect());
     }

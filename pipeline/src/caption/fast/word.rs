@@ -1,5 +1,7 @@
 //! A word as the scanner finds it, and who is told of it.
 
+use std::ops::Range;
+
 use super::letters::PADDING;
 use crate::caption::word_table::WordTable;
 
@@ -10,7 +12,6 @@ pub struct Word<'l> {
     pub(super) padded: &'l [u8],
     pub(super) start: usize,
     pub(super) end: usize,
-    pub(super) follows_space: bool,
     pub(super) is_plain: bool,
 }
 
@@ -26,9 +27,9 @@ impl<'l> Word<'l> {
         &self.padded[self.start..self.end]
     }
 
-    /// Whether a word stands before it, and nothing but white space between them.
-    pub fn follows_space(&self) -> bool {
-        self.follows_space
+    /// Where it stands among the letters of the caption.
+    pub fn place(&self) -> Range<usize> {
+        self.start..self.end
     }
 
     /// Whether it is surely of letters and digits of ASCII alone.

@@ -5,9 +5,10 @@
 //! out beforehand.
 //!
 //! The line: the cleaning and the tokens of `corenet` → phrases → words. Every step is an option,
-//! and `docs/labels.md` says what each brings.
+//! and `docs/labels.md` says what each brings. `fast` does the same with two tables.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use catlip_schemas::{SynsetId, Synsets};
 use serde::{Deserialize, Serialize};
@@ -15,14 +16,17 @@ use serde::{Deserialize, Serialize};
 use super::LabelRule;
 use super::clean::clean;
 use super::explain::{Explanation, Outcome, Step};
+use super::fast::Unusual;
 use super::lemmas::lemmatize;
 use super::tokens::tokens;
 use super::wordnet::WordNet;
 
+mod fast;
 pub mod phrases;
 pub mod tables;
 pub mod words;
 
+use fast::FastTables;
 use phrases::{is_kind_of, phrase};
 use tables::{Class, Tables};
 use words::{Word, word};
@@ -111,10 +115,11 @@ impl NounsOptions {
 }
 
 /// The rule with its options.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Nouns {
     options: NounsOptions,
     id: String,
+    tables: OnceLock<FastTables>,
 }
 
 /// What became of one or more tokens that are read together.
@@ -156,7 +161,22 @@ impl Nouns {
     pub fn new(options: NounsOptions) -> Self {
         let off = options.by_name().into_iter().filter(|(_, is_on)| !is_on);
         let off: String = off.map(|(name, _)| format!(".no-{}", name.replace('_', "-"))).collect();
-        Self { options, id: format!("nouns-1{off}") }
+        Self { options, id: format!("nouns-1{off}"), tables: OnceLock::new() }
+    }
+
+    /// The rule as it is defined, step by step: the source of truth.
+    pub fn literal_synsets(&self, caption: &str) -> Synsets {
+        let readings = self.readings(&tokens(&clean(caption)));
+        Synsets(readings.into_iter().filter_map(|reading| reading.synset.ok()).collect())
+    }
+
+    /// The same for a usual caption, many times as fast.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusual`]: only [`Self::literal_synsets`] knows the synsets of this caption.
+    pub fn fast_synsets(&self, caption: &str) -> Result<Synsets, Unusual> {
+        fast::fast_synsets(self, self.tables.get_or_init(|| FastTables::new(self)), caption)
     }
 
     /// The tokens in their order, each as it is read, and what it gives.
@@ -219,13 +239,21 @@ impl Nouns {
 
     /// The last word of a phrase that is a kind of it: a `fire truck` is a truck, too.
     fn head(&self, tokens: &[String], phrase: &Range<usize>, synset: SynsetId) -> Option<Reading> {
-        if !self.options.heads || phrase.len() < 2 {
-            return None;
-        }
         let last = phrase.end - 1;
-        let head = word(&self.options, &tokens[last]).ok()?.synset;
-        (head != synset && is_kind_of(WordNet::embedded(), synset, |above| above == head))
-            .then_some(Reading { tokens: last..phrase.end, synset: Ok(head) })
+        let head = self.head_of(&tokens[last], synset).filter(|_| phrase.len() >= 2)?;
+        Some(Reading { tokens: last..phrase.end, synset: Ok(head) })
+    }
+
+    /// What `last`, the last word of a phrase that means `synset`, means too.
+    fn head_of(&self, last: &str, synset: SynsetId) -> Option<SynsetId> {
+        Some(word(&self.options, last).ok()?.synset).filter(|head| self.is_head(*head, synset))
+    }
+
+    /// Whether `synset` is a kind of `head`, and both are wanted.
+    fn is_head(&self, head: SynsetId, synset: SynsetId) -> bool {
+        self.options.heads
+            && head != synset
+            && is_kind_of(WordNet::embedded(), synset, |above| above == head)
     }
 
     /// The compound of the first two tokens, both of them nouns: `skate board`.
@@ -279,8 +307,7 @@ impl LabelRule for Nouns {
     }
 
     fn synsets(&self, caption: &str) -> Synsets {
-        let readings = self.readings(&tokens(&clean(caption)));
-        Synsets(readings.into_iter().filter_map(|reading| reading.synset.ok()).collect())
+        self.fast_synsets(caption).unwrap_or_else(|_| self.literal_synsets(caption))
     }
 
     fn explain(&self, caption: &str) -> Explanation {

@@ -10,11 +10,11 @@ use catlip_schemas::SynsetId;
 
 use super::NounsOptions;
 use super::tables::{Phrase, Tables};
-use crate::caption::lemmas::lemmatize;
+use crate::caption::lemmas::{lemmatize, plurals_of};
 use crate::caption::wordnet::WordNet;
 
 /// Bytes of a phrase; WordNet's longest lemma has 71, and a plural has two more.
-const PHRASE_BYTES_MAX: usize = 73;
+pub const PHRASE_BYTES_MAX: usize = 73;
 
 /// Words that begin or end no phrase: WordNet has `the_street`, `looking_at`, `in_time`.
 const FUNCTION_WORDS: [&str; 40] = [
@@ -124,6 +124,25 @@ pub fn phrase(options: &NounsOptions, tokens: &[String]) -> Option<Match> {
     })
 }
 
+/// Words of the longest phrase that begins with `first`; 0 if none does.
+pub fn longest_phrase(first: &str) -> usize {
+    PHRASES.longest.get(first).copied().unwrap_or(0)
+}
+
+/// Every form that one step may bring to a phrase, with `_` between its words.
+pub fn phrase_forms() -> Vec<String> {
+    let irregular = WordNet::embedded().irregular_forms().filter(|form| form.contains('_'));
+    let listed = Tables::embedded().phrases.keys().map(|phrase| phrase.replace(' ', "_"));
+    let lemmas = PHRASES.lemmas.iter().map(|lemma| (*lemma).to_owned()).chain(listed);
+    let lemmas: Vec<String> = lemmas.collect();
+    let plurals = lemmas.iter().flat_map(|lemma| plurals_of(lemma)).collect::<Vec<_>>();
+    let mut forms: Vec<String> =
+        irregular.map(str::to_owned).chain(plurals).chain(lemmas).collect();
+    forms.sort_unstable();
+    forms.dedup();
+    forms
+}
+
 /// Tokens with `_` between them; a clitic stands at its word: `man's_clothing`.
 fn join(tokens: &[String]) -> String {
     let mut joined = String::new();
@@ -137,7 +156,7 @@ fn join(tokens: &[String]) -> String {
 }
 
 /// What a phrase means: a synset, or no label; none if it is no phrase.
-fn meaning(options: &NounsOptions, joined: &str) -> Option<Option<SynsetId>> {
+pub fn meaning(options: &NounsOptions, joined: &str) -> Option<Option<SynsetId>> {
     let (wordnet, tables) = (WordNet::embedded(), Tables::embedded());
     let lemma = match PHRASES.lemmas.get(joined) {
         Some(lemma) => *lemma,

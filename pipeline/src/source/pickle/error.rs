@@ -122,6 +122,12 @@ pub enum PickleProblem {
     /// Something would be imported, called or built.
     #[error("it would run code, which is never done")]
     Code,
+    /// A name that the reader does not know.
+    #[error("it names `{found}`, which is none of those that may stand here; nothing is imported")]
+    Name {
+        /// Module and name.
+        found: String,
+    },
     /// A value that is not plain data.
     #[error(
         "{what} is not read, only None, bool, int, float, str, bytes, list, tuple and dict are"

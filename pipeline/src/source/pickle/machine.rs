@@ -8,11 +8,13 @@ use std::collections::HashMap;
 
 use super::error::{Opcode, PickleError, PickleProblem as Problem};
 use super::tree::{Id, Made, Node};
-use super::{DEPTH_MAX, NUMBER_BYTES_MAX, Pickle, VALUES_MAX};
+use super::{DEPTH_MAX, NAME_BYTES_MAX, NUMBER_BYTES_MAX, ORDERED_DICT, Pickle, VALUES_MAX};
 
 /// The machine in the middle of its program.
 pub struct Machine<'a> {
     bytes: &'a [u8],
+    /// Names that may stand here as data.
+    names: &'static [&'static str],
     at: usize,
     opcode: Opcode,
     opcode_at: usize,
@@ -28,10 +30,11 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// A machine that has run nothing yet.
-    pub fn new(bytes: &'a [u8]) -> Self {
+    /// A machine that has run nothing yet, and to which `names` are data.
+    pub fn new(bytes: &'a [u8], names: &'static [&'static str]) -> Self {
         Self {
             bytes,
+            names,
             at: 0,
             opcode: Opcode(0),
             opcode_at: 0,
@@ -113,9 +116,64 @@ impl<'a> Machine<'a> {
                 let top = self.top()?;
                 self.push(top)?;
             }
+            byte if !self.names.is_empty() => self.step_named(byte)?,
             _ => return Err(self.opcode.refusal()),
         }
         Ok(None)
+    }
+
+    /// Runs one of the opcodes that are data only to a reader of names.
+    fn step_named(&mut self, byte: u8) -> Result<(), Problem> {
+        match byte {
+            b'c' | 0x93 => self.name(),
+            b'R' => self.call(),
+            b'Q' => {
+                let id = self.pop()?;
+                self.make_node(Node::Outside([id]))
+            }
+            b'b' => {
+                self.pop()?;
+                // Attributes of an ordered dict, such as the versions of a state dict.
+                let onto = self.top()? as usize;
+                if matches!(self.nodes[onto], Node::Dict(_)) { Ok(()) } else { Err(Problem::Code) }
+            }
+            _ => Err(self.opcode.refusal()),
+        }
+    }
+
+    /// A module's name and a name in it.
+    fn name(&mut self) -> Result<(), Problem> {
+        let found = if self.opcode.0 == b'c' {
+            let [module, name] = [self.line(NAME_BYTES_MAX)?, self.line(NAME_BYTES_MAX)?];
+            format!("{}.{}", module.escape_ascii(), name.escape_ascii())
+        } else {
+            let name = self.pop()?;
+            let module = self.pop()?;
+            let text = |id: Id| match &self.nodes[id as usize] {
+                Node::Plain(Pickle::Str(text)) if text.len() <= NAME_BYTES_MAX => Ok(text),
+                _ => Err(Problem::Code),
+            };
+            format!("{}.{}", text(module)?, text(name)?)
+        };
+        let known = self.names.iter().find(|known| **known == found);
+        let known = known.ok_or(Problem::Name { found })?;
+        self.make(Pickle::Name(known))
+    }
+
+    /// A name and its arguments, kept side by side.
+    fn call(&mut self) -> Result<(), Problem> {
+        let arguments = self.pop()? as usize;
+        let callee = self.pop()? as usize;
+        let Node::Plain(Pickle::Name(name)) = self.nodes[callee] else { return Err(Problem::Code) };
+        let Node::Tuple(arguments) = &self.nodes[arguments] else { return Err(Problem::Code) };
+        match (name, arguments.as_slice()) {
+            (ORDERED_DICT, []) => self.make_node(Node::Dict(Vec::new())),
+            (ORDERED_DICT, _) => Err(Problem::Code),
+            (_, arguments) => {
+                let arguments = arguments.to_vec();
+                self.make_node(Node::Call(name, arguments))
+            }
+        }
     }
 
     fn protocol(&mut self) -> Result<(), Problem> {

@@ -5,6 +5,10 @@
 //! stand there as they are. Never: imports, calls or builds anything. The opcodes that do so are
 //! refused by name, as is whatever follows the end.
 //!
+//! A reader that knows what a few names mean, such as that of a checkpoint of PyTorch, gets those
+//! names, calls of them and references to what lies outside as data too ([`Pickle::read_named`]);
+//! every other name is refused.
+//!
 //! A pickle is a program for a machine with a stack and a memo. The memo can make a value stand in
 //! several places, or inside itself. So the machine works on numbers of values; only when the
 //! program has ended, and what it made is known to be a tree of bounded size, is the tree built.
@@ -30,6 +34,12 @@ pub const DEPTH_MAX: usize = 64;
 /// Bytes of a number written in letters; the longest `f64` has 24, the longest `i64` 20.
 pub const NUMBER_BYTES_MAX: usize = 32;
 
+/// Bytes of a module's or a class's name; PyTorch's longest has 22.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// The one name whose call is a value that the machine itself knows.
+pub const ORDERED_DICT: &str = "collections.OrderedDict";
+
 /// A value without code.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pickle<'a> {
@@ -51,6 +61,12 @@ pub enum Pickle<'a> {
     Tuple(Vec<Pickle<'a>>),
     /// A dict: keys with values as they were set. Of a key that comes again the last value holds.
     Dict(Vec<(Pickle<'a>, Pickle<'a>)>),
+    /// A name that the reader knows, as `module.name`. Nothing is imported.
+    Name(&'static str),
+    /// What would be the call of a name with arguments. Nothing is called.
+    Call(&'static str, Vec<Pickle<'a>>),
+    /// A reference to what lies outside of the pickle.
+    Outside(Box<Pickle<'a>>),
 }
 
 impl<'a> Pickle<'a> {
@@ -61,7 +77,21 @@ impl<'a> Pickle<'a> {
     /// [`PickleError`] with the opcode and its offset, for code, kinds of values that are not
     /// data, a pickle that is cut or goes on after its end, and everything above a limit.
     pub fn read(bytes: &'a [u8]) -> Result<Self, PickleError> {
-        Machine::new(bytes).run()?.tree()
+        Machine::new(bytes, &[]).run()?.tree()
+    }
+
+    /// Reads the one pickle that `bytes` are, in which `names` may stand, be called and refer to
+    /// what lies outside: all of it as data. An ordered dict, if its name is among them, is a dict;
+    /// what is set on it as an attribute is passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pickle::read`]; every other name is refused.
+    pub fn read_named(
+        bytes: &'a [u8],
+        names: &'static [&'static str],
+    ) -> Result<Self, PickleError> {
+        Machine::new(bytes, names).run()?.tree()
     }
 
     /// What it is, in Python's words.
@@ -76,6 +106,9 @@ impl<'a> Pickle<'a> {
             Self::List(_) => "a list",
             Self::Tuple(_) => "a tuple",
             Self::Dict(_) => "a dict",
+            Self::Name(_) => "a name",
+            Self::Call(..) => "a call",
+            Self::Outside(_) => "a reference to something outside",
         }
     }
 }

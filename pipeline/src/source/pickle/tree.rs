@@ -25,6 +25,10 @@ pub enum Node<'a> {
     Tuple(Vec<Id>),
     /// A dict.
     Dict(Vec<Id>),
+    /// What would be a call.
+    Call(&'static str, Vec<Id>),
+    /// A reference to what lies outside.
+    Outside([Id; 1]),
 }
 
 impl Node<'_> {
@@ -35,13 +39,16 @@ impl Node<'_> {
             Node::List(_) => "a list",
             Node::Tuple(_) => "a tuple",
             Node::Dict(_) => "a dict",
+            Node::Call(..) => "a call",
+            Node::Outside(_) => "a reference to something outside",
         }
     }
 
     fn parts(&self) -> &[Id] {
         match self {
             Node::Plain(_) => &[],
-            Node::List(ids) | Node::Tuple(ids) | Node::Dict(ids) => ids,
+            Node::List(ids) | Node::Tuple(ids) | Node::Dict(ids) | Node::Call(_, ids) => ids,
+            Node::Outside(id) => id,
         }
     }
 
@@ -136,6 +143,8 @@ impl<'a> Made<'a> {
             Node::Plain(value) => value.clone(),
             Node::List(ids) => Pickle::List(all(ids)),
             Node::Tuple(ids) => Pickle::Tuple(all(ids)),
+            Node::Call(name, ids) => Pickle::Call(name, all(ids)),
+            Node::Outside([id]) => Pickle::Outside(Box::new(self.build(*id))),
             Node::Dict(ids) => {
                 let pairs = ids.chunks_exact(2);
                 Pickle::Dict(pairs.map(|p| (self.build(p[0]), self.build(p[1]))).collect())

@@ -1,0 +1,209 @@
+//! The forms of a block, and the walk through the model and back that runs them.
+//!
+//! In: images, weights, what is to be minimised. Out: gradients, added to those of the weights.
+//! Never: holds the graph of more than one block where the form is to recompute it.
+//!
+//! Each block has a graph of its own between two leaves, so that a form may keep what it likes and
+//! go back by whatever means; and the gradients of a block are whole as soon as it was passed.
+
+use tch::{TchError, Tensor};
+
+use super::Pass;
+use super::block::Block;
+use super::params::Weights;
+use super::vit::Vit;
+
+/// How a block is passed forwards and backwards. Every form gives what [`BlockForm::Plain`] gives:
+/// the tests hold all of [`BlockForm::ALL`] against it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlockForm {
+    /// Autograd keeps what it needs: about 34 · d bytes a token in bf16, 60 · d in float32.
+    #[default]
+    Plain,
+    /// Only the block's input is kept; what lies between is computed again on the way back
+    /// (activation checkpointing): a third more work.
+    Recompute,
+}
+
+/// What a form keeps of a block between the two ways.
+#[derive(Debug)]
+enum Tape {
+    /// Its input, a leaf, and its output with the graph between them.
+    Graph { input: Tensor, output: Tensor },
+    /// Its input alone.
+    Input(Tensor),
+}
+
+impl BlockForm {
+    /// All forms, the plain one first.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Recompute];
+
+    /// Tokens in, a leaf → tokens out, and what the way back needs.
+    fn forward(
+        self,
+        block: &Block,
+        w: &Weights,
+        input: Tensor,
+        pass: Pass,
+    ) -> Result<(Tensor, Tape), TchError> {
+        match self {
+            Self::Plain => {
+                let output = block.forward(w, &input, pass)?;
+                Ok((leaf(&output)?, Tape::Graph { input, output }))
+            }
+            Self::Recompute => {
+                let output = tch::no_grad(|| block.forward(w, &input, pass))?;
+                Ok((leaf(&output)?, Tape::Input(input)))
+            }
+        }
+    }
+
+    /// Gradient of the output → gradient of the input; adds to those of the weights.
+    fn backward(
+        self,
+        block: &Block,
+        w: &Weights,
+        tape: Tape,
+        gradient: &Tensor,
+        pass: Pass,
+    ) -> Result<Tensor, TchError> {
+        let (input, output) = match tape {
+            Tape::Graph { input, output } => (input, output),
+            Tape::Input(input) => {
+                let output = block.forward(w, &input, pass)?;
+                (input, output)
+            }
+        };
+        pull(&output, gradient)?.f_backward()?;
+        input.f_grad()
+    }
+}
+
+/// What is minimised, apart from the model.
+pub struct Objective<'o> {
+    /// Logits → loss, a scalar.
+    pub loss: &'o dyn Fn(&Tensor) -> Result<Tensor, TchError>,
+    /// A scalar that is added, whose graph ends in the images.
+    pub of_images: Option<&'o Tensor>,
+}
+
+/// Runs the model over `images_bchw`, through which gradients pass, and back. Gives the loss of the
+/// logits, without graph.
+///
+/// # Errors
+///
+/// What libtorch says, such as out of memory.
+pub fn backward(
+    vit: &Vit,
+    w: &Weights,
+    images_bchw: &Tensor,
+    objective: &Objective,
+    pass: Pass,
+    form: BlockForm,
+) -> Result<Tensor, TchError> {
+    // --- forwards -------------------------------------------------------------------------------
+    let embedded = vit.embed(w, images_bchw, pass)?;
+    let mut tokens = leaf(&embedded)?;
+    let mut tapes = Vec::with_capacity(vit.blocks().len());
+    for block in vit.blocks() {
+        let (output, tape) = form.forward(block, w, tokens, pass)?;
+        tapes.push(tape);
+        tokens = output;
+    }
+    let logits_bv = vit.head(w, &vit.normalise(w, &tokens)?, pass)?;
+    let loss = (objective.loss)(&logits_bv)?;
+
+    // --- backwards ------------------------------------------------------------------------------
+    loss.f_backward()?;
+    let mut gradient = tokens.f_grad()?;
+    for (block, tape) in vit.blocks().iter().zip(tapes).rev() {
+        gradient = form.backward(block, w, tape, &gradient, pass)?;
+    }
+    let mut last = pull(&embedded, &gradient)?;
+    if let Some(of_images) = objective.of_images {
+        last = last.f_add(of_images)?;
+    }
+    last.f_backward()?;
+    loss.f_detach()
+}
+
+/// The same numbers as the start of a graph.
+fn leaf(tensor: &Tensor) -> Result<Tensor, TchError> {
+    tensor.f_detach()?.f_set_requires_grad(true)
+}
+
+/// A scalar whose gradient for `output` is `gradient`: tch starts a backward pass from 1 only.
+fn pull(output: &Tensor, gradient: &Tensor) -> Result<Tensor, TchError> {
+    output.f_mul(gradient)?.f_sum(output.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::params::Gradient;
+    use crate::model::{Pool, Precision, StemKind, VitPlan};
+    use tch::{Device, Kind};
+
+    fn plans() -> [VitPlan; 3] {
+        let corenet = VitPlan::corenet([64, 3, 2], 4, 10);
+        let linear = VitPlan { stem: StemKind::Linear, patch_px: 8, ..corenet };
+        let all = VitPlan {
+            pool: Pool::Attention,
+            num_registers: 2,
+            qk_norm: true,
+            gated: true,
+            ..linear
+        };
+        [corenet, linear, all]
+    }
+
+    /// Loss and flat gradient, by a form or by one graph over the whole model.
+    fn gradient(plan: VitPlan, form: Option<BlockForm>, pass: Pass) -> (f64, Tensor) {
+        let vit = Vit::new(plan);
+        let weights = vit.init(3, None, Device::Cpu).unwrap();
+        let gradient = Gradient::attach(&weights).unwrap();
+        let on_cpu = (Kind::Float, Device::Cpu);
+        let images = (Tensor::arange(2 * 3 * 32 * 48, on_cpu) * 0.37).sin().view([2, 3, 32, 48]);
+        let loss_of = |logits: &Tensor| logits.f_sin()?.f_square()?.f_sum(Kind::Float);
+        let loss = match form {
+            Some(form) => {
+                let objective = Objective { loss: &loss_of, of_images: None };
+                backward(&vit, &weights, &images, &objective, pass, form).unwrap()
+            }
+            None => {
+                let loss = loss_of(&vit.forward(&weights, &images, pass).unwrap()).unwrap();
+                loss.backward();
+                loss
+            }
+        };
+        (loss.double_value(&[]), gradient.flat().copy())
+    }
+
+    #[test]
+    fn every_form_gives_what_one_graph_over_the_whole_model_gives() {
+        let pass = Pass::train(Precision::Float32);
+        for plan in plans() {
+            let (loss, expected) = gradient(plan, None, pass);
+            for form in BlockForm::ALL {
+                let (found_loss, found) = gradient(plan, Some(form), pass);
+                assert_eq!(found_loss, loss, "{form:?} {plan:?}");
+                let off = (found - &expected).abs().max() / expected.abs().max();
+                assert!(off.double_value(&[]) < 1e-6, "{form:?} {plan:?}: off by {off:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bfloat16_is_near_float32_in_loss_and_gradient() {
+        for plan in plans() {
+            let (loss, expected) = gradient(plan, None, Pass::train(Precision::Float32));
+            for form in BlockForm::ALL {
+                let pass = Pass::train(Precision::BFloat16);
+                let (found_loss, found) = gradient(plan, Some(form), pass);
+                assert!((found_loss / loss - 1.0).abs() < 0.05, "{found_loss} {loss}");
+                let cosine = found.dot(&expected) / found.norm() / expected.norm();
+                assert!(cosine.double_value(&[]) > 0.99, "{form:?} {plan:?}: {cosine:?}");
+            }
+        }
+    }
+}
