@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 # nasm, where the set-up had to fetch it.
 export PATH := $(CURDIR)/.deps/bin:$(PATH)
 
+# Every run says which commit its program was built from; only the binary is linked anew for it.
+export CATLIP_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+
 # One profile and one set of packages and features for everything, so that nothing is compiled
 # twice: what `build` made is what `test` runs. The binding to libtorch alone takes 3 minutes.
 CARGO_SCOPE := --release --workspace --features catlip-tests/train
@@ -45,6 +48,10 @@ HAS_BENCH := $(shell grep -s 'name = "catlip-bench"' benches/Cargo.toml)
 .PHONY: bench
 bench: build ## measures every stage at its real size
 	$(CARGO_OUT)/catlip-bench
+
+.PHONY: robustness
+robustness: build ## kills jobs 200 times, fills disks, fuzzes every parser: 90 minutes
+	benches/robustness.sh
 
 .PHONY: clean-demo
 clean-demo: ## removes the demo's data and run

@@ -1,15 +1,17 @@
-//! Tells the linker where the binaries find libtorch when they run.
+//! Compiles the shim, and tells the linker where the binaries find libtorch when they run.
 //!
 //! In: `LIBTORCH`, set by `.cargo/config.toml` to the folder that `make setup` fills. Out: two run
 //! paths for our own binaries and tests, and the same two as `DEP_CATLIP_TRAINER_RUN_PATH` for the
-//! build scripts of crates whose executables link us. Never: links anything, that is torch-sys.
+//! build scripts of crates whose executables link us; the C++ half of `shim/` as a static library.
+//! Never: links libtorch, that is torch-sys.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run_path() {
+    match run_path().and_then(|folders| compile_shim().map(|()| folders)) {
         Ok(folders) => {
             let folders: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
             let run_path = folders.join(":");
@@ -23,6 +25,43 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The shim over c10d, against the headers of the libtorch that is linked.
+fn compile_shim() -> Result<(), String> {
+    println!("cargo::rerun-if-changed=shim");
+    let gloo = gloo_headers().map_err(|error| format!("cannot write headers: {error}"))?;
+    let include = Path::new(&env::var_os("LIBTORCH").unwrap_or_default()).join("include");
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        .file("shim/c10d.cpp")
+        .define("USE_C10D_GLOO", None)
+        .include("shim")
+        .include(gloo)
+        // Not ours: their warnings tell us nothing.
+        .flag("-isystem")
+        .flag(&include)
+        .flag("-isystem")
+        .flag(include.join("torch/csrc/api/include"))
+        // Only calls pass through it; the optimiser would double the 20 seconds that it takes.
+        .opt_level(1);
+    build.try_compile("catlip_shim").map_err(|error| error.to_string())
+}
+
+/// c10d's header includes those of gloo, which torch's wheel lacks: under each of their names the
+/// declarations of ours.
+fn gloo_headers() -> std::io::Result<PathBuf> {
+    let names =
+        ["algorithm.h", "context.h", "common/error.h", "rendezvous/store.h", "transport/device.h"];
+    let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("include");
+    for name in names {
+        let path = folder.join("gloo").join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&folder))?;
+        fs::write(path, "#pragma once\n#include <gloo.h>\n")?;
+    }
+    Ok(folder)
 }
 
 /// The folder that really holds libtorch, beside whose files the CUDA half is found; then our

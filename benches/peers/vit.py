@@ -4,8 +4,8 @@
     python benches/peers/vit.py RUN [--threads 2] [--time]       prints the loss of each step
 
 Needs torch, numpy, safetensors. Reads RUN/config.toml for what is trained; knows the corenet stem,
-binary and softmax cross-entropy, AdamW with the reference's groups, clipping, EMA and bfloat16. With
---scores FILE it writes the logits of its average for the images in FILE's `images` (float32, 0…1).
+binary and softmax cross-entropy, AdamW with the reference's groups, clipping, EMA and bfloat16.
+With --scores FILE it writes the logits of its average for `images` of FILE (float32, 0…1).
 """
 
 import argparse

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::caption::nouns::NounsOptions;
 use crate::error::ConfigError;
 use crate::image::{Filter, PIXELS_MAX_DEFAULT};
+use crate::prep::memory::{DECODE_BYTES_PER_PX, Memory};
 
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../prep.default.toml");
@@ -130,6 +131,7 @@ pub struct BudgetConfig {
 #[expect(missing_docs, reason = "prep.default.toml is the manual of every key")]
 pub struct RuntimeConfig {
     pub threads: usize,
+    pub memory_bytes: u64,
     pub redo_changed: bool,
     pub redo_config: bool,
 }
@@ -199,7 +201,12 @@ impl Default for PrepConfig {
                 probation: 1000,
                 damaged_shards: 0,
             },
-            runtime: RuntimeConfig { threads: 0, redo_changed: false, redo_config: false },
+            runtime: RuntimeConfig {
+                threads: 0,
+                memory_bytes: 4 << 30,
+                redo_changed: false,
+                redo_config: false,
+            },
         }
     }
 }
@@ -233,6 +240,18 @@ impl PrepConfig {
         range("image.pixels_max", image.pixels_max, 1, 1 << 32)?;
         range("caption.bytes_max", self.caption.bytes_max as u64, 1, 1 << 30)?;
         range("runtime.threads", self.runtime.threads as u64, 0, 4096)?;
+        let needed_bytes = Memory::needed_bytes(image.pixels_max);
+        if self.runtime.memory_bytes < needed_bytes {
+            return Err(ConfigError::Range {
+                key: "runtime.memory_bytes",
+                found: self.runtime.memory_bytes.to_string(),
+                expected: format!(
+                    "at least {needed_bytes}, since half of it must hold one image of \
+                     image.pixels_max = {} at {DECODE_BYTES_PER_PX} bytes a pixel; or lower that",
+                    image.pixels_max
+                ),
+            });
+        }
         // A row group is read at once and its offsets are 32-bit.
         let group_bytes = u128::from(image.rows_per_group) * u128::from(image.bytes_max);
         if group_bytes >= 1 << 31 {
@@ -426,5 +445,10 @@ mod tests {
             "`image.quality` is 0, expected 1 to 100"
         );
         assert!(load(&["image.rows_per_group=1024"]).unwrap_err().contains("below 2 GiB"));
+        assert_eq!(
+            load(&["runtime.memory_bytes=1000000000"]).unwrap_err(),
+            "`runtime.memory_bytes` is 1000000000, expected at least 3579139400, since half of it \
+             must hold one image of image.pixels_max = 178956970 at 10 bytes a pixel; or lower that"
+        );
     }
 }

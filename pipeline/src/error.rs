@@ -353,7 +353,7 @@ impl PrepError {
                 Some("run `catlip-prep run` to its end; the same command goes on where it stopped")
             }
             Self::FailureRate { .. } => Some(
-                "look into rejects/; raise `budget.failure_rate` if such losses are acceptable",
+                "look at the sample; raise `budget.failure_rate` if such losses are acceptable",
             ),
             Self::DamagedShards { .. } => Some(
                 "replace the shards, or accept what could be read with --set \

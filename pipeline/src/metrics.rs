@@ -17,10 +17,15 @@ impl StageMeter {
     pub fn measure<T>(&self, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
-        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
-        self.items.fetch_add(1, Ordering::Relaxed);
+        self.add(start.elapsed(), 1);
         result
+    }
+
+    /// Counts `items` that together took that time.
+    pub fn add(&self, time: Duration, items: u64) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.items.fetch_add(items, Ordering::Relaxed);
     }
 
     /// Busy time, summed over threads.
@@ -31,6 +36,23 @@ impl StageMeter {
     /// Items so far.
     pub fn items(&self) -> u64 {
         self.items.load(Ordering::Relaxed)
+    }
+}
+
+/// How many items are in hand, over time.
+#[derive(Debug, Default)]
+pub struct HeldMeter(AtomicU64);
+
+impl HeldMeter {
+    /// Counts `items` that were in hand for that time.
+    pub fn add(&self, time: Duration, items: u64) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.fetch_add(micros.saturating_mul(items), Ordering::Relaxed);
+    }
+
+    /// How many were in hand on average in a job that took that long.
+    pub fn mean(&self, wall_secs: f64) -> f64 {
+        self.0.load(Ordering::Relaxed) as f64 / 1e6 / wall_secs.max(1e-9)
     }
 }
 
@@ -65,24 +87,35 @@ pub struct PrepMetrics {
     pub bytes_in: Counter,
     /// Bytes of images to store.
     pub bytes_out: Counter,
+    /// Tar to samples; of a mapped shard also the waiting for its first bytes.
+    pub read: StageMeter,
     /// Decoding images.
     pub decode: StageMeter,
-    /// Resizing and encoding images.
+    /// Resizing images, where that is not done while they are decoded.
+    pub resize: StageMeter,
+    /// Encoding images.
     pub encode: StageMeter,
     /// Captions to synsets.
     pub label: StageMeter,
-    /// Writing Parquet, fsync and hashes.
+    /// Rows to Parquet.
     pub write: StageMeter,
+    /// Reading back for checksums, fsync and rename.
+    pub finish: StageMeter,
+    /// Batches between reading and writing: how long samples are in hand.
+    pub held: HeldMeter,
 }
 
 impl PrepMetrics {
     /// The stages by name, in the order of the line.
-    pub fn stages(&self) -> [(&'static str, &StageMeter); 4] {
+    pub fn stages(&self) -> [(&'static str, &StageMeter); 7] {
         [
+            ("tar to samples", &self.read),
             ("decode", &self.decode),
-            ("resize and encode", &self.encode),
+            ("resize", &self.resize),
+            ("encode", &self.encode),
             ("captions to synsets", &self.label),
-            ("write", &self.write),
+            ("write columns", &self.write),
+            ("hash and fsync", &self.finish),
         ]
     }
 
@@ -137,6 +170,8 @@ impl PrepMetrics {
         let busy = stages(|meter| meter.busy().as_secs_f64());
         one("stage_busy_seconds_total", "counter", "Time in a stage, over all threads.", &busy);
         one("stage_items_total", "counter", "Items of a stage.", &stages(|m| m.items() as f64));
+        let held = self.held.mean(wall_secs);
+        one("samples_held", "gauge", "Samples in hand on average.", &plain(held));
         one("threads", "gauge", "Threads of the job.", &plain(threads as f64));
         one("elapsed_seconds", "gauge", "Time since the job began.", &plain(wall_secs));
         text

@@ -69,6 +69,7 @@ fn letters(value: &Pickle<'_>) -> String {
             let pairs = pairs.iter().map(|(k, v)| format!("{}:{}", letters(k), letters(v)));
             format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
         }
+        other => panic!("{} among plain data", other.kind()),
     }
 }
 

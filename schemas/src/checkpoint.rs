@@ -22,8 +22,26 @@ pub struct CheckpointState {
     pub config_hash: String,
     /// Hash of the vocabulary that the labels mean.
     pub vocab_hash: String,
+    /// Ranks that wrote it, each its stretch of the moments. Since version 2.
+    #[serde(default = "one")]
+    pub world_size: u32,
+    /// Steps that were skipped because their gradient was no number. Since version 2.
+    #[serde(default)]
+    pub skipped_steps: u64,
+    /// How many of them were the last ones in a row; 0 where the last step was good. Since
+    /// version 2.
+    #[serde(default)]
+    pub skipped_in_row: u64,
+    /// Running mean of the loss at log steps, if there is one yet. Since version 2.
+    #[serde(default)]
+    pub loss_mean: Option<f32>,
     /// Files of this checkpoint with their SHA-256.
     pub files: Vec<CheckpointFile>,
+}
+
+/// Version 1 knew one rank.
+fn one() -> u32 {
+    1
 }
 
 /// One file of a checkpoint.
@@ -51,8 +69,65 @@ impl CheckpointState {
         Ok(state)
     }
 
+    /// The file of a rank's stretch of the moments.
+    pub fn optim_file(rank: u32) -> String {
+        format!("optim-rank{rank}.safetensors")
+    }
+
+    /// The stretch of `floats` flat moments that is in the file of `rank`: as equal as can be, cut
+    /// at multiples of 16 numbers.
+    pub fn stretch(rank: u32, world_size: u32, floats: i64) -> std::ops::Range<i64> {
+        let world_size = i64::from(world_size.max(1));
+        let cut = |rank: i64| match rank {
+            rank if rank >= world_size => floats,
+            rank => floats / 16 * rank / world_size * 16,
+        };
+        cut(i64::from(rank))..cut(i64::from(rank) + 1)
+    }
+
     /// Folder of the checkpoint of `step` below the run: `checkpoints/step-00000100`.
     pub fn folder(step: u64) -> String {
         format!("checkpoints/step-{step:08}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_follow_each_other_and_leave_nothing_out() {
+        for (floats, world_size) in [(16, 1), (160, 3), (48, 4), (7, 2), (100_003, 8)] {
+            let mut end = 0;
+            for rank in 0..world_size {
+                let stretch = CheckpointState::stretch(rank, world_size, floats);
+                assert_eq!(stretch.start, end, "rank {rank} of {world_size}, {floats} floats");
+                assert!(stretch.start % 16 == 0 && stretch.end >= stretch.start);
+                end = stretch.end;
+            }
+            assert_eq!(end, floats);
+        }
+    }
+
+    /// What version 0.1.0 wrote.
+    const VERSION_1: &str = r#"{
+      "checkpoint_version": 1, "step": 8, "images_seen": 128,
+      "cursor": { "snapshot": 1, "epoch": 0, "position": 128, "order_version": 1 },
+      "config_hash": "e3f7a1f9a94ef19c", "vocab_hash": "0123456789abcdef",
+      "files": [{ "file": "model.safetensors", "bytes": 1, "sha256": "ab" }]
+    }"#;
+
+    #[test]
+    fn a_state_of_version_1_is_one_rank_that_skipped_nothing() {
+        let state = CheckpointState::from_json(VERSION_1.as_bytes()).unwrap();
+        assert_eq!((state.step, state.world_size, state.skipped_steps), (8, 1, 0));
+        assert_eq!((state.skipped_in_row, state.loss_mean), (0, None));
+    }
+
+    #[test]
+    fn a_state_of_a_later_version_is_refused_with_both_numbers() {
+        let text = VERSION_1.replace("version\": 1", "version\": 9");
+        let error = CheckpointState::from_json(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains('9') && error.contains('2'), "{error}");
     }
 }

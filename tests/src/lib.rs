@@ -1,6 +1,8 @@
 //! What the tests share. The tests themselves stand in `tests/tests/`, one file per subject.
 
+pub mod faults;
 pub mod servers;
+pub mod stages;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,16 +10,19 @@ use std::process::{Command, Output};
 use catlip_pipeline::image::Image;
 use catlip_pipeline::image::jpeg::{Chroma, encode};
 
-/// The program `name` that stands beside the tests, where `cargo build --bins` puts it.
+/// The program `name` that stands beside this one, or one folder above, as tests have it: where
+/// `cargo build --bins` puts it.
 ///
 /// # Panics
 ///
 /// If it is not there.
 pub fn program(name: &str) -> Command {
-    let folder =
-        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));
-    let path = folder.unwrap_or_default().join(name);
-    assert!(path.is_file(), "{} is not built: cargo build --bins", path.display());
+    let exe = std::env::current_exe().unwrap_or_default();
+    let mut folders = exe.ancestors().skip(1).take(2);
+    let Some(path) = folders.find_map(|at| Some(at.join(name)).filter(|path| path.is_file()))
+    else {
+        panic!("{name} is not built: cargo build --bins");
+    };
     Command::new(path)
 }
 
@@ -37,6 +42,24 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
 pub fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// Prepares the demo's scenes in `dir`: data sets `train` of 96 rows and `heldout` of 32.
+///
+/// # Panics
+///
+/// If a program fails.
+pub fn demo_data(dir: &Path) {
+    let text = |name: &str| dir.join(name).display().to_string();
+    let ok = |arguments: &[&str]| {
+        let (code, out, err) = told(&run("catlip-prep", arguments));
+        assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    };
+    ok(&["demo-data", "--output", &text("shards"), "--scenes", "96", "--heldout", "32"]);
+    for part in ["train", "heldout"] {
+        let input = text(&format!("shards/{part}-*.tar"));
+        ok(&["run", "--quiet", "--input", &input, "--output", &text(part)]);
+    }
 }
 
 /// A folder that vanishes, with shards and data sets in it.

@@ -4,8 +4,7 @@
 
 use std::path::Path;
 
-use catlip_tests::servers::Cloud;
-use catlip_tests::{files_of, program, run, told};
+use catlip_tests::{demo_data, files_of, run, told};
 
 const SETTINGS: [&str; 11] = [
     "feed.lanes=2",
@@ -60,17 +59,67 @@ fn the_order_is_shown(data: &str) {
     assert!(sizes.lines().any(|line| !line.split(' ').nth(1).unwrap().starts_with("224")));
 }
 
+/// Two grey images of 48 × 32 px as safetensors.
+fn images_file(path: &Path) {
+    let numbers: Vec<f32> = (0..2 * 3 * 48 * 32).map(|i| (i % 97) as f32 / 97.0).collect();
+    let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let header = format!(
+        "{{\"images\":{{\"dtype\":\"F32\",\"shape\":[2,3,48,32],\"data_offsets\":[0,{}]}}}}",
+        data.len()
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(data);
+    std::fs::write(path, file).unwrap();
+}
+
+/// A run goes out, comes back, and gives the same logits to the bit.
+fn the_model_goes_out_and_comes_back(dir: &Path) {
+    let text = |name: &str| dir.join(name).display().to_string();
+    images_file(&dir.join("images.safetensors"));
+    let logits = |weights: &str, output: &str| {
+        let (weights, images) = (text(weights), text("images.safetensors"));
+        let output = text(output);
+        let arguments = ["--weights", &weights, "--images", &images, "--output", &output];
+        ok("catlip-train", &[&["logits"], &arguments[..]].concat());
+        std::fs::read(output).unwrap()
+    };
+    let expected = logits("run", "of-run");
+    for target in ["hf", "timm"] {
+        let (run, out) = (text("run"), text(target));
+        ok("catlip-train", &["export", "--weights", &run, "--to", target, "--out", &out]);
+        for file in ["config.json", "README.md", "modeling_catlip.py", "vocab.parquet"] {
+            assert!(dir.join(target).join(file).is_file(), "{target}: {file}");
+        }
+        let (file, back) =
+            (text(&format!("{target}/model.safetensors")), text(&format!("{target}-back")));
+        ok("catlip-train", &["import", "--weights", &file, "--out", &back]);
+    }
+    let plain = |name: &str| std::fs::read(dir.join(name).join("model.safetensors")).unwrap();
+    assert!(plain("hf-back") == plain("timm-back"));
+    // The patch of 8 px is not in the shapes of this stem: said by name it is.
+    let of_shapes = logits("hf-back", "of-shapes");
+    assert_eq!(of_shapes.len(), expected.len());
+    let json = std::fs::read_to_string(dir.join("hf-back/model.json")).unwrap();
+    let json = json.replace("\"patch_px\": 16", "\"patch_px\": 8");
+    std::fs::write(dir.join("hf-back/model.json"), json).unwrap();
+    assert!(logits("hf-back", "of-import") == expected);
+
+    let hostile = dir.join("hostile.pt");
+    std::fs::write(&hostile, b"PK\x03\x04 and nothing more").unwrap();
+    let hostile = hostile.display().to_string();
+    let import = ["import", "--weights", &hostile, "--out", &text("never")];
+    let (code, _, err) = told(&run("catlip-train", &import));
+    assert_eq!(code, 5, "{err}");
+    assert!(!dir.join("never").exists());
+}
+
 #[test]
 fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path();
     let text = |name: &str| dir.join(name).display().to_string();
-    let numbers = ["--scenes", "96", "--heldout", "32"];
-    ok("catlip-prep", &[&["demo-data", "--output", &text("shards")], &numbers[..]].concat());
-    for part in ["train", "heldout"] {
-        let input = text(&format!("shards/{part}-*.tar"));
-        ok("catlip-prep", &["run", "--quiet", "--input", &input, "--output", &text(part)]);
-    }
+    demo_data(dir);
     let recipe = dir.join("empty.toml");
     std::fs::write(&recipe, "").unwrap();
     let recipe = recipe.display().to_string();
@@ -94,6 +143,14 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     assert_eq!(weights("run").len(), 1);
     assert!(weights("run") == weights("again"));
 
+    the_model_goes_out_and_comes_back(dir);
+    let train = text("train");
+    let dry =
+        ["fit", "--dry-run", "--recipe", &recipe, "--data", &train, "--set", "train.batch=32"];
+    let out = ok("catlip-train", &dry);
+    assert!(out.contains("epoch       96 images, 3 steps; the run takes 1.00 epochs"), "{out}");
+    assert!(dir.join("run/events.out.tfevents.catlip").metadata().unwrap().len() > 500);
+
     let out = ok("catlip-train", &["eval", "--run", &text("run"), "--data", &text("heldout")]);
     assert!(out.contains("held-out mAP 0."), "{out}");
 
@@ -110,35 +167,4 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let (code, _, err) = fit(dir, "wrong", &["--recipe", &recipe, "--set", "train.bacth=3"]);
     assert_eq!(code, 3);
     assert!(err.contains("did you mean `train.batch`?"), "{err}");
-}
-
-#[test]
-fn a_data_set_in_a_store_is_fed_and_trained_on_as_one_in_a_folder() {
-    let Some(cloud) = Cloud::s3() else { return };
-    let place = tempfile::tempdir().unwrap();
-    let text = |name: &str| place.path().join(name).display().to_string();
-    let done = |name: &str, arguments: &[&str]| {
-        let mut command = program(name);
-        command.args(arguments).envs(cloud.variables.iter().cloned());
-        let (code, out, err) = told(&command.output().unwrap());
-        assert_eq!(code, 0, "{name} {arguments:?}: {out}{err}");
-        out
-    };
-    done("catlip-prep", &["demo-data", "--output", &text("shards"), "--scenes", "40"]);
-    std::fs::write(text("empty.toml"), "").unwrap();
-    let fed_and_trained = |data: &str, out: &str| {
-        let input = text("shards/train-*.tar");
-        done("catlip-prep", &["run", "--quiet", "--input", &input, "--output", data]);
-        let ids = ["feed", "--ids", "--batch", "10", "--set", "feed.lanes=4", "--data", data];
-        let fed = done("catlip-train", &ids);
-        let (out, recipe) = (text(out), text("empty.toml"));
-        let mut arguments = vec!["fit", "--data", data, "--out", &out, "--recipe", &recipe];
-        let more = ["train.steps=2", "data.holdout_percent=10"];
-        SETTINGS.iter().chain(&more).for_each(|setting| arguments.extend(["--set", setting]));
-        done("catlip-train", &arguments);
-        let weights = format!("{out}/checkpoints/step-00000002/model.safetensors");
-        (fed, std::fs::read(weights).unwrap())
-    };
-    let local = fed_and_trained(&text("data"), "local");
-    assert!(fed_and_trained(&format!("{}/data", cloud.root), "remote") == local);
 }

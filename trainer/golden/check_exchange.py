@@ -1,10 +1,10 @@
-"""Tries `catlip-train import`, `logits` and `export` on real files of PyTorch, timm and Hugging Face.
+"""Tries `catlip-train import`, `logits`, `export` on real files of PyTorch, timm, Hugging Face.
 
     python trainer/golden/check_exchange.py target/release/catlip-train
 
-Needs torch, timm, transformers, safetensors, numpy. Everything random is drawn here; the reference's
-model is the one of make_models.py, written from its description. Prints the largest difference of
-each comparison; fails above 1e-4 in float32, and unless a round trip gives the same bits.
+Needs torch, timm, transformers, safetensors, numpy. Everything random is drawn here; the model of
+the reference is that of make_models.py, written from its description. Prints the largest difference
+of each comparison; fails above 1e-4 in float32, and unless a round trip gives the same bits.
 """
 
 import importlib.util
@@ -38,9 +38,9 @@ def run(*arguments):
 
 
 def logits(weights, images, folder):
-    save_file({"images": images}, folder / "images.safetensors")
-    output = folder / "logits.safetensors"
-    run("logits", "--weights", weights, "--images", folder / "images.safetensors", "--output", output)
+    file, output = folder / "images.safetensors", folder / "logits.safetensors"
+    save_file({"images": images}, file)
+    run("logits", "--weights", weights, "--images", file, "--output", output)
     return load_file(output)["logits"]
 
 
@@ -62,7 +62,8 @@ def corenet(make, folder):
         state[name] = torch.tensor(0.5)
     for at in range(2):
         state[f"patch_emb.{at}.block.norm.num_batches_tracked"] = torch.tensor(5)
-    wrapped = {f"module.{name.replace('out_proj_attn', 'out_proj')}": t for name, t in state.items()}
+    no_flash = {name.replace("out_proj_attn", "out_proj"): t for name, t in state.items()}
+    wrapped = {f"module.{name}": tensor for name, tensor in no_flash.items()}
     torch.save(state, folder / "plain.pt")
     torch.save({"model_state_dict": wrapped, "iteration": 9}, folder / "wrapped.pt")
     save_file(state, folder / "plain.safetensors")

@@ -54,7 +54,7 @@ def images(height, width):
     return torch.from_numpy(values.astype(np.float32)).view(2, 3, height, width)
 
 
-# --- the reference's model, from its description ---------------------------------------------------
+# --- the reference's model, from its description ------------------------------------------------
 
 
 def corenet_names(width, depth, positions, labels):
@@ -140,7 +140,7 @@ def corenet_cases():
     return cases
 
 
-# --- timm and Hugging Face -------------------------------------------------------------------------
+# --- timm and Hugging Face ----------------------------------------------------------------------
 
 TIMM = {
     "patch_embed.proj": "patch_emb.proj",
@@ -217,7 +217,7 @@ def linear_cases():
     return cases
 
 
-# --- RangeAugment ----------------------------------------------------------------------------------
+# --- RangeAugment -------------------------------------------------------------------------------
 
 
 def range_case(order, applied, units, psnr):
@@ -270,7 +270,7 @@ def range_augment():
     return {"curriculum": curriculum, "cases": cases}
 
 
-# --- 200 steps of training ------------------------------------------------------------------------
+# --- 200 steps of training ----------------------------------------------------------------------
 
 
 def step_batch(step):
@@ -304,7 +304,7 @@ def curve():
         for row, of_row in enumerate(labels):
             target[row, of_row] = 1.0
         for group in adamw.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (step + 1) / 20)
+            group["lr"] = 3e-4 * min(1.0, (step + 1) / 20)
         adamw.zero_grad()
         logits = model(images)
         loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / 16
@@ -315,7 +315,7 @@ def curve():
     return lines
 
 
-# --- a file of torch.save --------------------------------------------------------------------------
+# --- a file of torch.save -----------------------------------------------------------------------
 
 
 def save_states(folder):

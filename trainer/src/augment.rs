@@ -23,9 +23,12 @@ use crate::model::params::{EntryId, Init, Layout};
 const LOSS_WEIGHT: f64 = 100.0;
 /// Largest value of a pixel, in which distances are measured.
 const PIXEL_MAX: f64 = 255.0;
-/// What an operation is: its name, the raw ends at the start, the limits of the low end, those of
-/// the high end.
-const OPERATIONS: [(&str, [f64; 2], [f64; 2], [f64; 2]); 3] = [
+/// An operation: its name, the raw ends at the start, the limits of the low end, those of the high
+/// end.
+type Operation = (&'static str, [f64; 2], [f64; 2], [f64; 2]);
+/// Makes noise of a size from the seed of each row.
+type Noise = dyn Fn(&[i64], &[i64], Device) -> Result<Tensor, TchError>;
+const OPERATIONS: [Operation; 3] = [
     ("brightness", [0.5, 1.5], [0.1, 0.9], [1.1, 10.0]),
     ("contrast", [0.5, 1.5], [0.1, 0.9], [1.1, 10.0]),
     ("noise", [0.0, 0.1], [0.0, 5e-5], [1e-4, 1.0]),
@@ -170,7 +173,7 @@ impl Ranges {
         w: &Weights,
         images_bchw: &Tensor,
         draws: &RangeDraws,
-        noise: &dyn Fn(&[i64], &[i64], Device) -> Result<Tensor, TchError>,
+        noise: &Noise,
     ) -> Result<Tensor, TchError> {
         let device = images_bchw.device();
         let mut x = images_bchw.shallow_clone();

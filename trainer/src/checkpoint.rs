@@ -1,35 +1,35 @@
 //! The durable form of a [`TrainState`].
 //!
 //! In: a state. Out: `RUN/checkpoints/step-00000100/` with `model.safetensors`, `ema.safetensors`,
-//! `optim-rank0.safetensors` and `state.json`, which holds the SHA-256 of the others; and
-//! `RUN/LATEST`, which names it. Never: a checkpoint that looks whole and is not: files and folder
-//! are flushed before the folder gets its name, and `LATEST` is renamed last.
+//! an `optim-rank0.safetensors` of each rank and `state.json`, which holds the SHA-256 of the
+//! others; and `RUN/LATEST`, which names it. Never: a checkpoint that looks whole and is not: files
+//! and folder are flushed before the folder gets its name, and `LATEST` is renamed last.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use catlip_pipeline::prep::commit;
-use catlip_schemas::SchemaError;
-use catlip_schemas::checkpoint::{CheckpointFile, CheckpointState};
-use catlip_schemas::version::CHECKPOINT_VERSION;
+use catlip_schemas::checkpoint::CheckpointState;
 use sha2::{Digest, Sha256};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub use self::error::{CheckpointError, Damage};
-use crate::ema::Ema;
+pub use self::write::{Keep, Saver, Share, Snapshot};
 use crate::model::Weights;
 use crate::state::TrainState;
 use crate::tensor_file;
 
 pub(crate) mod error;
+pub mod write;
 
 const FOLDER: &str = "checkpoints";
 const LATEST: &str = "LATEST";
 const STATE: &str = "state.json";
+/// Digest of `state.json` as `sha256sum` writes it, so that `sha256sum -c` checks it too.
+const STATE_DIGEST: &str = "state.sha256";
 const MODEL: &str = "model.safetensors";
 const EMA: &str = "ema.safetensors";
-const OPTIM: &str = "optim-rank0.safetensors";
+const EXP_AVG: &str = "exp_avg";
+const EXP_AVG_SQ: &str = "exp_avg_sq";
 
 /// What a checkpoint must agree with: the same labels, and for going on the same computation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,37 +49,6 @@ pub struct Whole {
     pub passed_over: Vec<Damage>,
     folder: PathBuf,
     files: Vec<(String, Vec<u8>)>,
-}
-
-/// Saves `state`, names it in `LATEST`, and removes all but the `keep_last` newest.
-///
-/// # Errors
-///
-/// [`CheckpointError::Io`], also for a full disk: then the checkpoints before are untouched.
-pub fn save(
-    run: &Path,
-    state: &TrainState,
-    identity: &Identity,
-    keep_last: usize,
-) -> Result<(), CheckpointError> {
-    let parent = run.join(FOLDER);
-    let folder = run.join(CheckpointState::folder(state.step));
-    let name = name_of(&folder);
-    let temporary = parent.join(format!(".{name}.new"));
-    remove(&temporary)?;
-    fs::create_dir_all(&temporary).map_err(CheckpointError::io("create", &temporary))?;
-    let files = write_files(&temporary, state)?;
-    write_state(&temporary, state, identity, files)?;
-    flush(&temporary)?;
-    // The same step may have been saved before a run went back behind it.
-    discard(&folder)?;
-    fs::rename(&temporary, &folder).map_err(CheckpointError::io("rename", &temporary))?;
-    flush(&parent)?;
-    name_latest(run, &CheckpointState::folder(state.step))?;
-    for step in steps(run)?.into_iter().skip_while(|&s| s > state.step).skip(keep_last.max(1)) {
-        discard(&run.join(CheckpointState::folder(step)))?;
-    }
-    Ok(())
 }
 
 /// The newest whole checkpoint, at most as new as `LATEST` says. Reads every file once.
@@ -103,6 +72,52 @@ pub fn newest(run: &Path) -> Result<Whole, CheckpointError> {
         return Err(CheckpointError::None { path: run.to_path_buf() });
     }
     Err(CheckpointError::AllDamaged { path: run.to_path_buf(), damages: passed_over })
+}
+
+/// The newest whole checkpoint whose last step was a good one: where a run goes back to. One that a
+/// stop made between the steps that are saved anyway, multiples of `every_steps`, is taken only
+/// where there is no other, so that a run that was stopped goes where one that was not does.
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`].
+pub fn newest_good(run: &Path, every_steps: u64) -> Result<Option<Whole>, CheckpointError> {
+    let latest = latest_step(run);
+    let mut candidates = steps(run)?;
+    candidates.retain(|&step| latest.is_some_and(|latest| step <= latest));
+    // Stable: the newest stays first among those that are alike.
+    candidates.sort_by_key(|step| every_steps == 0 || !step.is_multiple_of(every_steps));
+    for step in candidates {
+        match open(&run.join(CheckpointState::folder(step))) {
+            Ok(whole) if whole.state.skipped_in_row == 0 => return Ok(Some(whole)),
+            Ok(_) => {}
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Makes `step` the newest checkpoint that counts; without one, none counts and all are removed.
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`].
+pub fn go_back_to(run: &Path, step: Option<u64>) -> Result<(), CheckpointError> {
+    if let Some(step) = step {
+        return write::name_latest(run, &CheckpointState::folder(step));
+    }
+    // Without LATEST every folder counts, so it goes last.
+    for step in steps(run)? {
+        write::discard(&run.join(CheckpointState::folder(step)))?;
+    }
+    let path = run.join(LATEST);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(CheckpointError::io("remove", &path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The step that `LATEST` names, if there is a run to go on with.
@@ -160,12 +175,37 @@ impl Whole {
             let (path, bytes) = self.file(EMA)?;
             tensor_file::read_weights(&path, bytes, ema.weights_mut())?;
         }
-        let (path, bytes) = self.file(OPTIM)?;
-        tensor_file::read_into(&path, bytes, &moments(state))?;
+        self.restore_moments(state)?;
+        state.set_skipped([self.state.skipped_in_row, self.state.skipped_steps])?;
+        state.loss_mean = self.state.loss_mean;
         state.step = self.state.step;
         state.adamw.steps = self.state.step;
         state.images_seen = self.state.images_seen;
         state.cursor = self.state.cursor;
+        Ok(())
+    }
+
+    /// Joins the stretches of the ranks that saved it, however many there were, and takes what this
+    /// rank has moments of.
+    fn restore_moments(&self, state: &mut TrainState) -> Result<(), CheckpointError> {
+        let (floats, world_size) = (state.weights.layout().trained_floats(), self.state.world_size);
+        let own = state.adamw.stretch();
+        for rank in 0..world_size {
+            let (path, bytes) = self.file(&CheckpointState::optim_file(rank))?;
+            let saved = CheckpointState::stretch(rank, world_size, floats);
+            let whole = || Tensor::f_zeros([saved.end - saved.start], (Kind::Float, Device::Cpu));
+            let targets = [(EXP_AVG.to_owned(), whole()?), (EXP_AVG_SQ.to_owned(), whole()?)];
+            tensor_file::read_into(&path, bytes, &targets)?;
+            let (from, end) = (saved.start.max(own.start), saved.end.min(own.end));
+            for (moments, (_, read)) in
+                [&state.adamw.exp_avg, &state.adamw.exp_avg_sq].into_iter().zip(&targets)
+            {
+                if from < end {
+                    let read = read.f_narrow(0, from - saved.start, end - from)?;
+                    moments.f_narrow(0, from - own.start, end - from)?.f_copy_(&read)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -181,6 +221,11 @@ impl Whole {
         tensor_file::read_weights(&path, bytes, weights)
     }
 
+    /// Its step.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
     fn file(&self, name: &str) -> Result<(PathBuf, &[u8]), CheckpointError> {
         let path = self.folder.join(name);
         match self.files.iter().find(|(file, _)| file == name) {
@@ -190,51 +235,15 @@ impl Whole {
     }
 }
 
-fn write_files(folder: &Path, state: &TrainState) -> Result<Vec<CheckpointFile>, CheckpointError> {
-    let write = |name: &str, tensors: &[_]| tensor_file::write(&folder.join(name), tensors);
-    let mut files = vec![write(MODEL, &tensor_file::named(&state.weights)?)?];
-    if let Some(average) = state.ema.as_ref().map(Ema::weights) {
-        files.push(write(EMA, &tensor_file::named(average)?)?);
-    }
-    files.push(write(OPTIM, &moments(state))?);
-    Ok(files)
-}
-
-/// The optimiser's moments; their places are those of the flat weights.
-fn moments(state: &TrainState) -> Vec<(String, Tensor)> {
-    vec![
-        ("exp_avg".to_owned(), state.adamw.exp_avg.shallow_clone()),
-        ("exp_avg_sq".to_owned(), state.adamw.exp_avg_sq.shallow_clone()),
-    ]
-}
-
-fn write_state(
-    folder: &Path,
-    state: &TrainState,
-    identity: &Identity,
-    files: Vec<CheckpointFile>,
-) -> Result<(), CheckpointError> {
-    let content = CheckpointState {
-        checkpoint_version: CHECKPOINT_VERSION,
-        step: state.step,
-        images_seen: state.images_seen,
-        cursor: state.cursor,
-        config_hash: identity.config_hash.clone(),
-        vocab_hash: identity.vocab_hash.clone(),
-        files,
-    };
-    let path = folder.join(STATE);
-    let json = serde_json::to_vec_pretty(&content)
-        .map_err(|source| SchemaError::Json { what: "state.json", source })
-        .map_err(|source| CheckpointError::State { path: path.clone(), source })?;
-    write_durably(&path, &json)
-}
-
 fn open(folder: &Path) -> Result<Whole, CheckpointError> {
     let path = folder.join(STATE);
     let json = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
     let state = CheckpointState::from_json(&json)
         .map_err(|source| CheckpointError::State { path: path.clone(), source })?;
+    // Version 1 had no digest of this file.
+    if state.checkpoint_version > 1 {
+        check_digest(folder, &json)?;
+    }
     let mut files = Vec::new();
     for expected in &state.files {
         let path = folder.join(&expected.file);
@@ -255,6 +264,23 @@ fn open(folder: &Path) -> Result<Whole, CheckpointError> {
         files.push((expected.file.clone(), bytes));
     }
     Ok(Whole { state, passed_over: Vec::new(), folder: folder.to_path_buf(), files })
+}
+
+/// What stands in `state.sha256`.
+fn digest_line(json: &[u8]) -> String {
+    format!("{}  {STATE}\n", tensor_file::hex(&Sha256::digest(json)))
+}
+
+fn check_digest(folder: &Path, json: &[u8]) -> Result<(), CheckpointError> {
+    let path = folder.join(STATE_DIGEST);
+    let found = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+    let expected = digest_line(json);
+    if found == expected.as_bytes() {
+        return Ok(());
+    }
+    let found = String::from_utf8_lossy(&found).trim().to_owned();
+    let (what, expected) = ("digest of state.json", expected.trim().to_owned());
+    Err(CheckpointError::File { path, what, found, expected })
 }
 
 /// Steps of the folders that are there, newest first.
@@ -278,48 +304,6 @@ fn step_of(name: &str) -> Option<u64> {
     name.strip_prefix("step-")?.parse().ok()
 }
 
-fn name_of(folder: &Path) -> String {
-    folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-fn name_latest(run: &Path, folder: &str) -> Result<(), CheckpointError> {
-    let path = run.join(LATEST);
-    commit::write_whole(&path, format!("{folder}\n").as_bytes())
-        .map_err(CheckpointError::io("write", &path))
-}
-
-/// Gives a folder a name that no reader looks at, then removes it.
-fn discard(folder: &Path) -> Result<(), CheckpointError> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    let away = folder.with_file_name(format!(".{}.old", name_of(folder)));
-    remove(&away)?;
-    fs::rename(folder, &away).map_err(CheckpointError::io("rename", folder))?;
-    remove(&away)
-}
-
-fn remove(folder: &Path) -> Result<(), CheckpointError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(CheckpointError::io("remove", folder)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let mut file = File::create(path).map_err(CheckpointError::io("create", path))?;
-    file.write_all(bytes).map_err(CheckpointError::io("write", path))?;
-    file.sync_all().map_err(CheckpointError::io("flush", path))
-}
-
-fn flush(folder: &Path) -> Result<(), CheckpointError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(CheckpointError::io("flush", folder))
-}
-
 /// An error with its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -340,7 +324,7 @@ mod tests {
     use crate::schedule::Schedule;
     use crate::step::{StepPlan, step};
     use catlip_schemas::Cursor;
-    use tch::Device;
+    use std::sync::atomic::AtomicBool;
 
     const PLAN: VitPlan = VitPlan::corenet([16, 1, 2], 1, 5);
     const ADAMW: AdamWPlan = AdamWPlan::REFERENCE;
@@ -403,12 +387,18 @@ mod tests {
             .collect()
     }
 
+    fn save(run: &Path, state: &TrainState, last: usize) {
+        let keep = Keep { last, every_steps: 0 };
+        let snapshot = Snapshot::take(run, state, &identity(), &Share::whole(), keep).unwrap();
+        snapshot.write(&AtomicBool::new(false)).unwrap();
+    }
+
     fn saved_at(steps: &[u64], keep_last: usize) -> (tempfile::TempDir, TrainState) {
         let run = tempfile::tempdir().unwrap();
         let mut state = fresh();
         for &step in steps {
             train(&mut state, step);
-            save(run.path(), &state, &identity(), keep_last).unwrap();
+            save(run.path(), &state, keep_last);
         }
         (run, state)
     }
@@ -432,7 +422,7 @@ mod tests {
     fn the_same_state_gives_the_same_bytes() {
         let (first, _) = saved_at(&[2], 3);
         let (second, _) = saved_at(&[2], 3);
-        for name in [MODEL, EMA, OPTIM, STATE] {
+        for name in [MODEL, EMA, "optim-rank0.safetensors", STATE] {
             let read =
                 |run: &Path| fs::read(run.join("checkpoints/step-00000002").join(name)).unwrap();
             assert!(read(first.path()) == read(second.path()), "{name}");
@@ -469,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_cut_file_is_recognised_by_its_size() {
-        let whole = damage(OPTIM, |bytes| bytes[..bytes.len() - 1].to_vec());
+        let whole = damage("optim-rank0.safetensors", |bytes| bytes[..bytes.len() - 1].to_vec());
         assert_eq!(whole.state.step, 1);
         assert!(whole.passed_over[0].message.contains("size in bytes"), "{:?}", whole.passed_over);
     }
@@ -486,10 +476,164 @@ mod tests {
         assert_eq!(newest(run.path()).unwrap().state.step, 1);
     }
 
+    /// SplitMix64: the same damage in every run.
+    fn draw(seed: &mut u64) -> u64 {
+        *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    #[test]
+    fn a_hundred_cuts_and_flipped_bits_are_each_recognised() {
+        let (run, _) = saved_at(&[1, 2], 3);
+        let folder = run.path().join("checkpoints/step-00000002");
+        let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        assert_eq!(files.len(), 5);
+        let mut seed = 7;
+        for at in 0..100 {
+            let path = &files[at % files.len()];
+            let whole = fs::read(path).unwrap();
+            let mut bytes = whole.clone();
+            let place = draw(&mut seed) as usize % bytes.len();
+            let what = if draw(&mut seed).is_multiple_of(2) {
+                bytes.truncate(place);
+                format!("{} cut to {place} bytes", path.display())
+            } else {
+                bytes[place] ^= 1 << (draw(&mut seed) % 8);
+                format!("{} with a flipped bit in byte {place}", path.display())
+            };
+            fs::write(path, &bytes).unwrap();
+            let found = newest(run.path()).unwrap();
+            assert_eq!((found.step(), found.passed_over.len()), (1, 1), "{what}");
+            assert_eq!(found.passed_over[0].step, 2);
+            fs::write(path, &whole).unwrap();
+        }
+        assert_eq!(newest(run.path()).unwrap().step(), 2);
+    }
+
+    /// A checkpoint of several ranks, which here write one after the other.
+    fn save_as_ranks(run: &Path, state: &TrainState, world_size: u32) {
+        for rank in (0..world_size).rev() {
+            let timeout = std::time::Duration::ZERO;
+            let share = Share { rank, world_size, start: "-1".to_owned(), timeout };
+            let keep = Keep { last: 3, every_steps: 0 };
+            let snapshot = Snapshot::take(run, state, &identity(), &share, keep).unwrap();
+            snapshot.write(&AtomicBool::new(false)).unwrap();
+        }
+    }
+
+    #[test]
+    fn any_number_of_ranks_reads_what_any_number_wrote() {
+        let mut straight = fresh();
+        train(&mut straight, 3);
+        for world_size in [2, 3, 8] {
+            let run = tempfile::tempdir().unwrap();
+            save_as_ranks(run.path(), &straight, world_size);
+            let folder = run.path().join("checkpoints/step-00000003");
+            // model, ema, state.json and its digest, and the stretch of each rank.
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 4 + world_size as usize);
+            let mut resumed = fresh();
+            newest(run.path()).unwrap().restore(&mut resumed).unwrap();
+            assert_eq!(bits(&resumed), bits(&straight));
+        }
+    }
+
+    #[test]
+    fn a_rank_whose_part_does_not_come_is_named_and_nothing_is_lost() {
+        let (run, mut state) = saved_at(&[1], 3);
+        train(&mut state, 2);
+        let timeout = std::time::Duration::ZERO;
+        let share = Share { rank: 0, world_size: 2, start: "-1".to_owned(), timeout };
+        let keep = Keep { last: 3, every_steps: 0 };
+        let snapshot = Snapshot::take(run.path(), &state, &identity(), &share, keep).unwrap();
+        let error = snapshot.write(&AtomicBool::new(false)).unwrap_err().to_string();
+        assert_eq!(error, "the checkpoint of step 2 lacks the part of rank 1");
+        assert_eq!(newest(run.path()).unwrap().step(), 1);
+        write::clean(run.path()).unwrap();
+        assert_eq!(fs::read_dir(run.path().join(FOLDER)).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_is_read() {
+        let (run, saved) = saved_at(&[2], 3);
+        let folder = run.path().join("checkpoints/step-00000002");
+        fs::remove_file(folder.join(STATE_DIGEST)).unwrap();
+        let text = fs::read_to_string(folder.join(STATE)).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        for new in ["world_size", "skipped_steps", "skipped_in_row", "loss_mean"] {
+            fields.remove(new).unwrap();
+        }
+        fields["checkpoint_version"] = 1.into();
+        fs::write(folder.join(STATE), json.to_string()).unwrap();
+        let mut state = fresh();
+        newest(run.path()).unwrap().restore(&mut state).unwrap();
+        assert_eq!(bits(&state), bits(&saved));
+        assert_eq!(state.skipped().unwrap(), [0, 0]);
+    }
+
+    #[test]
+    fn a_thread_writes_while_the_state_goes_on() {
+        let run = tempfile::tempdir().unwrap();
+        let mut state = fresh();
+        train(&mut state, 2);
+        let expected = bits(&state);
+        let mut saver = Saver::default();
+        let keep = Keep { last: 1, every_steps: 2 };
+        let take = |state: &TrainState| {
+            Snapshot::take(run.path(), state, &identity(), &Share::whole(), keep).unwrap()
+        };
+        assert_eq!(saver.begin(take(&state)).unwrap(), None);
+        train(&mut state, 3);
+        assert_eq!(saver.begin(take(&state)).unwrap(), Some(2));
+        train(&mut state, 5);
+        assert_eq!(saver.wait().unwrap(), Some(3));
+        assert_eq!(saver.begin(take(&state)).unwrap(), None);
+        assert_eq!((saver.wait().unwrap(), saver.wait().unwrap()), (Some(5), None));
+        // 3 is neither the newest nor a multiple of 2.
+        assert_eq!(steps(run.path()).unwrap(), [5, 2]);
+        let mut early = fresh();
+        open(&run.path().join("checkpoints/step-00000002")).unwrap().restore(&mut early).unwrap();
+        assert_eq!(bits(&early), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error_of_the_next_call() {
+        let run = tempfile::tempdir().unwrap();
+        fs::write(run.path().join(FOLDER), "in the way").unwrap();
+        let keep = Keep { last: 1, every_steps: 0 };
+        let snapshot =
+            Snapshot::take(run.path(), &fresh(), &identity(), &Share::whole(), keep).unwrap();
+        let mut saver = Saver::default();
+        saver.begin(snapshot).unwrap();
+        assert!(matches!(saver.wait(), Err(CheckpointError::Io { .. })));
+    }
+
+    #[test]
+    fn a_run_goes_back_to_a_checkpoint_whose_last_step_was_good() {
+        let (run, mut state) = saved_at(&[1, 2], 3);
+        train(&mut state, 3);
+        state.set_skipped([2, 2]).unwrap();
+        save(run.path(), &state, 3);
+        assert_eq!(newest(run.path()).unwrap().state.skipped_steps, 2);
+        assert_eq!(newest_good(run.path(), 0).unwrap().unwrap().step(), 2);
+        // Step 3 is one that is saved anyway, but bad; 2 was saved by a stop.
+        assert_eq!(newest_good(run.path(), 3).unwrap().unwrap().step(), 2);
+        state.set_skipped([0, 2]).unwrap();
+        save(run.path(), &state, 3);
+        assert_eq!(newest_good(run.path(), 2).unwrap().unwrap().step(), 2);
+        go_back_to(run.path(), Some(2)).unwrap();
+        assert_eq!(newest(run.path()).unwrap().step(), 2);
+        go_back_to(run.path(), None).unwrap();
+        assert!(matches!(newest(run.path()), Err(CheckpointError::None { .. })));
+    }
+
     #[test]
     fn a_checkpoint_that_latest_does_not_name_yet_is_not_taken() {
         let (run, _) = saved_at(&[1, 2], 3);
-        name_latest(run.path(), &CheckpointState::folder(1)).unwrap();
+        write::name_latest(run.path(), &CheckpointState::folder(1)).unwrap();
         assert_eq!(newest(run.path()).unwrap().state.step, 1);
     }
 

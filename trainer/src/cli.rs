@@ -5,9 +5,10 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,24 +18,26 @@ use catlip_pipeline::feed::Stream;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::batches;
 use crate::bench;
 use crate::config::TrainConfig;
+use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
+use crate::machine::Machine;
 use crate::plan::{self, FitRequest, TrainPlan};
 use crate::predict::{self, Prediction};
 use crate::report;
-use crate::run_folder::StepLine;
-use crate::train::{self, Event, Watch};
+use crate::train;
 use crate::trained::TrainedRun;
+use progress::Progress;
 
 mod dry_run;
 mod exchange;
 mod feed;
+mod progress;
 
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
@@ -73,7 +76,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct FitArgs {
-    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder and the like
+    /// Data set to train on, made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…
     #[arg(long, value_name = "DIR|URL", required_unless_present = "dry_run")]
     data: Option<PathBuf>,
     /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
@@ -105,15 +108,17 @@ struct FitArgs {
 
 impl FitArgs {
     /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self) -> Result<FitRequest, TrainError> {
+    fn request(&self, world: &Rc<World>) -> Result<FitRequest, TrainError> {
         let stores = stores();
+        let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
         Ok(FitRequest {
             data: stores.folder(self.data.as_deref().unwrap_or(Path::new("")))?,
-            val: self.val.as_ref().map(|val| stores.folder(val)).transpose()?,
+            val,
             vocab: self.vocab.clone(),
             out: self.out.clone().unwrap_or_default(),
             prep_logs: self.prep_logs.clone(),
             resume: self.resume,
+            world: world.clone(),
         })
     }
 }
@@ -172,10 +177,10 @@ enum WeightsChoice {
     Raw,
 }
 
-/// Runs the program.
-pub fn run() -> ExitCode {
+/// Runs the program, which was built from `commit` if that was known.
+pub fn run(commit: Option<&str>) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(&args),
+        Command::Fit(args) => fit(&args, commit),
         Command::Batches(args) => batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
@@ -197,28 +202,35 @@ pub fn run() -> ExitCode {
 fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let BatchesArgs { fit, steps } = args;
     let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config, &fit.request()?)?;
+    let plan = plan::plan(config, &fit.request(&Rc::new(World::alone()))?)?;
     let written = batches::write(&plan, *steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
     Ok(exit::OK)
 }
 
-fn fit(args: &FitArgs) -> Result<u8, TrainError> {
+fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
     if args.dry_run {
-        let data = args.data.as_ref().map(|data| stores().folder(data)).transpose()?;
+        let data = args.data.as_deref().map(|data| stores().folder(data)).transpose()?;
         print(&dry_run::text(&config, data.as_ref(), args.vocab.as_deref())?);
         return Ok(exit::OK);
     }
     let stop = stop_flag();
-    let plan = plan::plan(config, &args.request()?)?;
-    say(&plan.device_report);
-    say(&described(&plan));
-    say(&order_text(&plan.feed.stream));
+    let world = join(&config)?;
+    let plan = plan::plan(config, &args.request(&world)?)?;
+    if world.is_first() {
+        say(&plan.device_report);
+        say(&described(&plan));
+        say(&order_text(&plan.feed.stream));
+        plan.run.add_machine(&Machine::here(commit, &plan))?;
+    }
     let mut progress = Progress::new(&plan);
     let outcome = train::train(&plan, &mut progress, &stop);
-    progress.bar.finish_and_clear();
+    progress.finish();
     let summary = outcome?;
+    if !world.is_first() {
+        return Ok(exit::OK);
+    }
     say(&format!("report: {}", plan.run.report_path().display()));
     match &summary.evaluation {
         Some(evaluation) => print(&eval_text(&evaluation.report.summary)),
@@ -287,14 +299,27 @@ fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-/// Set by the first SIGINT or SIGTERM; a second SIGINT ends the program at once.
+/// Joins the other ranks, if the environment says that there are any.
+fn join(config: &TrainConfig) -> Result<Rc<World>, TrainError> {
+    let Some(at) = rendezvous::read(|name| std::env::var(name).ok())? else {
+        return Ok(Rc::new(World::alone()));
+    };
+    if at.rank == 0 && at.world_size > 1 {
+        say(&format!("waiting for {} ranks at {}:{}", at.world_size, at.host, at.port));
+    }
+    Ok(Rc::new(World::join(&at, Duration::from_secs(config.dist.timeout_secs))?))
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGUSR1; a second SIGINT ends the program at once.
 fn stop_flag() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let interrupted = i32::from(exit::INTERRUPTED);
     let registered =
         signal_hook::flag::register_conditional_shutdown(SIGINT, interrupted, stop.clone())
             .and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()))
-            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()));
+            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()))
+            // SLURM's warning before the time is up (`--signal`), when a job asked for it.
+            .and_then(|_| signal_hook::flag::register(SIGUSR1, stop.clone()));
     if let Err(error) = registered {
         say(&format!("warning: signals end the run without a checkpoint: {error}"));
     }
@@ -359,7 +384,8 @@ fn eval_text(summary: &EvalSummary) -> String {
     for band in &summary.bands {
         _ = writeln!(
             text,
-            "held-out mAP of the {} synsets that {} of the training rows have {:.3} (baseline {:.3})",
+            "held-out mAP of the {} synsets that {} of the training rows have {:.3} \
+             (baseline {:.3})",
             band.labels,
             share_text(band.share_min),
             band.map,
@@ -415,77 +441,6 @@ fn say(text: &str) {
 /// A result, on stdout.
 fn print(text: &str) {
     _ = writeln!(std::io::stdout().lock(), "{text}");
-}
-
-/// A bar on a terminal, lines elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    steps: u64,
-}
-
-impl Progress {
-    fn new(plan: &TrainPlan) -> Self {
-        let steps = plan.schedule.steps;
-        if !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), steps };
-        }
-        let bar = ProgressBar::new(steps);
-        let template = "{bar:30} step {pos}/{len}  {msg}  {elapsed} of {duration}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, steps }
-    }
-
-    /// A line that stays.
-    fn line(&self, text: &str) {
-        if self.bar.is_hidden() {
-            say(text);
-        } else {
-            self.bar.println(text);
-        }
-    }
-}
-
-fn step_text(line: &StepLine) -> String {
-    format!("loss {:.4}  lr {:.2e}  {:.0} images/s", line.loss, line.lr, line.images_per_sec)
-}
-
-impl Watch for Progress {
-    fn see(&mut self, event: Event<'_>) {
-        match event {
-            Event::Begun { step, num_params } => {
-                let params = num_params as f64 / 1e6;
-                self.line(&format!("begin at step {step} with {params:.1} M parameters"));
-                self.bar.set_position(step);
-                self.bar.reset_elapsed();
-            }
-            Event::PassedOver(damage) => self.line(&format!(
-                "warning: checkpoint of step {} is passed over: {}",
-                damage.step, damage.message
-            )),
-            Event::Stepped { step } => self.bar.set_position(step),
-            Event::Logged(line) if self.bar.is_hidden() => {
-                self.line(&format!("step {}/{}  {}", line.step, self.steps, step_text(line)));
-            }
-            Event::Logged(line) => self.bar.set_message(step_text(line)),
-            Event::Evaluating { num_rows } => {
-                self.bar.set_message(format!("evaluating {num_rows} held-out rows"));
-            }
-            Event::Evaluated { step, summary } => {
-                let map = summary.map.map_or_else(|| "–".to_owned(), |map| format!("{map:.3}"));
-                self.line(&format!(
-                    "step {step}: held-out BCE {:.4} ({:.2} % below the baseline), mAP {map}",
-                    summary.bce, summary.bce_improvement_percent
-                ));
-            }
-            Event::Saved { step } => self.line(&format!("step {step}: saved")),
-            Event::BadRows { count, last } => self.line(&format!(
-                "warning: {count} rows did not decode and counted for nothing; the last: {last}"
-            )),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,17 +13,21 @@ use sha2::{Digest, Sha256};
 use crate::model::{Pool, Precision, StemKind};
 use crate::optim::Decay;
 
+mod default;
+
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
 /// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
 /// resumed with others. A section ends with a dot.
-const NOT_HASHED: [&str; 6] = [
+const NOT_HASHED: [&str; 8] = [
     "data.holdout_rows_max",
     "feed.threads",
     "feed.queue_batches",
     "eval.",
     "checkpoint.",
+    "fault.",
+    "dist.",
     "runtime.",
 ];
 
@@ -224,6 +228,28 @@ pub struct EvalConfig {
 pub struct CheckpointConfig {
     pub every_steps: u64,
     pub keep_last: usize,
+    pub keep_every_steps: u64,
+}
+
+/// Section `fault`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct FaultConfig {
+    pub skipped_max: u64,
+    pub spike_factor: f64,
+    pub rollbacks_max: u64,
+}
+
+/// Section `dist`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub struct DistConfig {
+    pub timeout_secs: u64,
+    pub bucket_bytes: u64,
+    pub share_moments: bool,
+    pub compare_every_steps: u64,
 }
 
 /// Section `runtime`.
@@ -234,6 +260,7 @@ pub struct RuntimeConfig {
     pub device: String,
     pub threads: usize,
     pub log_every_steps: u64,
+    pub peak_tflops: f64,
 }
 
 /// All settings of `catlip-train fit`.
@@ -252,89 +279,9 @@ pub struct TrainConfig {
     pub feed: FeedConfig,
     pub eval: EvalConfig,
     pub checkpoint: CheckpointConfig,
+    pub fault: FaultConfig,
+    pub dist: DistConfig,
     pub runtime: RuntimeConfig,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        let (size, kind) = (ModelSize::Tiny, LossKind::Bce);
-        Self {
-            data: DataConfig { holdout_percent: 0.0, holdout_rows_max: 10_000 },
-            vocab: VocabConfig { min_count: 1, top_k: 24_320, multiple_of: 1 },
-            model: ModelConfig {
-                size,
-                width: 0,
-                depth: 0,
-                heads: 0,
-                stem: StemKind::Corenet,
-                patch_px: 16,
-                positions: 196,
-                summary_token: true,
-                registers: 0,
-                pool: Pool::Summary,
-                hidden: 0,
-                swiglu: false,
-                qk_norm: false,
-                bias_from_priors: false,
-            },
-            train: LengthConfig {
-                steps: 0,
-                epochs: 1.0,
-                batch: 256,
-                image_px: 224,
-                seed: 0,
-                precision: Precision::Float32,
-                recompute: false,
-                parts: 1,
-            },
-            sampler: SamplerConfig {
-                kind: SamplerKind::Fixed,
-                min_px: 128,
-                max_px: 320,
-                scales: 25,
-                multiple_px: 16,
-                shares: 1,
-            },
-            optim: OptimConfig {
-                lr_max: 1e-3,
-                lr_min: 1e-5,
-                schedule: ScheduleKind::Cosine,
-                fall_steps: 0,
-                warmup_start: 1e-6,
-                warmup_steps: 500,
-                beta1: 0.9,
-                beta2: 0.999,
-                eps: 1e-8,
-                weight_decay: 0.2,
-                decay: Decay::Reference,
-                layer_decay: 1.0,
-                clip_norm: 1.0,
-                ema_momentum: 5e-4,
-            },
-            loss: LossConfig { kind, smoothing: 0.0, idf: false },
-            augment: AugmentConfig {
-                crop_area_min: 0.08,
-                crop_area_max: 1.0,
-                crop_aspect_min: 3.0 / 4.0,
-                crop_aspect_max: 4.0 / 3.0,
-                flip: 0.5,
-                range: false,
-                range_psnr_start: 40.0,
-                range_psnr_end: 20.0,
-                range_decay: true,
-            },
-            feed: FeedConfig { threads: 0, queue_batches: 3, lanes: 64, window_bytes: 1 << 30 },
-            eval: EvalConfig {
-                every_steps: 0,
-                batch: 256,
-                crop_share: 224.0 / 232.0,
-                min_positives: 10,
-                recall_at: vec![1, 5, 10],
-            },
-            checkpoint: CheckpointConfig { every_steps: 1000, keep_last: 3 },
-            runtime: RuntimeConfig { device: "auto".to_owned(), threads: 0, log_every_steps: 10 },
-        }
-    }
 }
 
 impl TrainConfig {
@@ -432,6 +379,11 @@ impl TrainConfig {
         within("eval.batch", eval.batch as f64, 1.0, 65_536.0)?;
         within("eval.crop_share", eval.crop_share, 0.1, 1.0)?;
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;
+        within("fault.skipped_max", self.fault.skipped_max as f64, 1.0, 1e6)?;
+        within("fault.spike_factor", self.fault.spike_factor, 0.0, 1e9)?;
+        within("fault.rollbacks_max", self.fault.rollbacks_max as f64, 0.0, 1000.0)?;
+        within("dist.timeout_secs", self.dist.timeout_secs as f64, 1.0, 86_400.0)?;
+        within("dist.bucket_bytes", self.dist.bucket_bytes as f64, 1.0, (1_u64 << 32) as f64)?;
         within("runtime.threads", self.runtime.threads as f64, 0.0, 4096.0)?;
         within("runtime.log_every_steps", self.runtime.log_every_steps as f64, 1.0, 1e5)?;
         self.check_sampler()?;

@@ -1,9 +1,9 @@
 //! The exponential moving average of all weights and BatchNorm statistics.
 //!
 //! In: the weights after a step. Out: their average, whose weights CatLIP releases.
-//! Never: warms up; skips a step.
+//! Never: warms up; moves in a step that the optimiser did not take.
 
-use tch::TchError;
+use tch::{TchError, Tensor};
 
 use crate::model::Weights;
 
@@ -31,6 +31,18 @@ impl Ema {
     /// What libtorch says.
     pub fn update(&mut self, weights: &Weights) -> Result<(), TchError> {
         _ = self.weights.flat().shallow_clone().f_lerp_(weights.flat(), self.momentum)?;
+        self.weights.set_batches_tracked(weights.batches_tracked());
+        Ok(())
+    }
+
+    /// As [`Self::update`], if `accepted`, a scalar on the device, is 1; nothing if it is 0.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn update_if(&mut self, accepted: &Tensor, weights: &Weights) -> Result<(), TchError> {
+        let share = accepted.f_mul_scalar(self.momentum)?;
+        _ = self.weights.flat().shallow_clone().f_lerp_tensor_(weights.flat(), &share)?;
         self.weights.set_batches_tracked(weights.batches_tracked());
         Ok(())
     }

@@ -10,6 +10,7 @@ use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
+use crate::dist::DistError;
 use crate::exchange::ExchangeError;
 
 /// A run stops: what happened, where, and what to do.
@@ -30,6 +31,9 @@ pub enum TrainError {
     /// A checkpoint cannot be written or read.
     #[error("the checkpoint cannot be used")]
     Checkpoint(#[from] CheckpointError),
+    /// Ranks cannot work together.
+    #[error("the ranks do not work together")]
+    Dist(#[from] DistError),
     /// A model cannot be read or written for another program.
     #[error("the model cannot be exchanged")]
     Exchange(#[from] ExchangeError),
@@ -139,13 +143,23 @@ pub enum TrainError {
         /// The data set.
         path: PathBuf,
     },
-    /// The loss is no number any more.
+    /// The loss is no number.
     #[error("the loss is {loss} at step {step}")]
     NotFinite {
         /// The step.
         step: u64,
         /// NaN or an infinity.
         loss: f64,
+    },
+    /// The steps stay bad, however often the run goes back.
+    #[error("the loss is {loss} at step {step}, after going back {rollbacks} times")]
+    StaysBad {
+        /// The step.
+        step: u64,
+        /// The loss at the last step that was looked at.
+        loss: f64,
+        /// How often the run went back to an earlier checkpoint.
+        rollbacks: u64,
     },
     /// An image file that cannot be decoded.
     #[error("{path} cannot be shown to the model")]
@@ -198,6 +212,7 @@ impl TrainError {
             | Self::Device(_)
             | Self::EmptyVocab { .. }
             | Self::Ranks { .. }
+            | Self::Dist(DistError::Environment { .. } | DistError::BatchNorm { .. })
             | Self::Feed(FeedError::TooFewRows { .. } | FeedError::TooManyRanks { .. }) => {
                 exit::CONFIG
             }
@@ -220,9 +235,11 @@ impl TrainError {
             | Self::Image { .. } => exit::INPUT,
             Self::Interrupted { .. } => exit::INTERRUPTED,
             Self::Feed(FeedError::Panicked { .. })
+            | Self::Dist(_)
             | Self::Torch { .. }
             | Self::Io { .. }
-            | Self::NotFinite { .. } => exit::FAILED,
+            | Self::NotFinite { .. }
+            | Self::StaysBad { .. } => exit::FAILED,
         }
     }
 
@@ -264,8 +281,23 @@ impl TrainError {
             Self::NothingHeldOut { .. } => {
                 Some("the run holds out rows by their id; say --set data.holdout_percent=0 for all")
             }
-            Self::NotFinite { .. } => {
-                Some("lower `optim.lr_max` or lengthen the warm-up, then resume or begin anew")
+            Self::NotFinite { .. } | Self::StaysBad { .. } => {
+                Some("lower `optim.lr_max` or lengthen the warm-up, and begin anew")
+            }
+            Self::Dist(DistError::Environment { .. }) => Some(
+                "start with torchrun --no-python, srun, or set RANK, WORLD_SIZE and the others",
+            ),
+            Self::Dist(DistError::Join { .. }) => {
+                Some("all ranks must reach MASTER_ADDR; GLOO_SOCKET_IFNAME names the interface")
+            }
+            Self::Dist(DistError::BatchNorm { .. }) => {
+                Some("set `model.stem` to `linear`, or train with one rank")
+            }
+            Self::Dist(DistError::Lost { .. } | DistError::Elsewhere { .. }) => {
+                Some("see what the other ranks said; start all again with --resume")
+            }
+            Self::Dist(DistError::Diverged { .. }) => {
+                Some("take that machine out; start the others again with --resume")
             }
             Self::Torch { .. } => Some("if memory ran out, lower `train.batch` or the image size"),
             Self::Interrupted { .. } => Some("start the same command with --resume to go on"),

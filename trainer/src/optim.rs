@@ -1,10 +1,13 @@
 //! AdamW and clipping over flat tensors.
 //!
-//! In: flat weights, flat gradient, rate. Out: the weights of the next step. Never: waits for the
+//! In: flat weights, flat gradient, rate. Out: the weights of the next step; the same weights and
+//! moments, to the bit, where the gradient holds a number that is none. Never: waits for the
 //! device; knows the parameters' names.
 //!
 //! tch has no fused AdamW, and one operation after another over the whole tensor reads it from
 //! memory ten times. So the flat tensor is walked in pieces that stay in the cache of a core.
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
@@ -91,10 +94,12 @@ pub enum Decay {
     Matrices,
 }
 
-/// Moments of every parameter, as long as the flat gradient.
+/// Moments of every parameter, as long as the flat gradient; or of a stretch of it, where ranks
+/// share the work.
 #[derive(Debug)]
 pub struct AdamW {
     plan: AdamWPlan,
+    stretch: Range<i64>,
     /// First moment.
     pub exp_avg: Tensor,
     /// Second moment.
@@ -103,6 +108,19 @@ pub struct AdamW {
     pub steps: u64,
     pieces: Vec<Piece>,
     scratch: [Tensor; 2],
+}
+
+/// 1 where the gradient is one of numbers and 0 where it is not, and factors of it: scalars on the
+/// device, so that nobody waits to learn which.
+struct Verdict {
+    /// Whether the gradient is to be set to zero.
+    is_bad: Tensor,
+    /// 1 or 0.
+    accepted: Tensor,
+    /// What the gradient is clipped by.
+    scale: Option<Tensor>,
+    /// Shares of the gradient and of its square in the moments.
+    shares: [Tensor; 2],
 }
 
 /// One piece of the flat tensors, whose parameters are all of one group.
@@ -118,6 +136,18 @@ impl Piece {
     fn cut(&self, flat: &Tensor) -> Result<Tensor, TchError> {
         flat.f_narrow(0, self.offset, self.floats)
     }
+
+    /// The same of moments that begin at `start`.
+    fn cut_from(&self, start: i64, moments: &Tensor) -> Result<Tensor, TchError> {
+        moments.f_narrow(0, self.offset - start, self.floats)
+    }
+
+    /// What of it lies in a stretch.
+    fn within(&self, stretch: &Range<i64>) -> Option<Self> {
+        let offset = self.offset.max(stretch.start);
+        let floats = (self.offset + self.floats).min(stretch.end) - offset;
+        (floats > 0).then_some(Self { offset, floats, ..*self })
+    }
 }
 
 impl AdamW {
@@ -127,8 +157,21 @@ impl AdamW {
     ///
     /// What libtorch says, such as out of memory.
     pub fn new(plan: AdamWPlan, weights: &Weights) -> Result<Self, TchError> {
+        Self::of_stretch(plan, weights, 0..weights.layout().trained_floats())
+    }
+
+    /// Moments of zero for a stretch of `weights`: a step leaves the others as they are.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn of_stretch(
+        plan: AdamWPlan,
+        weights: &Weights,
+        stretch: Range<i64>,
+    ) -> Result<Self, TchError> {
         let like = (Kind::Float, weights.device());
-        let floats = weights.layout().trained_floats();
+        let floats = stretch.end - stretch.start;
         let zeros = |floats| Tensor::f_zeros([floats], like);
         let piece = piece_floats(weights.device()).min(floats);
         Ok(Self {
@@ -136,13 +179,20 @@ impl AdamW {
             exp_avg: zeros(floats)?,
             exp_avg_sq: zeros(floats)?,
             steps: 0,
-            pieces: pieces(&plan, weights),
+            pieces: pieces(&plan, weights).iter().filter_map(|p| p.within(&stretch)).collect(),
             scratch: [zeros(piece)?, zeros(piece)?],
+            stretch,
         })
     }
 
+    /// Which floats of the flat tensors it has moments of.
+    pub fn stretch(&self) -> Range<i64> {
+        self.stretch.clone()
+    }
+
     /// Takes one step with the rate `lr`, the gradient clipped in place to the limit of its global
-    /// norm; gives the norm before, a scalar on the device.
+    /// norm; gives the norm before, a scalar on the device. A norm that is no finite number makes
+    /// it a step that changes nothing but the gradient, which becomes zero, and the count.
     ///
     /// # Errors
     ///
@@ -155,14 +205,31 @@ impl AdamW {
     ) -> Result<Tensor, TchError> {
         self.steps += 1;
         let norm = gradient.flat().f_norm()?;
-        let scale = self.clip_scale(&norm)?;
+        let verdict = self.judge(&norm)?;
         for piece in &self.pieces {
-            if let Some(scale) = &scale {
-                _ = piece.cut(gradient.flat())?.f_mul_(scale)?;
+            let mut part = piece.cut(gradient.flat())?;
+            _ = part.f_masked_fill_(&verdict.is_bad, 0.0)?;
+            if let Some(scale) = &verdict.scale {
+                _ = part.f_mul_(scale)?;
             }
-            self.step_piece(piece, weights, gradient, lr * piece.lr_factor)?;
+            self.step_piece(piece, weights, gradient, lr * piece.lr_factor, &verdict)?;
         }
         Ok(norm)
+    }
+
+    fn judge(&self, norm: &Tensor) -> Result<Verdict, TchError> {
+        let is_good = norm.f_isfinite()?;
+        let accepted = is_good.f_to_kind(Kind::Float)?;
+        let scale = self.clip_scale(norm)?;
+        Ok(Verdict {
+            is_bad: is_good.f_logical_not()?,
+            scale: scale.map(|scale| scale.f_nan_to_num(0.0, 0.0, 0.0)).transpose()?,
+            shares: [
+                accepted.f_mul_scalar(1.0 - self.plan.beta1)?,
+                accepted.f_mul_scalar(1.0 - self.plan.beta2)?,
+            ],
+            accepted,
+        })
     }
 
     /// `min(1, limit ÷ (norm + 1e-6))`, a scalar on the device.
@@ -180,6 +247,7 @@ impl AdamW {
         weights: &Weights,
         gradient: &Gradient,
         lr: f64,
+        verdict: &Verdict,
     ) -> Result<(), TchError> {
         let [square, step] = &self.scratch;
         let mut square = square.f_narrow(0, 0, piece.floats)?;
@@ -189,17 +257,20 @@ impl AdamW {
         let bias2 = 1.0 - beta2.powf(self.steps as f64);
 
         let (mut weight, gradient) = (piece.cut(weights.flat())?, piece.cut(gradient.flat())?);
-        let (mut mean, mut mean_sq) = (piece.cut(&self.exp_avg)?, piece.cut(&self.exp_avg_sq)?);
-        _ = mean.f_lerp_(&gradient, 1.0 - beta1)?;
+        let of = |moments| piece.cut_from(self.stretch.start, moments);
+        let (mut mean, mut mean_sq) = (of(&self.exp_avg)?, of(&self.exp_avg_sq)?);
+        let [of_mean, of_square] = &verdict.shares;
+        _ = mean.f_lerp_tensor_(&gradient, of_mean)?;
         _ = gradient.f_mul_out(&square, &gradient)?;
-        _ = mean_sq.f_lerp_(&square, 1.0 - beta2)?;
+        _ = mean_sq.f_lerp_tensor_(&square, of_square)?;
         // weight −= lr × (m ÷ bias1) ÷ (√(v ÷ bias2) + ε), with bias1 moved into the divisor.
         _ = mean_sq.f_sqrt_out(&step)?;
         _ = step.f_mul_scalar_(bias1 / bias2.sqrt())?.f_add_scalar_(eps * bias1)?;
         _ = mean.f_div_out(&square, &step)?;
-        _ = square.f_mul_scalar_(-lr)?;
+        _ = square.f_mul_(&verdict.accepted.f_mul_scalar(-lr)?)?;
         if piece.weight_decay != 0.0 {
-            _ = weight.f_mul_scalar_(1.0 - lr * piece.weight_decay)?;
+            let mut decay = verdict.accepted.f_mul_scalar(-lr * piece.weight_decay)?;
+            _ = weight.f_mul_(&decay.f_add_scalar_(1.0)?)?;
         }
         weight.f_add_(&square).map(|_| ())
     }
@@ -311,6 +382,27 @@ mod tests {
         let mut adamw = AdamW::new(AdamWPlan { clip_norm: 1.0, ..PLAN }, &weights).unwrap();
         _ = adamw.step(&weights, &gradient, 0.0).unwrap();
         assert_eq!(Vec::<f32>::try_from(both(gradient.flat())).unwrap(), sines(1, 0.1));
+    }
+
+    #[test]
+    fn a_gradient_that_is_no_number_changes_neither_weights_nor_moments() {
+        for poison in [f32::NAN, f32::INFINITY] {
+            let weights = weights();
+            fill(weights.flat(), &sines(0, 1.0));
+            let gradient = Gradient::attach(&weights).unwrap();
+            let mut adamw = AdamW::new(AdamWPlan { clip_norm: 1.0, ..PLAN }, &weights).unwrap();
+            fill(gradient.flat(), &sines(1, 1.0));
+            _ = adamw.step(&weights, &gradient, 0.01).unwrap();
+            let before = [weights.flat(), &adamw.exp_avg, &adamw.exp_avg_sq].map(Tensor::copy);
+            fill(gradient.flat(), &[1.0, poison, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0]);
+            let norm = adamw.step(&weights, &gradient, 0.01).unwrap();
+            assert!(!norm.double_value(&[]).is_finite());
+            for (after, before) in
+                [weights.flat(), &adamw.exp_avg, &adamw.exp_avg_sq].into_iter().zip(&before)
+            {
+                assert!(after.equal(before), "{poison}");
+            }
+        }
     }
 
     /// Weight decay and factor of the rate of each entry of a model of two blocks, by name.

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
@@ -27,6 +28,7 @@ use tch::Device;
 use crate::checkpoint::Identity;
 use crate::config::{LossKind, SamplerKind, TrainConfig};
 use crate::device::{self, DeviceChoice, DeviceError};
+use crate::dist::World;
 use crate::error::TrainError;
 use crate::eval::EvalPlan;
 use crate::metrics::LabelPriors;
@@ -58,6 +60,8 @@ pub struct FitRequest {
     pub prep_logs: Vec<PathBuf>,
     /// Go on with a run that is there.
     pub resume: bool,
+    /// The ranks that train it together.
+    pub world: Rc<World>,
 }
 
 /// A run with nothing left to decide.
@@ -93,6 +97,8 @@ pub struct TrainPlan {
     pub identity: Identity,
     /// How long it took to prepare the data, where that was said.
     pub prep_logs: Vec<PrepLog>,
+    /// The ranks that train together.
+    pub world: Rc<World>,
 }
 
 /// The device of a run, ready.
@@ -120,40 +126,46 @@ pub fn open_device(config: &TrainConfig) -> Result<OpenDevice, TrainError> {
     Ok(OpenDevice { device, report: report.to_string(), num_threads })
 }
 
+/// The device of a rank among those of its machine: the first CUDA device stands for all.
+fn of_rank(device: Device, local_rank: u32) -> Device {
+    match device {
+        Device::Cuda(first) => Device::Cuda(first + local_rank as usize),
+        other => other,
+    }
+}
+
 /// Plans a run; begins its folder unless it goes on with one.
 ///
 /// # Errors
 ///
 /// Anything that can be known before the first step: [`TrainError`].
 pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, TrainError> {
-    let run = RunFolder::new(&request.out);
-    if run.is_begun() && !request.resume {
-        return Err(TrainError::OutputTaken { path: request.out.clone() });
-    }
+    let (run, world) = (RunFolder::new(&request.out), &request.world);
     if request.val.is_some() {
         config.data.holdout_percent = 0.0;
     }
     let prep_logs = request.prep_logs.iter().map(|path| read_prep_log(path));
     let prep_logs = prep_logs.collect::<Result<_, _>>()?;
     let OpenDevice { device, report, num_threads } = open_device(&config)?;
+    let device = of_rank(device, world.local_rank());
     let data = Arc::new(DataSet::open(&request.data)?);
-    let percent = config.data.holdout_percent;
-    let trains = move |id: &SampleId| !is_held_out(id, percent);
-
-    let (vocab, priors) = if run.is_begun() {
-        check_same_config(&run, &config)?;
-        let vocab = run.vocab()?;
-        check_same_vocab(request, &vocab)?;
-        let priors = run.priors(&vocab)?;
-        (Arc::new(vocab), Arc::new(priors))
+    // The first rank begins the run; the others go on with it as with one that was there.
+    if world.is_first() {
+        world.agree(begin(&run, &config, request, &data), "begin the run")?;
     } else {
-        let vocab = choose_vocab(&config, request, &data, trains)?;
-        let priors = count_labels(&data, &vocab, trains)?;
-        run.begin(&config, &vocab, &priors)?;
-        (Arc::new(vocab), Arc::new(priors))
-    };
+        world.agree(Ok(()), "begin the run")?;
+    }
+    check_same_config(&run, &config)?;
+    let vocab = Arc::new(run.vocab()?);
+    check_same_vocab(request, &vocab)?;
+    let priors = Arc::new(run.priors(&vocab)?);
 
     let feed = training_feed(&config, &data, &vocab)?;
+    let (rank, world_size, lanes) = (world.rank(), world.size(), feed.stream.num_lanes());
+    if world_size > lanes {
+        return Err(TrainError::Ranks { rank, world_size, lanes });
+    }
+    let feed = FeedPlan { stream: Stream { world_size, rank, ..feed.stream }, ..feed };
     let eval = match &request.val {
         Some(folder) => Some(other_data_plan(&config, folder, &data, &vocab, &priors)?),
         None => eval_plan(&config, data.clone(), &vocab, &priors)?,
@@ -163,8 +175,11 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         steps => steps,
     };
     let feed = FeedPlan { num_steps: steps, ..feed };
-    run.write_config(&config)?;
+    if world.is_first() {
+        run.write_config(&config)?;
+    }
     Ok(TrainPlan {
+        world: world.clone(),
         run,
         resume: request.resume,
         device,
@@ -181,6 +196,26 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         config,
         prep_logs,
     })
+}
+
+/// Begins a run that is not there, or looks whether it may be gone on with.
+fn begin(
+    run: &RunFolder,
+    config: &TrainConfig,
+    request: &FitRequest,
+    data: &DataSet,
+) -> Result<(), TrainError> {
+    if run.is_begun() {
+        return match request.resume {
+            true => Ok(()),
+            false => Err(TrainError::OutputTaken { path: request.out.clone() }),
+        };
+    }
+    let percent = config.data.holdout_percent;
+    let trains = |id: &SampleId| !is_held_out(id, percent);
+    let vocab = choose_vocab(config, request, data, trains)?;
+    let priors = count_labels(data, &vocab, trains)?;
+    run.begin(config, &vocab, &priors)
 }
 
 fn read_prep_log(path: &Path) -> Result<PrepLog, TrainError> {

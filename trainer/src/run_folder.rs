@@ -1,21 +1,23 @@
 //! The folder of a run, apart from its checkpoints.
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
-//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as events
-//! of TensorBoard; `eval.json` and `report.html` at the end. Never: a file that is half written under its own name; a log line of a
-//! step that the newest checkpoint has not seen.
+//! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as
+//! events of TensorBoard; `machines.jsonl`, a line for each start; `eval.json` and `report.html` at
+//! the end. Never: a file that is half written under its own name; a log line of a step that the
+//! newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use catlip_pipeline::prep::{commit, vocab};
-use catlip_schemas::Vocab;
+use catlip_schemas::{Cursor, Vocab};
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
+use crate::machine::Machine;
 use crate::metrics::LabelPriors;
 use crate::tensorboard::EventFile;
 
@@ -28,8 +30,8 @@ pub struct RunFolder {
     path: PathBuf,
 }
 
-/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec` differ between machines; all
-/// others are a function of the config and the data.
+/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec`, `goodput`, `mfu` and
+/// `slowest_rank` differ between machines; all others are a function of the config and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum LogLine {
@@ -37,6 +39,10 @@ pub enum LogLine {
     Step(StepLine),
     /// An evaluation on the held-out rows.
     Eval(EvalLine),
+    /// A log step whose gradient was no number.
+    Skipped(SkippedLine),
+    /// A return to an earlier checkpoint.
+    Rollback(RollbackLine),
 }
 
 /// What is logged of a step.
@@ -59,6 +65,60 @@ pub struct StepLine {
     pub images_per_sec: f64,
     /// Seconds of that time in which the trainer waited for the feed.
     pub wait_secs: f64,
+    /// Steps so far that were skipped because their gradient was no number.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Share of this process's wall time that went into steps which were accepted and stayed.
+    #[serde(default)]
+    pub goodput: f64,
+    /// Share of the devices' operations that the model's were since the line before, where
+    /// `runtime.peak_tflops` says what they could do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// The rank that took longest since the line before, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowest_rank: Option<u32>,
+    /// Seconds that it took, waiting for other ranks left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowest_rank_secs: Option<f64>,
+}
+
+/// What is logged of a step that changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SkippedLine {
+    /// Steps that were taken, those that were skipped too.
+    pub step: u64,
+    /// How many were skipped so far.
+    pub skipped: u64,
+    /// How many of them are the last ones in a row.
+    pub skipped_in_row: u64,
+}
+
+/// What is logged of a return to an earlier checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RollbackLine {
+    /// The step that the run went back to.
+    pub step: u64,
+    /// The step after which it did.
+    pub from_step: u64,
+    /// Why.
+    pub reason: Fault,
+    /// Loss at that step; none if it was no number.
+    pub loss: Option<f64>,
+    /// Steps so far that were skipped, those that are undone too.
+    pub skipped: u64,
+    /// Where the feed goes on: everything before it was read, and is left out.
+    pub cursor: Cursor,
+}
+
+/// Why a run goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// Too many steps in a row were skipped.
+    Skipped,
+    /// The loss rose above its mean.
+    Spike,
 }
 
 /// What is logged of an evaluation.
@@ -76,6 +136,8 @@ impl LogLine {
         match self {
             Self::Step(line) => line.step,
             Self::Eval(line) => line.step,
+            Self::Skipped(line) => line.step,
+            Self::Rollback(line) => line.step,
         }
     }
 
@@ -91,6 +153,8 @@ impl LogLine {
                     ("speed/images_per_sec", line.images_per_sec),
                     ("speed/wait_secs", line.wait_secs),
                 ];
+                numbers.push(("speed/goodput", line.goodput));
+                numbers.extend(line.mfu.map(|mfu| ("speed/mfu", mfu)));
                 numbers.extend(line.augment_loss.map(|loss| ("train/augment_loss", loss)));
                 events.add(line.step, &numbers)
             }
@@ -109,6 +173,12 @@ impl LogLine {
                     .collect();
                 numbers.extend(recall.iter().map(|(tag, recall)| (tag.as_str(), *recall)));
                 events.add(line.step, &numbers)
+            }
+            Self::Skipped(line) => {
+                events.add(line.step, &[("faults/skipped", line.skipped as f64)])
+            }
+            Self::Rollback(line) => {
+                events.add(line.step, &[("faults/back_from_step", line.from_step as f64)])
             }
         }
     }
@@ -221,24 +291,64 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`].
     pub fn log_from(&self, step: u64, evaluated: bool) -> Result<Log, TrainError> {
+        let is_kept = |line: &LogLine| {
+            let is_eval = matches!(line, LogLine::Eval(_));
+            line.step() < step || line.step() == step && (evaluated || !is_eval)
+        };
+        let mut lines = self.log_lines()?;
+        lines.retain(is_kept);
+        self.log_of(&lines)
+    }
+
+    /// Opens the log behind the lines up to the step that a run went back to, and the line that
+    /// says so: all at once, so that a kill leaves the log before or after it.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn log_rolled_back(&self, rollback: RollbackLine) -> Result<Log, TrainError> {
+        let mut lines = self.log_lines()?;
+        lines.retain(|line| line.step() <= rollback.step);
+        lines.push(LogLine::Rollback(rollback));
+        self.log_of(&lines)
+    }
+
+    fn log_of(&self, lines: &[LogLine]) -> Result<Log, TrainError> {
+        let text: String = lines.iter().map(|line| format!("{}\n", json_of(line))).collect();
         let events_path = self.path.join(EVENTS);
         let events = EventFile::create(&events_path);
         let mut events = events.map_err(TrainError::io("create", &events_path))?;
-        let mut kept = String::new();
-        let mut last_eval = None;
-        for line in self.log_lines()? {
-            let is_eval = matches!(line, LogLine::Eval(_));
-            if line.step() < step || line.step() == step && (evaluated || !is_eval) {
-                kept.push_str(&format!("{}\n", json_of(&line)));
-                line.tell(&mut events).map_err(TrainError::io("write", &events_path))?;
-                last_eval = if is_eval { Some(line.step()) } else { last_eval };
-            }
+        for line in lines {
+            line.tell(&mut events).map_err(TrainError::io("write", &events_path))?;
         }
         let path = self.log_path();
-        write_whole(&path, kept.as_bytes())?;
+        write_whole(&path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path);
         let file = file.map_err(TrainError::io("open", &path))?;
-        Ok(Log { file, path, events, last_eval })
+        let last_eval = lines.iter().rev().find_map(|line| match line {
+            LogLine::Eval(line) => Some(line.step),
+            _ => None,
+        });
+        let rollbacks = lines.iter().filter_map(|line| match line {
+            LogLine::Rollback(line) => Some(*line),
+            _ => None,
+        });
+        let open = Some((file, events));
+        Ok(Log { open, path, last_eval, rollbacks: rollbacks.collect() })
+    }
+
+    /// The log as a rank sees it that writes none.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn log_unwritten(&self, step: u64) -> Result<Log, TrainError> {
+        let rollbacks = self.log_lines()?.into_iter().filter_map(|line| match line {
+            LogLine::Rollback(line) if line.step <= step => Some(line),
+            _ => None,
+        });
+        let rollbacks = rollbacks.collect();
+        Ok(Log { open: None, path: self.log_path(), last_eval: None, rollbacks })
     }
 
     /// The lines of the log; a last line that was cut is left out.
@@ -253,6 +363,19 @@ impl RunFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(TrainError::io("read", &path)(error)),
         }
+    }
+
+    /// Adds a line to `machines.jsonl`: what this start of the run computes with.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Io`].
+    pub fn add_machine(&self, machine: &Machine) -> Result<(), TrainError> {
+        let path = self.path.join("machines.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let line = format!("{}\n", json_of(machine));
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .map_err(TrainError::io("write", &path))
     }
 
     /// Writes the last evaluation, each synset's too.
@@ -281,10 +404,11 @@ impl RunFolder {
 /// An open log.
 #[derive(Debug)]
 pub struct Log {
-    file: File,
+    /// The log and its events; none: this rank writes neither.
+    open: Option<(File, EventFile)>,
     path: PathBuf,
-    events: EventFile,
     last_eval: Option<u64>,
+    rollbacks: Vec<RollbackLine>,
 }
 
 impl Log {
@@ -293,17 +417,22 @@ impl Log {
         self.last_eval
     }
 
+    /// How often the run went back, and the last time, if that was to `step`.
+    pub fn rollbacks(&self, step: u64) -> (u64, Option<RollbackLine>) {
+        let last = self.rollbacks.last().filter(|line| line.step == step);
+        (self.rollbacks.len() as u64, last.copied())
+    }
+
     /// Adds a line.
     ///
     /// # Errors
     ///
     /// [`TrainError::Io`].
     pub fn add(&mut self, line: &LogLine) -> Result<(), TrainError> {
+        let Some((file, events)) = &mut self.open else { return Ok(()) };
         let text = format!("{}\n", json_of(line));
-        let written = self.file.write_all(text.as_bytes());
-        written
-            .and_then(|()| line.tell(&mut self.events))
-            .map_err(TrainError::io("write", &self.path))
+        let written = file.write_all(text.as_bytes());
+        written.and_then(|()| line.tell(events)).map_err(TrainError::io("write", &self.path))
     }
 }
 
@@ -330,6 +459,11 @@ mod tests {
             lr: 1e-3,
             images_per_sec: 10.0,
             wait_secs: 0.0,
+            skipped: 0,
+            goodput: 1.0,
+            mfu: None,
+            slowest_rank: None,
+            slowest_rank_secs: None,
         })
     }
 
@@ -350,8 +484,34 @@ mod tests {
         let run = RunFolder::new(folder.path());
         let mut log = run.log_from(0, true).unwrap();
         log.add(&line(1)).unwrap();
-        log.file.write_all(b"{\"kind\":\"step\",\"st").unwrap();
+        log.open.as_mut().unwrap().0.write_all(b"{\"kind\":\"step\",\"st").unwrap();
         assert_eq!(run.log_lines().unwrap(), [line(1)]);
+    }
+
+    #[test]
+    fn a_run_that_went_back_says_where_its_feed_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::new(folder.path());
+        let mut log = run.log_from(0, true).unwrap();
+        (1..=5).for_each(|step| log.add(&line(step)).unwrap());
+        let cursor = Cursor { snapshot: 1, epoch: 0, position: 40, order_version: 1 };
+        let rollback = RollbackLine {
+            step: 2,
+            from_step: 5,
+            reason: Fault::Spike,
+            loss: Some(9.0),
+            skipped: 0,
+            cursor,
+        };
+        let mut log = run.log_rolled_back(rollback).unwrap();
+        assert_eq!(log.rollbacks(2), (1, Some(rollback)));
+        log.add(&line(3)).unwrap();
+        let lines = run.log_lines().unwrap();
+        assert_eq!(lines, [line(1), line(2), LogLine::Rollback(rollback), line(3)]);
+        assert_eq!(run.log_from(2, true).unwrap().rollbacks(2), (1, Some(rollback)));
+        // From a later checkpoint the feed goes on by itself.
+        assert_eq!(run.log_from(3, true).unwrap().rollbacks(3), (1, None));
+        assert_eq!(run.log_from(1, true).unwrap().rollbacks(1), (0, None));
     }
 
     #[test]

@@ -7,9 +7,11 @@ use tch::{Kind, TchError, Tensor};
 
 use crate::augment::{self, RangeDraws, RangePlan};
 use crate::batch::DeviceBatch;
+use crate::error::TrainError;
+use crate::estimate;
 use crate::loss::Loss;
 use crate::model::chain::{self, BlockForm, Objective};
-use crate::model::{Pass, Precision};
+use crate::model::{Pass, Precision, VitPlan};
 use crate::state::TrainState;
 
 /// How steps are taken.
@@ -36,12 +38,20 @@ impl StepPlan {
     }
 }
 
+impl StepPlan {
+    /// Operations that an image of a side takes on both ways.
+    pub fn image_flops(&self, vit: &VitPlan, side_px: u32) -> f64 {
+        let cost = estimate::image_cost(vit, side_px.into(), self.precision, self.form);
+        cost.step_flops() as f64
+    }
+}
+
 /// What a step measured, as scalars on the device.
 #[derive(Debug)]
 pub struct StepMetrics {
-    /// Loss of the labels per row of the batch.
+    /// Loss of the labels per row of the batch; with several ranks, this one's share of it.
     pub loss: Tensor,
-    /// Loss of the augmentation's distance per row, if there is one.
+    /// Loss of the augmentation's distance per row, likewise, if there is one.
     pub augment_loss: Option<Tensor>,
     /// Global norm of the gradient before clipping.
     pub gradient_norm: Tensor,
@@ -50,42 +60,90 @@ pub struct StepMetrics {
 /// Takes one step with the rate `lr`.
 ///
 /// A loss is the sum over rows divided by the sum of their weights; a batch whose rows all have
-/// weight zero has loss zero and no gradient.
+/// weight zero has loss zero and no gradient. A gradient that is no number makes it a step that
+/// changes no weight, moment, average or statistic, and is counted on the device.
 ///
 /// # Errors
 ///
-/// What libtorch says, such as out of memory.
+/// What libtorch says, such as out of memory; a rank that is gone.
 pub fn step(
     state: &mut TrainState,
     plan: &StepPlan,
     batch: &DeviceBatch,
     lr: f64,
-) -> Result<StepMetrics, TchError> {
-    let weights_sum = batch.targets.weights_b.f_sum(Kind::Float)?;
+) -> Result<StepMetrics, TrainError> {
+    let torch = || TrainError::torch("take a step");
+    let statistics = statistics(state).map_err(torch())?.copy();
+    let losses = gradient(state, plan, batch).map_err(torch())?;
+    if let Some(together) = &state.together {
+        together.finish()?;
+    }
+    let gradient_norm = optimise(state, lr).map_err(torch())?;
+    if let Some(together) = state.together.as_ref().filter(|ranks| ranks.shares_moments()) {
+        together.spread(&state.weights)?;
+    }
+    settle(state, &statistics, &gradient_norm).map_err(torch())?;
+    state.step += 1;
+    let rows = state.together.as_ref().map(|together| together.rows() as u64);
+    state.images_seen += rows.unwrap_or(batch.num_images);
+    let (loss, augment_loss) = losses;
+    Ok(StepMetrics { loss, augment_loss, gradient_norm })
+}
+
+/// Makes the gradient of this rank's rows, part by part; gives their share of both losses.
+fn gradient(
+    state: &mut TrainState,
+    plan: &StepPlan,
+    batch: &DeviceBatch,
+) -> Result<(Tensor, Option<Tensor>), TchError> {
+    let weights_sum = match &state.together {
+        Some(together) => Tensor::f_scalar_tensor(together.rows(), (Kind::Float, state.device()))?,
+        None => batch.targets.weights_b.f_sum(Kind::Float)?,
+    };
     let divisor = weights_sum.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
     let draws = plan.range.map(|range| RangeDraws::new(range.seed, &batch.place));
 
-    // --- forward and backward, part by part -----------------------------------------------------
     state.gradient.zero()?;
     let mut loss = divisor.f_zeros_like()?;
     let mut augment_loss = draws.is_some().then(|| divisor.f_zeros_like()).transpose()?;
-    for rows in batch.parts(plan.parts) {
+    let parts = if batch.is_empty() { Vec::new() } else { batch.parts(plan.parts) };
+    let last = parts.len().saturating_sub(1);
+    for (at, rows) in parts.into_iter().enumerate() {
+        if let Some(together) = state.together.as_ref().filter(|_| at == last) {
+            together.begin();
+        }
         let draws = draws.as_ref().map(|draws| draws.of(rows.clone()));
         let part = batch.rows(rows)?;
         let [of_labels, of_images] = backward(state, plan, &part, draws.as_ref(), &divisor)?;
         loss = loss.f_add(&of_labels)?;
         augment_loss = augment_loss.map(|sum| sum.f_add(&of_images)).transpose()?;
     }
+    Ok((loss, augment_loss))
+}
 
-    // --- update ---------------------------------------------------------------------------------
-    let gradient_norm = tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))?;
+/// Makes weights and moments those of the next step, or leaves them; gives the gradient's norm.
+fn optimise(state: &mut TrainState, lr: f64) -> Result<Tensor, TchError> {
+    tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))
+}
+
+/// Makes average and statistics those of the next step, or leaves them as the optimiser did.
+fn settle(state: &mut TrainState, statistics: &Tensor, norm: &Tensor) -> Result<(), TchError> {
+    let _no_grad = tch::no_grad_guard();
+    let is_good = norm.f_isfinite()?;
+    let mut after = self::statistics(state)?;
+    after.f_copy_(&after.f_where_self(&is_good, statistics)?)?;
+    let accepted = is_good.f_to_kind(Kind::Float)?;
     if let Some(ema) = &mut state.ema {
-        tch::no_grad(|| ema.update(&state.weights))?;
+        ema.update_if(&accepted, &state.weights)?;
     }
+    state.note(&accepted)
+}
 
-    state.step += 1;
-    state.images_seen += batch.num_images;
-    Ok(StepMetrics { loss, augment_loss, gradient_norm })
+/// The running statistics of the weights.
+fn statistics(state: &TrainState) -> Result<Tensor, TchError> {
+    let layout = state.weights.layout();
+    let (from, end) = (layout.trained_floats(), layout.floats());
+    state.weights.flat().f_narrow(0, from, end - from)
 }
 
 /// Adds the gradients of a part of a batch; gives its share of the losses of labels and images.
@@ -123,7 +181,7 @@ mod tests {
     use super::*;
     use crate::batch::HostRows;
     use crate::model::params::Role;
-    use crate::model::{StemKind, Vit, VitPlan};
+    use crate::model::{StemKind, Vit};
     use crate::optim::AdamWPlan;
     use catlip_schemas::Cursor;
     use tch::Device;
@@ -199,5 +257,35 @@ mod tests {
     fn without_augmentation_there_is_no_loss_of_it() {
         let (_, metrics) = stepped(&StepPlan { range: None, ..augmented() }, 1);
         assert!(metrics.augment_loss.is_none());
+    }
+
+    fn numbers(state: &TrainState) -> [Tensor; 4] {
+        let average = state.ema.as_ref().unwrap().weights().flat();
+        [state.weights.flat(), average, &state.adamw.exp_avg, &state.adamw.exp_avg_sq]
+            .map(Tensor::copy)
+    }
+
+    #[test]
+    fn a_batch_that_gives_no_number_changes_nothing_and_is_counted() {
+        let plan = StepPlan::plain(Loss::Bce { smoothing: 0.0 });
+        let vit = Vit::new(VitPlan::corenet([64, 2, 2], 4, 10));
+        let weights = vit.init(1, None, Device::Cpu).unwrap();
+        let cursor = Cursor { snapshot: 0, epoch: 0, position: 0, order_version: 1 };
+        let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.1, cursor).unwrap();
+        step(&mut state, &plan, &batch(), 1e-3).unwrap();
+        let before = numbers(&state);
+        for times in 1..=2 {
+            let mut poisoned = batch();
+            poisoned.images_bchw *= f64::NAN;
+            let metrics = step(&mut state, &plan, &poisoned, 1e-3).unwrap();
+            assert!(!metrics.gradient_norm.double_value(&[]).is_finite());
+            assert_eq!(state.skipped().unwrap(), [times, times]);
+            assert!(numbers(&state).iter().zip(&before).all(|(after, before)| after == before));
+        }
+        step(&mut state, &plan, &batch(), 1e-3).unwrap();
+        assert_eq!((state.skipped().unwrap(), state.step), ([0, 2], 4));
+        assert!(numbers(&state).iter().zip(&before).all(|(after, before)| after != before));
+        let all = numbers(&state);
+        assert!(all.iter().all(|t| t.sum(Kind::Float).double_value(&[]).is_finite()));
     }
 }

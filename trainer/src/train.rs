@@ -2,77 +2,37 @@
 //!
 //! In: a [`TrainPlan`]. Out: a run folder with checkpoints, log and report, and a [`TrainSummary`].
 //! Never: prints; installs a signal handler; waits for the device but at steps that log, evaluate
-//! or save.
+//! or save; goes on with weights of which it does not know that they are good.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use catlip_pipeline::feed::{Feed, FeedPlan, FeedStats, HostBatch};
-use catlip_pipeline::metrics::{PrepLog, StageMeter};
+use catlip_schemas::Cursor;
 use tch::Tensor;
 
 use crate::batch::DeviceBatch;
-use crate::checkpoint::{self, CheckpointError, Damage};
+use crate::checkpoint::{self, CheckpointError, Keep, Saver, Share, Snapshot};
 use crate::error::TrainError;
-use crate::eval::{self, EvalSummary, Evaluation};
+use crate::eval::{self, Evaluation};
 use crate::loss::Loss;
-use crate::model::{Vit, Weights};
 use crate::plan::{self, TrainPlan};
 use crate::report::{self, StageTime};
-use crate::run_folder::{EvalLine, Log, LogLine, StepLine};
+use crate::run_folder::{EvalLine, Fault, Log, LogLine, RollbackLine, SkippedLine, StepLine};
 use crate::state::TrainState;
 use crate::step::{StepMetrics, StepPlan, step};
+pub use crate::train::begin::initial_weights;
+use crate::train::begin::{new_state, resume, share};
+use crate::train::pace::{Goodput, Interval, Pace};
+use crate::train::stages::{Meters, stage_times};
+pub use crate::train::watch::{Event, Watch};
 
-/// What a run tells while it goes on.
-#[derive(Debug)]
-pub enum Event<'e> {
-    /// The first step is about to be taken; `step` were taken before.
-    Begun {
-        /// Steps that were taken.
-        step: u64,
-        /// Trained parameters.
-        num_params: i64,
-    },
-    /// A newer checkpoint is damaged, so an older one was taken.
-    PassedOver(&'e Damage),
-    /// A step was taken.
-    Stepped {
-        /// Steps that were taken.
-        step: u64,
-    },
-    /// A step was logged.
-    Logged(&'e StepLine),
-    /// An evaluation begins.
-    Evaluating {
-        /// Held-out rows.
-        num_rows: u64,
-    },
-    /// An evaluation is done.
-    Evaluated {
-        /// Steps that were taken.
-        step: u64,
-        /// Its numbers.
-        summary: &'e EvalSummary,
-    },
-    /// A checkpoint is whole.
-    Saved {
-        /// Its step.
-        step: u64,
-    },
-    /// Rows that did not decode took part with weight zero.
-    BadRows {
-        /// How many.
-        count: u64,
-        /// The last one: sample id and error.
-        last: String,
-    },
-}
+mod begin;
+mod pace;
+mod stages;
+mod watch;
 
-/// Whoever watches a run.
-pub trait Watch {
-    /// Takes note of an event.
-    fn see(&mut self, event: Event<'_>);
-}
+/// Share of each log step in the running mean of the loss: about the last 20 count.
+const MEAN_SHARE: f64 = 0.05;
 
 /// What became of a run.
 #[derive(Clone, Debug)]
@@ -81,16 +41,6 @@ pub struct TrainSummary {
     pub evaluation: Option<Evaluation>,
     /// How long each stage took in this process.
     pub stages: Vec<StageTime>,
-}
-
-/// The stages of a run, measured.
-#[derive(Debug, Default)]
-struct Meters {
-    images: u64,
-    copy: StageMeter,
-    step: StageMeter,
-    evaluate: StageMeter,
-    save: StageMeter,
 }
 
 /// Trains to the end of the plan, or until `stop` is set: then the state is saved and
@@ -113,15 +63,26 @@ pub fn train(
     // --- steps ----------------------------------------------------------------------------------
     let mut feed = run.start_feed()?;
     while let Some(host) = next_batch(&mut feed)? {
-        let metrics = run.step(host)?;
+        let metrics = run.step(host, stop)?;
         let at_end = run.state.step == steps;
-        let stopping = stop.load(Ordering::Relaxed) && !at_end;
+        let stopping = run.stopping && !at_end;
+        let log_due = is_due(run.state.step, plan.config.runtime.log_every_steps) || at_end;
+        let save_due = is_due(run.state.step, plan.config.checkpoint.every_steps) || at_end;
 
-        // --- log --------------------------------------------------------------------------------
-        if is_due(run.state.step, plan.config.runtime.log_every_steps) || at_end {
-            let waited_secs = feed.as_ref().map_or(0.0, |feed| feed.stats().wait_secs);
-            run.log_step(&metrics, waited_secs)?;
+        // --- look, and go back where the steps were bad -----------------------------------------
+        if log_due || save_due || stopping {
+            let seen = run.look(&metrics)?;
+            if let Some(fault) = run.fault(&seen, log_due) {
+                run.go_back(fault, &seen)?;
+                feed = run.start_feed()?;
+                continue;
+            }
+            if log_due {
+                let waited_secs = feed.as_ref().map_or(0.0, |feed| feed.stats().wait_secs);
+                run.log_step(&seen, waited_secs)?;
+            }
         }
+        run.compare()?;
 
         // --- evaluate ---------------------------------------------------------------------------
         if run.is_eval_due() && !stopping {
@@ -129,19 +90,29 @@ pub fn train(
         }
 
         // --- save -------------------------------------------------------------------------------
-        if is_due(run.state.step, plan.config.checkpoint.every_steps) || stopping || at_end {
-            finite(&metrics.loss, run.state.step)?;
+        if save_due || stopping {
             run.save()?;
         }
         if stopping {
+            run.settle()?;
             return Err(TrainError::Interrupted { step: run.state.step, steps });
         }
     }
+    run.settle()?;
 
     // --- the end --------------------------------------------------------------------------------
     let fed = feed.map(|feed| feed.stats());
     let evaluation = run.evaluate()?;
     run.finish(evaluation, fed)
+}
+
+/// What was read of the last step.
+struct Seen {
+    loss: f64,
+    augment_loss: Option<f64>,
+    gradient_norm: f64,
+    skipped_in_row: u64,
+    skipped: u64,
 }
 
 /// A run between two steps.
@@ -151,8 +122,13 @@ struct Run<'r> {
     state: TrainState,
     steps: StepPlan,
     log: Log,
+    saver: Saver,
+    share: Share,
+    rollbacks: u64,
+    stopping: bool,
     meters: Meters,
     since_log: Interval,
+    goodput: Goodput,
 }
 
 impl<'r> Run<'r> {
@@ -167,11 +143,37 @@ impl<'r> Run<'r> {
         let loss = Loss::new(&plan.config.loss, priors.rows, &priors.positives, plan.device)
             .map_err(TrainError::torch("weigh the labels"))?;
         let steps = plan::step_plan(&plan.config, loss, plan.schedule.steps);
-        let log = plan.run.log_from(state.step, state.step < plan.schedule.steps)?;
+        let world = &plan.world;
+        let log = match world.is_first() {
+            true => plan.run.log_from(state.step, state.step < plan.schedule.steps)?,
+            false => plan.run.log_unwritten(state.step)?,
+        };
+        if world.is_first() {
+            checkpoint::write::clean(plan.run.path())?;
+        }
+        let (rollbacks, last) = log.rollbacks(state.step);
+        if let Some(last) = last {
+            set_back(&mut state, &last)?;
+        }
+        let share = share(plan)?;
+        world.compare(&state.weights, state.step)?;
         let num_params = state.vit.layout().num_params();
         watch.see(Event::Begun { step: state.step, num_params });
-        let since_log = Interval::new(&state);
-        Ok(Self { plan, watch, state, steps, log, meters: Meters::default(), since_log })
+        let since_log = Interval::new(&state, world);
+        Ok(Self {
+            plan,
+            watch,
+            state,
+            steps,
+            log,
+            saver: Saver::default(),
+            share,
+            rollbacks,
+            stopping: false,
+            meters: Meters::default(),
+            since_log,
+            goodput: Goodput::new(),
+        })
     }
 
     /// Evaluates a step that was saved by a stop before its evaluation.
@@ -190,38 +192,163 @@ impl<'r> Run<'r> {
         Ok((num_steps > 0).then(|| Feed::start(left)).transpose()?)
     }
 
-    fn step(&mut self, mut host: HostBatch) -> Result<StepMetrics, TrainError> {
+    fn step(&mut self, mut host: HostBatch, stop: &AtomicBool) -> Result<StepMetrics, TrainError> {
+        self.goodput.begin_step();
+        self.report_saved(|saver| saver.poll())?;
         let (plan, state) = (self.plan, &mut self.state);
         let batch = self.meters.copy.measure(|| DeviceBatch::from_host(&mut host, plan.device));
-        let batch = batch.map_err(TrainError::torch("copy a batch"))?;
+        let mut batch = batch.map_err(TrainError::torch("copy a batch"))?;
+        // Draws are keyed by the place in the whole step, of which this rank has a share.
+        let Cursor { epoch, position, .. } = state.cursor;
+        let (start, size) = match plan.feed.stream.step_at(epoch, position) {
+            Some(size) => (position, size),
+            None => (0, plan.feed.stream.sampler.at(epoch + 1, 0)),
+        };
+        batch.place.step_start = start;
+        batch.place.step_rows = size.batch as usize;
+        // Ranks stop together: where one was asked to, all do after the same step.
+        let asked = f64::from(u8::from(stop.load(Ordering::Relaxed)));
+        let [rows, asked] = plan.world.sums([batch.num_images as f64, asked], "agree on a step")?;
+        if let Some(together) = &mut state.together {
+            together.set_rows(rows);
+        }
+        self.since_log.add(rows * self.steps.image_flops(&plan.vit, size.side_px));
         let lr = plan.schedule.lr(state.step);
-        let metrics = self.meters.step.measure(|| step(state, &self.steps, &batch, lr));
+        let metrics = self.meters.step.measure(|| step(state, &self.steps, &batch, lr))?;
         self.meters.images += host.len() as u64;
         state.cursor = host.cursor;
         self.watch.see(Event::Stepped { step: state.step });
-        metrics.map_err(TrainError::torch("take a step"))
+        // One rank needs nobody's consent, and so may stop a step earlier.
+        let alone = state.together.is_none() && stop.load(Ordering::Relaxed);
+        self.stopping = asked > 0.0 || alone;
+        self.goodput.end_step();
+        Ok(metrics)
     }
 
-    /// Reads what the step measured and logs it. `waited_secs` counts from the start of the feed.
-    fn log_step(&mut self, metrics: &StepMetrics, waited_secs: f64) -> Result<(), TrainError> {
-        let step = self.state.step;
-        let loss = finite(&metrics.loss, step)?;
-        let gradient_norm = finite(&metrics.gradient_norm, step)?;
-        let augment_loss = metrics.augment_loss.as_ref();
-        let augment_loss = augment_loss.map(|loss| finite(loss, step)).transpose()?;
-        let (images_per_sec, wait_secs) = self.since_log.end(&self.state, waited_secs);
-        let line = StepLine {
-            step,
-            images_seen: self.state.images_seen,
+    /// Reads what the step measured. Waits for the device.
+    fn look(&self, metrics: &StepMetrics) -> Result<Seen, TrainError> {
+        let read = |scalar: &Tensor| {
+            scalar.f_double_value(&[]).map_err(TrainError::torch("read what a step measured"))
+        };
+        let of_images = metrics.augment_loss.as_ref().map(read).transpose()?;
+        let losses = [read(&metrics.loss)?, of_images.unwrap_or(0.0)];
+        let [loss, augment_loss] = self.plan.world.sums(losses, "sum the loss")?;
+        let augment_loss = of_images.map(|_| augment_loss);
+        let skipped = self.state.skipped().map_err(TrainError::torch("count skipped steps"))?;
+        let gradient_norm = read(&metrics.gradient_norm)?;
+        Ok(Seen {
             loss,
             augment_loss,
             gradient_norm,
+            skipped_in_row: skipped[0],
+            skipped: skipped[1],
+        })
+    }
+
+    /// Whether the run must go back. The mean of the loss is that of log steps, so that it does not
+    /// depend on when checkpoints are saved.
+    fn fault(&mut self, seen: &Seen, is_logged: bool) -> Option<Fault> {
+        let config = &self.plan.config.fault;
+        if seen.skipped_in_row >= config.skipped_max {
+            return Some(Fault::Skipped);
+        }
+        let mean = self.state.loss_mean.map(f64::from);
+        let limit = mean.filter(|_| config.spike_factor > 0.0).map(|m| m * config.spike_factor);
+        if limit.is_some_and(|limit| seen.loss > limit) {
+            return Some(Fault::Spike);
+        }
+        if is_logged && seen.loss.is_finite() {
+            let mean = mean.map_or(seen.loss, |mean| mean + MEAN_SHARE * (seen.loss - mean));
+            self.state.loss_mean = Some(mean as f32);
+        }
+        None
+    }
+
+    /// Goes back to the last checkpoint whose steps were good, or to the beginning; what was read
+    /// since is left out.
+    fn go_back(&mut self, reason: Fault, seen: &Seen) -> Result<(), TrainError> {
+        let (plan, from_step, cursor) = (self.plan, self.state.step, self.state.cursor);
+        self.rollbacks += 1;
+        if self.rollbacks > plan.config.fault.rollbacks_max {
+            let rollbacks = self.rollbacks - 1;
+            return Err(TrainError::StaysBad { step: from_step, loss: seen.loss, rollbacks });
+        }
+        let world = &plan.world;
+        let settled = self.settle();
+        world.agree(settled, "save")?;
+        let good = checkpoint::newest_good(plan.run.path(), plan.config.checkpoint.every_steps)?;
+        world.agree(Ok(()), "read a checkpoint")?;
+        match &good {
+            Some(whole) => whole.restore(&mut self.state)?,
+            None => self.state = new_state(plan)?,
+        }
+        let line = RollbackLine {
+            step: self.state.step,
+            from_step,
+            reason,
+            loss: Some(seen.loss).filter(|loss| loss.is_finite()),
+            skipped: seen.skipped,
+            cursor,
+        };
+        if world.is_first() {
+            checkpoint::go_back_to(plan.run.path(), good.map(|whole| whole.step()))?;
+            self.log = plan.run.log_rolled_back(line)?;
+        }
+        set_back(&mut self.state, &line)?;
+        self.since_log = Interval::new(&self.state, world);
+        self.goodput.undo();
+        self.stopping = false;
+        self.watch.see(Event::RolledBack(&line));
+        Ok(())
+    }
+
+    /// Logs what was seen. `waited_secs` counts from the start of the feed.
+    fn log_step(&mut self, seen: &Seen, waited_secs: f64) -> Result<(), TrainError> {
+        let (step, world) = (self.state.step, &self.plan.world);
+        let Pace { images_per_sec, wait_secs, own_secs, flops_per_sec } =
+            self.since_log.end(&self.state, waited_secs, world);
+        let each_secs = world.gather(own_secs, "compare the ranks' times")?;
+        let slowest = slowest(&each_secs);
+        if !seen.loss.is_finite() || !seen.gradient_norm.is_finite() {
+            let (skipped, skipped_in_row) = (seen.skipped, seen.skipped_in_row);
+            let line = SkippedLine { step, skipped, skipped_in_row };
+            self.log.add(&LogLine::Skipped(line))?;
+            self.watch.see(Event::Skipped(&line));
+            return Ok(());
+        }
+        let line = StepLine {
+            step,
+            images_seen: self.state.images_seen,
+            loss: seen.loss,
+            augment_loss: seen.augment_loss,
+            gradient_norm: seen.gradient_norm,
             lr: self.plan.schedule.lr(step - 1),
             images_per_sec,
             wait_secs,
+            skipped: seen.skipped,
+            goodput: self.goodput.share(),
+            mfu: self.mfu(flops_per_sec),
+            slowest_rank: slowest.map(|(rank, _)| rank),
+            slowest_rank_secs: slowest.map(|(_, secs)| secs),
         };
         self.log.add(&LogLine::Step(line))?;
         self.watch.see(Event::Logged(&line));
+        Ok(())
+    }
+
+    /// Operations of the model a second ÷ those that the devices could do, where that is known.
+    fn mfu(&self, flops_per_sec: f64) -> Option<f64> {
+        let peak = self.plan.config.runtime.peak_tflops * 1e12;
+        let all = peak * f64::from(self.plan.world.size());
+        (all > 0.0).then(|| flops_per_sec / all)
+    }
+
+    /// Compares the weights of all ranks, where that is due.
+    fn compare(&self) -> Result<(), TrainError> {
+        let step = self.state.step;
+        if is_due(step, self.plan.config.dist.compare_every_steps) {
+            self.plan.world.compare(&self.state.weights, step)?;
+        }
         Ok(())
     }
 
@@ -231,7 +358,9 @@ impl<'r> Run<'r> {
     }
 
     fn evaluate(&mut self) -> Result<Option<Evaluation>, TrainError> {
-        let Some(plan) = &self.plan.eval else { return Ok(None) };
+        let Some(plan) = self.plan.eval.as_ref().filter(|_| self.plan.world.is_first()) else {
+            return Ok(None);
+        };
         let (state, step) = (&self.state, self.state.step);
         self.since_log.pause();
         self.watch.see(Event::Evaluating { num_rows: plan.num_rows });
@@ -244,14 +373,32 @@ impl<'r> Run<'r> {
         Ok(Some(evaluation))
     }
 
+    /// Copies the state and leaves the writing to a thread.
     fn save(&mut self) -> Result<(), TrainError> {
         let (plan, state) = (self.plan, &self.state);
-        let keep_last = plan.config.checkpoint.keep_last;
         self.since_log.pause();
-        let save = || checkpoint::save(plan.run.path(), state, &plan.identity, keep_last);
-        self.meters.save.measure(save)?;
-        self.watch.see(Event::Saved { step: state.step });
+        let checkpoints = &plan.config.checkpoint;
+        let keep = Keep { last: checkpoints.keep_last, every_steps: checkpoints.keep_every_steps };
+        let take = || Snapshot::take(plan.run.path(), state, &plan.identity, &self.share, keep);
+        let snapshot = self.meters.save.measure(take)?;
+        self.report_saved(|saver| saver.begin(snapshot))?;
+        self.goodput.saved();
         self.since_log.go_on();
+        Ok(())
+    }
+
+    /// Waits until what is being saved is whole.
+    fn settle(&mut self) -> Result<(), TrainError> {
+        self.report_saved(Saver::wait)
+    }
+
+    fn report_saved(
+        &mut self,
+        ask: impl FnOnce(&mut Saver) -> Result<Option<u64>, CheckpointError>,
+    ) -> Result<(), TrainError> {
+        if let Some(step) = ask(&mut self.saver)? {
+            self.watch.see(Event::Saved { step });
+        }
         Ok(())
     }
 
@@ -263,6 +410,9 @@ impl<'r> Run<'r> {
     ) -> Result<TrainSummary, TrainError> {
         let stages = stage_times(self.plan, &self.meters, fed.as_ref());
         let summary = TrainSummary { evaluation, stages };
+        if !self.plan.world.is_first() {
+            return Ok(summary);
+        }
         if let Some(evaluation) = &summary.evaluation {
             self.plan.run.write_eval(&evaluation.report)?;
         }
@@ -284,44 +434,16 @@ impl<'r> Run<'r> {
     }
 }
 
-/// The model of a run and the weights that it begins with.
-///
-/// # Errors
-///
-/// [`TrainError::Torch`], such as out of memory.
-pub fn initial_weights(plan: &TrainPlan) -> Result<(Vit, Weights), TrainError> {
-    let vit = Vit::new(plan.vit);
-    let bias: Option<Vec<f32>> = plan
-        .config
-        .model
-        .bias_from_priors
-        .then(|| plan.priors.logits().into_iter().map(|logit| logit as f32).collect());
-    let weights = vit.init(plan.config.train.seed, bias.as_deref(), plan.device);
-    Ok((vit, weights.map_err(TrainError::torch("allocate the weights"))?))
+/// Goes on where a run that went back does.
+fn set_back(state: &mut TrainState, line: &RollbackLine) -> Result<(), TrainError> {
+    state.cursor = line.cursor;
+    state.set_skipped([0, line.skipped]).map_err(TrainError::torch("count skipped steps"))
 }
 
-fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
-    let (vit, weights) = initial_weights(plan)?;
-    let momentum = plan.config.optim.ema_momentum;
-    TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start)
-        .map_err(TrainError::torch("allocate the state"))
-}
-
-/// Reads the newest whole checkpoint into `state`. A run that was killed before its first one
-/// begins anew.
-fn resume(
-    plan: &TrainPlan,
-    state: &mut TrainState,
-    watch: &mut dyn Watch,
-) -> Result<(), TrainError> {
-    let whole = match checkpoint::newest(plan.run.path()) {
-        Ok(whole) => whole,
-        Err(CheckpointError::None { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    whole.passed_over.iter().for_each(|damage| watch.see(Event::PassedOver(damage)));
-    whole.check(&plan.identity)?;
-    Ok(whole.restore(state)?)
+/// The rank that took longest, where there are several.
+fn slowest(each_secs: &[f64]) -> Option<(u32, f64)> {
+    let pairs = (0..).zip(each_secs.iter().copied());
+    pairs.filter(|_| each_secs.len() > 1).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 fn next_batch(feed: &mut Option<Feed>) -> Result<Option<HostBatch>, TrainError> {
@@ -331,92 +453,6 @@ fn next_batch(feed: &mut Option<Feed>) -> Result<Option<HostBatch>, TrainError> 
 /// Every `every` steps; 0 is never.
 fn is_due(step: u64, every: u64) -> bool {
     every != 0 && step.is_multiple_of(every)
-}
-
-/// Reads a scalar; waits for the device.
-fn finite(scalar: &Tensor, step: u64) -> Result<f64, TrainError> {
-    let loss = scalar.f_double_value(&[]).map_err(TrainError::torch("read the loss"))?;
-    if loss.is_finite() { Ok(loss) } else { Err(TrainError::NotFinite { step, loss }) }
-}
-
-fn stage_times(plan: &TrainPlan, meters: &Meters, fed: Option<&FeedStats>) -> Vec<StageTime> {
-    let eval_rows = plan.eval.as_ref().map_or(0, |eval| eval.num_rows);
-    let evaluated = meters.evaluate.items() * eval_rows;
-    let stage = |name: &str, meter: &StageMeter, images| StageTime {
-        name: name.to_owned(),
-        images,
-        busy_secs: meter.busy().as_secs_f64(),
-        num_threads: 1,
-    };
-    let mut stages: Vec<_> = plan.prep_logs.iter().flat_map(prep_times).collect();
-    if let Some(fed) = fed {
-        stages.push(StageTime {
-            name: "decode, crop, resize".to_owned(),
-            images: fed.decoded,
-            busy_secs: fed.decode_busy_secs,
-            num_threads: plan.feed.decode_threads,
-        });
-        stages.push(StageTime {
-            name: "wait for a batch".to_owned(),
-            images: meters.images,
-            busy_secs: fed.wait_secs,
-            num_threads: 1,
-        });
-    }
-    stages.push(stage("copy to the device", &meters.copy, meters.images));
-    stages.push(stage("step", &meters.step, meters.images));
-    stages.push(stage("evaluate", &meters.evaluate, evaluated));
-    stages.push(stage("save", &meters.save, 0));
-    stages
-}
-
-/// The stages of a prep job; each of its threads takes a sample through all of them.
-fn prep_times(log: &PrepLog) -> impl Iterator<Item = StageTime> {
-    log.stages.iter().map(|stage| StageTime {
-        name: format!("prep: {}", stage.stage),
-        // Whole files are written, not images.
-        images: if stage.stage == "write" { log.rows } else { stage.items },
-        busy_secs: stage.busy_secs,
-        num_threads: log.threads,
-    })
-}
-
-/// The time since the last log line, pauses left out.
-struct Interval {
-    start: Instant,
-    before_pause_secs: f64,
-    images_seen: u64,
-    waited_secs: f64,
-}
-
-impl Interval {
-    fn new(state: &TrainState) -> Self {
-        Self {
-            start: Instant::now(),
-            before_pause_secs: 0.0,
-            images_seen: state.images_seen,
-            waited_secs: 0.0,
-        }
-    }
-
-    fn pause(&mut self) {
-        self.before_pause_secs += self.start.elapsed().as_secs_f64();
-    }
-
-    fn go_on(&mut self) {
-        self.start = Instant::now();
-    }
-
-    /// Ends the interval and begins the next; gives images a second and seconds of waiting.
-    /// `waited_secs` counts from the start of the feed.
-    fn end(&mut self, state: &TrainState, waited_secs: f64) -> (f64, f64) {
-        self.pause();
-        let images = (state.images_seen - self.images_seen) as f64;
-        let images_per_sec = images / self.before_pause_secs.max(1e-9);
-        let wait_secs = waited_secs - self.waited_secs;
-        *self = Self { waited_secs, ..Self::new(state) };
-        (images_per_sec, wait_secs)
-    }
 }
 
 #[cfg(test)]

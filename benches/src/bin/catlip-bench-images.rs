@@ -6,20 +6,20 @@
 use std::path::PathBuf;
 
 use catlip_benches::Failure;
+use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::feed::Viewing;
 use catlip_pipeline::feed::draw::{Draws, Purpose};
 use catlip_pipeline::feed::view::fill_slot;
-use catlip_pipeline::image::jpeg::{Chroma, encode};
-use catlip_pipeline::image::resize::shrunk_size;
-use catlip_pipeline::image::{
-    Crop, CropDecoder, DecodeOptions, Filter, Header, Image, Region, decode,
-};
+use catlip_pipeline::image::{CropDecoder, DecodeOptions, Filter, Header};
+use catlip_pipeline::metrics::PrepMetrics;
+use catlip_pipeline::prep::PrepPlan;
+use catlip_pipeline::prep::stored::{Tools, store};
 
 /// What is done to each image.
 #[derive(Clone, Copy)]
 enum Work {
     /// Short side 256, JPEG of quality 95.
-    Prepare(Filter),
+    Prepare(&'static str),
     /// A view of 224 px.
     View(Viewing),
     /// All pixels.
@@ -32,26 +32,15 @@ fn cpu_nanos() -> Result<u64, Failure> {
     Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
-fn prepare(bytes: &[u8], filter: Filter, decoder: &mut CropDecoder) -> Result<Vec<u8>, Failure> {
-    let options = DecodeOptions::default();
-    let header = Header::read(bytes, &options)?;
-    let before = header.upright_px();
-    let (width_px, height_px) = shrunk_size(before.0, before.1, 256);
-    let mut pixels = vec![0; width_px as usize * height_px as usize * 3];
-    if (width_px, height_px) == before {
-        pixels = decode(bytes, &options)?.pixels;
-    } else {
-        let crop = Crop {
-            region: Region::whole(before),
-            reaches_out: true,
-            filter,
-            output_px: (width_px, height_px),
-            flipped: false,
-            may_scale: true,
-        };
-        decoder.decode(bytes, &header, &options, &crop, &mut pixels)?;
-    }
-    Ok(encode(&Image { width_px, height_px, pixels }, 95, Chroma::Yuv420)?)
+/// What `catlip-prep run` is told to do the same: nothing is kept as it is, as the peers do.
+fn plan(filter: &str) -> Result<PrepPlan, Failure> {
+    let settings = [
+        "image.short_side_px=256",
+        "image.quality=95",
+        "image.keep_small_jpeg=false",
+        &format!("image.filter={filter}"),
+    ];
+    Ok(PrepPlan::new(PrepConfig::load(None, &settings.map(str::to_owned))?)?)
 }
 
 fn main() -> Result<(), Failure> {
@@ -69,8 +58,8 @@ fn main() -> Result<(), Failure> {
     let (area, aspect) = ((0.08, 1.0), (0.75, 4.0 / 3.0));
     let crop = Viewing::RandomCrop { area, aspect, flip: 0.5, filter };
     let works = [
-        ("prepare, bilinear", Work::Prepare(Filter::Bilinear)),
-        ("prepare, lanczos3", Work::Prepare(Filter::Lanczos3)),
+        ("prepare, bilinear", Work::Prepare("bilinear")),
+        ("prepare, lanczos3", Work::Prepare("lanczos3")),
         ("random crop to 224 px", Work::View(crop)),
         ("centre of 224 px", Work::View(Viewing::Centre { resize_px: 256, filter })),
         ("decode all", Work::Decode),
@@ -78,14 +67,16 @@ fn main() -> Result<(), Failure> {
     let mut decoder = CropDecoder::default();
     let mut slot = vec![0; 224 * 224 * 3];
     let options = DecodeOptions::default();
+    let (metrics, mut tools) = (PrepMetrics::default(), Tools::default());
     for (name, work) in works {
+        let plan = plan(if let Work::Prepare(filter) = work { filter } else { "bilinear" })?;
         let mut hasher = blake3::Hasher::new();
         let start = cpu_nanos()?;
         for round in 0..repeat {
             for (number, bytes) in images.iter().enumerate() {
                 match work {
-                    Work::Prepare(filter) => {
-                        hasher.update(&prepare(bytes, filter, &mut decoder)?);
+                    Work::Prepare(_) => {
+                        hasher.update(&store(&plan, &metrics, bytes, &mut tools)?.bytes);
                     }
                     Work::View(viewing) => {
                         let mut draws = Draws::new(Purpose::View, 1, round, number as u64, 0);

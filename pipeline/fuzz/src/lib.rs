@@ -2,6 +2,13 @@
 //!
 //! In: bytes. Out: nothing. Never: returns if a promise is broken: it panics.
 
+pub mod drive;
+pub mod image;
+pub mod manifest;
+pub mod pax;
+pub mod pickle;
+pub mod tar;
+
 use std::sync::LazyLock;
 
 use catlip_pipeline::caption::LabelRule;

@@ -3,9 +3,10 @@
 //! In: a caption as it stands in the shard. Out: its [`Synsets`], by a named and versioned rule.
 //! Never: needs a file or the network at run time, knows a vocabulary, or drops a repeat.
 //!
-//! The line of the rule `corenet`: clean (with repair, mojibake and entities) → sentences → tokens →
-//! lemmas → WordNet. Each module is a literal port of what the reference runs, in the order in
-//! which it runs it, to be read beside it; `characters` is what Python means by a space or a word.
+//! The line of the rule `corenet`: clean (with repair, mojibake and entities) → sentences →
+//! tokens → lemmas → WordNet. Each module is a literal port of what the reference runs, in the
+//! order in which it runs it, to be read beside it; `characters` is what Python means by a space or
+//! a word.
 
 use std::sync::Arc;
 

@@ -96,7 +96,8 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;mar
 padding:0 1rem;color:#1c2330;background:#fff}h2{margin:2.2rem 0 .6rem;font-size:1.15rem}\
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr));gap:1rem}\
 figure{margin:0}figure img{width:100%;aspect-ratio:1;object-fit:cover;border-radius:.4rem;\
-background:#eef0f4}figcaption{font-size:.8rem;overflow-wrap:anywhere}.l{color:#2456b8}\
+background:#eef0f4}figcaption{font-size:.8rem;line-height:1.35;overflow-wrap:anywhere}\
+figcaption p{margin:.4rem 0}.l{color:#2456b8;display:block}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15rem .8rem;\
 text-align:right;border-bottom:1px solid #e3e6ec}td:first-child,th:first-child{text-align:left}\
 .two{display:flex;flex-wrap:wrap;gap:3rem}svg text{font:11px system-ui,sans-serif;fill:#5a6476}\
@@ -120,9 +121,7 @@ fn page(found: &Inspection) -> String {
         rejected = manifest.totals.num_rejects(),
         samples = manifest.totals.samples,
     );
-    page.push_str("<h2>Samples</h2><div class=\"grid\">");
-    found.shown.iter().for_each(|shown| page.push_str(&figure(shown)));
-    page.push_str("</div><div class=\"two\"><div><h2>Labels per caption</h2>");
+    page.push_str("<div class=\"two\"><div><h2>Labels per caption</h2>");
     page.push_str(&bars(&found.labels_per_caption));
     page.push_str("</div><div><h2>Short side of the images, px</h2>");
     page.push_str(&bars(&found.short_side_px));
@@ -131,16 +130,22 @@ fn page(found: &Inspection) -> String {
     page.push_str("</div><div><h2>Vocabulary, tail</h2>");
     page.push_str(&synset_table(&found.tail));
     page.push_str(
-        "</div></div><h2>Snapshots</h2><table><tr><th>change<th>number<th>rows<th>dropped",
+        "</div></div><div class=\"two\"><div><h2>Snapshots</h2><table><tr><th>change<th>number<th>rows<th>dropped",
     );
     for (number, rows, dropped, change) in &found.history {
         let _ = write!(page, "<tr><td>{}<td>{number}<td>{rows}<td>{dropped}", escaped(change));
     }
-    page.push_str("</table><h2>Rejected</h2><table><tr><th>reason<th>entries");
-    for (reason, count) in &manifest.totals.rejects {
-        let _ = write!(page, "<tr><td>{}<td>{count}", escaped(reason));
+    page.push_str("</table></div>");
+    if !manifest.totals.rejects.is_empty() {
+        page.push_str("<div><h2>Rejected</h2><table><tr><th>reason<th>entries");
+        for (reason, count) in &manifest.totals.rejects {
+            let _ = write!(page, "<tr><td>{}<td>{count}", escaped(reason));
+        }
+        page.push_str("</table></div>");
     }
-    page.push_str("</table></html>\n");
+    page.push_str("</div><h2>Samples</h2><div class=\"grid\">");
+    found.shown.iter().for_each(|shown| page.push_str(&figure(shown)));
+    page.push_str("</div></html>\n");
     page
 }
 
@@ -154,7 +159,7 @@ fn figure(shown: &Shown) -> String {
     text.push_str("<figcaption>");
     for (caption, labels) in &shown.captions {
         let labels = escaped(&labels.join(", "));
-        let _ = write!(text, "{} <span class=\"l\">{labels}</span><br>", escaped(caption));
+        let _ = write!(text, "<p>{}<span class=\"l\">{labels}</span></p>", escaped(caption));
     }
     text.push_str("</figcaption></figure>");
     text

@@ -38,7 +38,7 @@ impl Watched<'_> {
     fn line(&self) -> String {
         let (metrics, secs) = (self.metrics, self.secs());
         format!(
-            "{} samples, {:.0} a second, {:.1} MB/s in, {} rejected",
+            "{} images, {:.0} images/s, {:.1} MB/s, {} rejected",
             metrics.samples.get(),
             metrics.samples.get() as f64 / secs,
             metrics.bytes_in.get() as f64 / 1e6 / secs,
@@ -104,8 +104,11 @@ pub fn show_while<T: Send>(
                     written = Instant::now();
                 }
             }
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
+            match bar {
+                Some(bar) => bar.finish_and_clear(),
+                None if quiet => {}
+                // A job of seconds has its line too.
+                None => eprintln!("{}", watched.json_line(parts_before)),
             }
         });
         let result = work();

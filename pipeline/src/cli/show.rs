@@ -12,8 +12,9 @@ use crate::metrics::PrepMetrics;
 use crate::prep::add_set::SetSummary;
 use crate::prep::coverage::Covered;
 use crate::prep::dry_run::DryRun;
+use crate::prep::part::BATCH_SAMPLES;
 use crate::prep::retry::RetrySummary;
-use crate::prep::run::{PrepSummary, Share};
+use crate::prep::run::{PARTS_AT_ONCE, PrepSummary, Share};
 
 /// An error with its causes and the hint: `error: …`, `  caused by: …`, `hint: …`.
 pub fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
@@ -160,9 +161,10 @@ fn duration_text(secs: f64) -> String {
 /// the shards and the disk, was the bottleneck.
 pub fn stage_table(metrics: &PrepMetrics, threads: usize, wall_secs: f64) -> String {
     let wall = wall_secs.max(1e-9);
+    let available = threads as f64 * wall;
     let mut text = format!(
-        "{:<20} {:>10} {:>10} {:>12} {:>14}\n",
-        "stage", "items", "busy s", "threads held", "items/s busy"
+        "{:<20} {:>10} {:>10} {:>8} {:>14}\n",
+        "stage", "items", "busy s", "busy %", "items/s busy"
     );
     let mut slowest = ("nothing", 0.0);
     let mut sum = 0.0;
@@ -175,25 +177,32 @@ pub fn stage_table(metrics: &PrepMetrics, threads: usize, wall_secs: f64) -> Str
         let rate = meter.items() as f64 / busy.max(1e-9);
         let _ = writeln!(
             text,
-            "{name:<20} {:>10} {busy:>10.2} {:>12.2} {rate:>14.0}",
+            "{name:<20} {:>10} {busy:>10.2} {:>8.1} {rate:>14.0}",
             meter.items(),
-            busy / wall
+            100.0 * busy / available
         );
     }
-    let waiting = (threads as f64 * wall - sum).max(0.0);
+    let waiting = (available - sum).max(0.0);
     let _ = writeln!(
         text,
-        "{:<20} {:>10} {waiting:>10.2} {:>12.2}",
-        "waiting, reading",
+        "{:<20} {:>10} {waiting:>10.2} {:>8.1}",
+        "waiting and other",
         "",
-        waiting / wall
+        100.0 * waiting / available
     );
     let _ = writeln!(
         text,
-        "{} samples in {wall_secs:.1} s, {:.0} a second; {}",
+        "samples in hand: {:.0} on average, at most {}",
+        metrics.held.mean(wall),
+        PARTS_AT_ONCE * BATCH_SAMPLES
+    );
+    let _ = writeln!(
+        text,
+        "{} samples in {wall_secs:.1} s, {:.0} a second, {:.1} MB/s in; {}",
         metrics.samples.get(),
         metrics.samples.get() as f64 / wall,
-        bottleneck(slowest, sum, threads as f64 * wall)
+        metrics.bytes_in.get() as f64 / 1e6 / wall,
+        bottleneck(slowest, sum, available)
     );
     text
 }
@@ -209,7 +218,8 @@ fn bottleneck((stage, busy): (&str, f64), sum: f64, available: f64) -> String {
         );
     }
     let remedy = match stage {
-        "write" => "a faster disk would help",
+        "hash and fsync" => "a faster disk would help",
+        "tar to samples" => "faster storage for the shards would help",
         _ => "more cores would help",
     };
     format!("`{stage}` is the bottleneck, {:.0} % of the busy time: {remedy}", percent(busy, sum))

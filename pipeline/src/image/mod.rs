@@ -20,12 +20,14 @@ pub mod jpeg;
 pub mod decode;
 pub mod resize;
 pub mod crop;
+pub mod shrink;
 
 pub use crop::{Crop, CropDecoder};
 pub use decode::decode;
 pub use header::{Format, Header};
 pub use orientation::Orientation;
 pub use resize::{Filter, Region};
+pub use shrink::Shrinker;
 
 /// Default limit of an image: 178,956,970 px × 3 B = 512 MiB, what one decode thread may hold.
 /// A progressive JPEG needs three times as much, for its coefficients.

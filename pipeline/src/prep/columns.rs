@@ -5,7 +5,8 @@
 //! row group by one ranged read and find its images without a footer.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{
@@ -17,6 +18,7 @@ use arrow_schema::{DataType, Field, Schema};
 use catlip_schemas::{ColumnSet, FileEntry, PartName, RowGroup, SampleId, Synsets};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{
     EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
@@ -269,6 +271,24 @@ pub fn fingerprint(
     Ok((position, digest, groups))
 }
 
+/// Reads a Parquet file by `read`; should a damaged one make the library panic, that is an error of
+/// the file and not the end of the job.
+///
+/// # Errors
+///
+/// What `read` says; [`PrepError::Parquet`] for a panic.
+pub fn guarded<T>(
+    path: &Path,
+    read: impl FnOnce() -> Result<T, PrepError>,
+) -> Result<T, PrepError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no words");
+        let error = ParquetError::General(format!("the reader panicked: {text}"));
+        Err(PrepError::parquet("read", path, &error))
+    })
+}
+
 /// Writes one batch as a small Parquet file that does not have its name yet.
 ///
 /// # Errors
@@ -280,7 +300,7 @@ pub fn write_table(
     batch: &RecordBatch,
 ) -> Result<Box<dyn NewFile>, PrepError> {
     let path = output.path(name);
-    let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("write", &path, &e);
+    let wrong = |e: ParquetError| PrepError::parquet("write", &path, &e);
     let new = output.create(name)?;
     let handle = new.handle().map_err(|e| PrepError::io("create", &path, e))?;
     write_batch(handle, batch).map_err(wrong)?;
@@ -292,10 +312,7 @@ pub fn write_table(
 /// # Errors
 ///
 /// What the library or `file` says.
-pub fn write_batch(
-    file: impl Write + Send,
-    batch: &RecordBatch,
-) -> Result<(), parquet::errors::ParquetError> {
+pub fn write_batch(file: impl Write + Send, batch: &RecordBatch) -> Result<(), ParquetError> {
     let properties = compressed_properties().build();
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
     writer.write(batch)?;

@@ -7,6 +7,7 @@
 //! that changes after it appeared.
 
 pub mod filter;
+pub mod memory;
 pub mod plan;
 pub mod commit;
 pub mod store;

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Instant;
 
 use catlip_schemas::version::FORMAT_VERSION;
 use catlip_schemas::{ColumnSet, Counts, PartName, Receipt, SampleId, SourceEntry, Synsets};
@@ -16,11 +17,10 @@ use super::filter;
 use super::folder::Folder;
 use super::plan::PrepPlan;
 use super::quarantine::Quarantine;
-use super::stored::{Stored, store};
+use super::stored::{Stored, Tools, store};
 use crate::caption::ids;
 use crate::config::{BadSample, Duplicates, ImageMode};
 use crate::error::{PrepError, STAGE_FILTER, SampleError};
-use crate::image::CropDecoder;
 use crate::metrics::PrepMetrics;
 use crate::source::bytes::{Compression, TarBytes};
 use crate::source::captions::{Caption, captions, text_of};
@@ -32,10 +32,11 @@ use crate::source::{OpenShard, Sample, SampleReader, ShardUrl};
 pub const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
 
 /// Samples that are prepared at once: enough to keep 64 threads busy to the end of a batch.
-const BATCH_SAMPLES: usize = 512;
+pub const BATCH_SAMPLES: usize = 512;
 
-/// Bytes of the samples that are prepared at once; bounds memory for shards of huge files.
-const BATCH_BYTES: usize = 128 << 20;
+/// Entries of the ledger that are written at once: the same number each time, whatever was prepared
+/// at once, so that the file has the same bytes whatever memory a job has.
+const LEDGER_ROWS: usize = 1024;
 
 /// Characters of a wrong label that the ledger shows.
 const LABEL_CHARS_SHOWN: usize = 40;
@@ -103,15 +104,18 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
     let quarantine = Quarantine::default();
     let on_bad_sample = job.plan.config.budget.on_bad_sample;
     loop {
+        let read = Instant::now();
         let samples = next_batch(job, &mut reader);
+        let (count, position) = (samples.len() as u64, reader.position());
+        job.metrics.read.add(read.elapsed(), count);
         if samples.is_empty() {
             break;
         }
         let rows: Vec<Result<Row, RejectRow>> = samples
             .into_par_iter()
-            .map_init(CropDecoder::default, |decoder, sample| {
+            .map_init(Tools::default, |tools, sample| {
                 let sample = sample.map_err(|r| reject_row(job, &r))?;
-                prepare(job, &sample, is_plain, decoder).map_err(|error| {
+                prepare(job, &sample, is_plain, tools).map_err(|error| {
                     let is_failure = error.stage() != STAGE_FILTER;
                     if is_failure && on_bad_sample == BadSample::Quarantine {
                         quarantine.add(&sample);
@@ -122,6 +126,10 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
             })
             .collect();
         files.take(job, rows)?;
+        // Of a compressed shard nobody knows how far it was read.
+        let done = if is_plain { usize::try_from(position).ok() } else { None };
+        job.bytes.release(done.unwrap_or(usize::MAX));
+        job.metrics.held.add(read.elapsed(), count);
     }
     let quarantine_dir = Path::new(&job.plan.config.budget.quarantine_dir);
     quarantine.write(quarantine_dir, job.part, job.plan.config_tag())?;
@@ -141,8 +149,9 @@ fn next_batch<'a>(
     reader: &mut SampleReader<'a>,
 ) -> Vec<Result<Sample<'a>, Reject>> {
     let mut samples = Vec::with_capacity(BATCH_SAMPLES);
+    let bytes_max = usize::try_from(job.plan.memory.batch_bytes()).unwrap_or(usize::MAX);
     let mut bytes = 0;
-    while samples.len() < BATCH_SAMPLES && bytes < BATCH_BYTES {
+    while samples.len() < BATCH_SAMPLES && bytes < bytes_max {
         let Some(sample) = reader.next() else { break };
         if !job.wants(&sample) {
             continue;
@@ -171,7 +180,7 @@ fn prepare(
     job: &PartJob<'_>,
     sample: &Sample<'_>,
     is_plain: bool,
-    decoder: &mut CropDecoder,
+    tools: &mut Tools,
 ) -> Result<Row, SampleError> {
     let PartJob { plan, metrics, .. } = job;
     metrics.bytes_in.add(sample.files.iter().map(|f| f.data.len() as u64).sum());
@@ -181,7 +190,7 @@ fn prepare(
     plan.filter.check_captions(&captions)?;
     let json = text_of(sample, "json")?.map(str::to_owned);
     plan.filter.check_json(json.as_deref())?;
-    let stored = store(plan, metrics, &file.data, decoder)?;
+    let stored = store(plan, metrics, &file.data, tools)?;
     metrics.bytes_out.add(stored.bytes.len() as u64);
     let synsets = metrics.label.measure(|| synsets(plan, sample, &captions))?;
     let mut image_hash = [0; 16];
@@ -250,6 +259,7 @@ struct PartFiles {
     writers: Vec<(ColumnSet, ColumnWriter)>,
     rejects: ColumnWriter,
     pending: Vec<Row>,
+    pending_rejects: Vec<RejectRow>,
     rows_per_group: usize,
     counts: Counts,
     /// Hashes of the images so far, if a second one is not wanted.
@@ -272,6 +282,7 @@ impl PartFiles {
             writers,
             rejects: create(ColumnSet::Rejects)?,
             pending: Vec::new(),
+            pending_rejects: Vec::new(),
             rows_per_group: rows_per_group as usize,
             counts: Counts::default(),
             seen: (job.plan.config.filter.duplicates == Duplicates::Drop).then(HashSet::new),
@@ -307,8 +318,9 @@ impl PartFiles {
         job.metrics.rows.add(rows);
         job.metrics.rejects.add(rejects.len() as u64);
         job.metrics.write.measure(|| {
-            if !rejects.is_empty() {
-                self.rejects.write(&rejects_batch(&rejects))?;
+            self.pending_rejects.extend(rejects.iter().cloned());
+            while self.pending_rejects.len() >= LEDGER_ROWS {
+                self.write_rejects(LEDGER_ROWS)?;
             }
             while self.pending.len() >= self.rows_per_group {
                 self.write_group(job, self.rows_per_group)?;
@@ -348,6 +360,11 @@ impl PartFiles {
         Ok(())
     }
 
+    fn write_rejects(&mut self, count: usize) -> Result<(), PrepError> {
+        let rejects: Vec<RejectRow> = self.pending_rejects.drain(..count).collect();
+        self.rejects.write(&rejects_batch(&rejects))
+    }
+
     fn finish(
         mut self,
         job: &PartJob<'_>,
@@ -357,6 +374,12 @@ impl PartFiles {
             if !self.pending.is_empty() {
                 self.write_group(job, self.pending.len())?;
             }
+            match self.pending_rejects.len() {
+                0 => Ok(()),
+                count => self.write_rejects(count),
+            }
+        })?;
+        metrics.finish.measure(|| {
             let mut entries = Vec::new();
             for (set, writer) in self.writers {
                 let entry = writer.finish()?;

@@ -19,7 +19,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use bytes::Bytes;
 
-use super::columns::write_table;
+use super::columns::{guarded, write_table};
 use super::folder::Folder;
 use crate::error::PrepError;
 use crate::source::store::NewFile;
@@ -137,8 +137,11 @@ pub fn write_parts(
 ///
 /// # Errors
 ///
-/// [`PrepError::Parquet`]; [`PrepError::Damaged`] for another schema.
 pub fn read_parts(path: &Path, bytes: Bytes) -> Result<Vec<Part>, PrepError> {
+    guarded(path, || read_table(path, bytes))
+}
+
+fn read_table(path: &Path, bytes: Bytes) -> Result<Vec<Part>, PrepError> {
     let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.build())

@@ -10,6 +10,7 @@ use crate::config::{ChromaConfig, ImageMode, PrepConfig};
 use crate::error::PrepError;
 use crate::image::jpeg::Chroma;
 use crate::prep::filter::Filter;
+use crate::prep::memory::Memory;
 use crate::source::captions::CaptionSource;
 use crate::source::object::Remote;
 
@@ -30,6 +31,8 @@ pub struct PrepPlan {
     /// The config as the manifest keeps it: without `budget`, `runtime` and
     /// `source.root`.
     pub config_json: serde_json::Value,
+    /// What may be held in memory at once, by all that work by this plan.
+    pub memory: Memory,
     /// The way to the stores in which shards lie; only `cli` opens one.
     pub remote: Option<Arc<Remote>>,
 }
@@ -75,6 +78,7 @@ impl PrepPlan {
             config_hash: blake3::hash(identity.to_string().as_bytes()).to_hex().to_string(),
             config_json,
             filter,
+            memory: Memory::new(config.runtime.memory_bytes),
             config,
             remote: None,
         })

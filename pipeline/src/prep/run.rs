@@ -27,7 +27,7 @@ use crate::source::ShardList;
 use crate::source::spool::{Spool, SpoolOptions};
 
 /// Parts that are made at the same time, so that one is written while another is decoded.
-const PARTS_AT_ONCE: usize = 2;
+pub const PARTS_AT_ONCE: usize = 2;
 
 /// What a job came to.
 #[derive(Clone, Debug)]

@@ -7,9 +7,11 @@ use crate::config::ImageMode;
 use crate::error::SampleError;
 use crate::image::resize::shrunk_size;
 use crate::image::{
-    Crop, CropDecoder, DecodeOptions, Format, Header, Image, Orientation, Region, decode, jpeg,
+    Crop, CropDecoder, DecodeOptions, Format, Header, Image, Orientation, Region, Shrinker, decode,
+    jpeg,
 };
 use crate::metrics::PrepMetrics;
+use crate::prep::memory::DECODE_BYTES_PER_PX;
 use crate::prep::plan::PrepPlan;
 
 /// What is stored of an image.
@@ -23,6 +25,13 @@ pub struct Stored {
     pub size_px: (u32, u32),
     /// Upright width and height of the source.
     pub source_size_px: (u32, u32),
+}
+
+/// What images are made with; keeps its buffers between images: one a thread.
+#[derive(Default)]
+pub struct Tools {
+    crops: CropDecoder,
+    shrinker: Shrinker,
 }
 
 /// What the config says of decoding.
@@ -45,7 +54,7 @@ pub fn store(
     plan: &PrepPlan,
     metrics: &PrepMetrics,
     source: &[u8],
-    decoder: &mut CropDecoder,
+    tools: &mut Tools,
 ) -> Result<Stored, SampleError> {
     let options = decode_options(plan);
     let header = Header::read(source, &options)?;
@@ -58,11 +67,13 @@ pub fn store(
         source_size_px,
     };
     let config = &plan.config.image;
+    let pixels = u64::from(source_size_px.0) * u64::from(source_size_px.1);
+    let _held = (config.mode != ImageMode::Reference).then(|| plan.memory.hold(pixels));
     let stored = match config.mode {
         ImageMode::Reference => as_it_is(Vec::new()),
         ImageMode::Keep => {
             if config.check {
-                metrics.decode.measure(|| decoder.check(source, &header, &options))?;
+                metrics.decode.measure(|| tools.crops.check(source, &header, &options))?;
             }
             as_it_is(source.to_vec())
         }
@@ -71,19 +82,19 @@ pub fn store(
             let fits = size_px == source_size_px && header.format == Format::Jpeg;
             if fits && config.keep_small_jpeg && header.orientation == Orientation::UPRIGHT {
                 if config.check {
-                    metrics.decode.measure(|| decoder.check(source, &header, &options))?;
+                    metrics.decode.measure(|| tools.crops.check(source, &header, &options))?;
                 }
                 as_it_is(source.to_vec())
             } else {
-                let shrink = || shrink(plan, source, &header, size_px, decoder);
-                let image = metrics.decode.measure(shrink)?;
-                let encode = || jpeg::encode(&image, config.quality, plan.chroma);
-                let bytes = metrics.encode.measure(encode)?;
+                let bytes = shrunk(plan, metrics, source, &header, size_px, tools)?;
                 let encoding = Format::Jpeg.encoding();
                 Stored { bytes, encoding, size_px, source_size_px }
             }
         }
     };
+    if pixels * DECODE_BYTES_PER_PX > plan.memory.kept_bytes(plan.threads()) {
+        *tools = Tools::default();
+    }
     if stored.bytes.len() as u64 > config.bytes_max {
         let limit = usize::try_from(config.bytes_max).unwrap_or(usize::MAX);
         return Err(SampleError::ImageTooManyBytes { bytes: stored.bytes.len(), limit });
@@ -91,8 +102,32 @@ pub fn store(
     Ok(stored)
 }
 
+/// The JPEG of the upright image at `size_px`.
+fn shrunk(
+    plan: &PrepPlan,
+    metrics: &PrepMetrics,
+    source: &[u8],
+    header: &Header,
+    size_px: (u32, u32),
+    tools: &mut Tools,
+) -> Result<Vec<u8>, SampleError> {
+    let options = decode_options(plan);
+    let (filter, quality, chroma) =
+        (plan.config.image.filter, plan.config.image.quality, plan.chroma);
+    let shrinker = &mut tools.shrinker;
+    let decode = || shrinker.decode(source, header, &options, filter, size_px);
+    if metrics.decode.measure(decode)? {
+        let before_px = header.stored_px;
+        metrics.resize.measure(|| shrinker.shrink(before_px, size_px, filter, chroma));
+        return metrics.encode.measure(|| shrinker.encode(quality, chroma));
+    }
+    let pixels = || pixels(plan, source, header, size_px, &mut tools.crops);
+    let image = metrics.decode.measure(pixels)?;
+    metrics.encode.measure(|| jpeg::encode(&image, quality, chroma))
+}
+
 /// The upright image at `size_px`.
-fn shrink(
+fn pixels(
     plan: &PrepPlan,
     source: &[u8],
     header: &Header,

@@ -18,7 +18,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use bytes::Bytes;
 
-use super::columns::write_table;
+use super::columns::{guarded, write_table};
 use super::folder::Folder;
 use crate::error::PrepError;
 use crate::source::store::NewFile;
@@ -123,6 +123,10 @@ pub fn write_tombstones(
 /// [`PrepError::Parquet`], [`PrepError::Schema`]; [`PrepError::Damaged`] for
 /// another schema or a bitmap that does not fit its part.
 pub fn read_tombstones(path: &Path, bytes: Bytes) -> Result<Tombstones, PrepError> {
+    guarded(path, || read_table(path, bytes))
+}
+
+fn read_table(path: &Path, bytes: Bytes) -> Result<Tombstones, PrepError> {
     let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
     let damaged = |what: String, found: String, expected: String| PrepError::Damaged {
         path: path.into(),

@@ -59,7 +59,10 @@ impl PartWatch for Watch<'_> {
         let samples = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
         let failed = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
         let Some(last) = failures().next_back() else { return Ok(()) };
-        let last = || format!("shard {}, key {}: {}", last.source_shard, last.key, last.message);
+        let last = || {
+            let RejectRow { source_shard, key, source_offset, message, .. } = last;
+            format!("shard {source_shard}, key {key}, byte {source_offset}: {message}")
+        };
         let budget = self.budget;
         if budget.on_bad_sample == BadSample::Stop {
             return Err(PrepError::FailureCount { failed, samples, budget: 0, last: last() });

@@ -34,6 +34,17 @@ impl MappedFile {
         let _ = map.advise(memmap2::Advice::Sequential);
         Ok(Self(Some(map)))
     }
+
+    /// Gives the pages of the first `bytes` back to the system: they count as memory of this process
+    /// no longer. Who looks at them again, reads them again.
+    pub fn release(&self, bytes: usize) {
+        let Some(map) = &self.0 else { return };
+        // SAFETY: the map is of a file, read-only and never written through, so pages that come
+        // again hold what they held; slices of it stay valid.
+        let _ = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, 0, bytes.min(map.len()))
+        };
+    }
 }
 
 impl Deref for MappedFile {

@@ -90,6 +90,11 @@ impl<'a> SampleReader<'a> {
         }
     }
 
+    /// Offset in the tar stream up to which was read.
+    pub fn position(&self) -> u64 {
+        self.tar.position()
+    }
+
     /// Members so far that belong to no sample: folders, links, names without an extension.
     pub fn passed_over(&self) -> u64 {
         self.tar.passed_over() + self.unnamed

@@ -65,6 +65,11 @@ impl OpenShard {
     pub fn identity(&self) -> &ShardIdentity {
         &self.identity
     }
+
+    /// Says that the first `bytes` were read and are not needed in memory any more.
+    pub fn release(&self, bytes: usize) {
+        self.map.release(bytes);
+    }
 }
 
 impl Deref for OpenShard {

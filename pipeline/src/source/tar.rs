@@ -110,6 +110,11 @@ impl<'a> TarReader<'a> {
         Self { bytes, done: false, passed_over: 0, inside: None }
     }
 
+    /// Offset up to which was read.
+    pub fn position(&self) -> u64 {
+        self.bytes.position()
+    }
+
     /// Members so far that are no files: folders and devices.
     pub fn passed_over(&self) -> u64 {
         self.passed_over

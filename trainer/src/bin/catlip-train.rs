@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    catlip_trainer::cli::run()
+    catlip_trainer::cli::run(option_env!("CATLIP_COMMIT"))
 }

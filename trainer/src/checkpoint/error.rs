@@ -56,6 +56,14 @@ pub enum CheckpointError {
         #[source]
         source: SchemaError,
     },
+    /// A rank whose part of a checkpoint did not come.
+    #[error("the checkpoint of step {step} lacks the part of rank {rank}")]
+    Part {
+        /// Its step.
+        step: u64,
+        /// Whose part.
+        rank: u32,
+    },
     /// A file that is no safetensors.
     #[error("{path} is no safetensors file")]
     Format {

@@ -133,12 +133,12 @@ mod tests {
             text(&config, None, None).unwrap(),
             "model       768 × 12 blocks, 12 heads, patch 16 px, 24320 labels at most\n\
              parameters  104,657,414 (85,955,334 in the trunk, 18,702,080 in the head)\n\
-             operations  35.4 GFLOP an image of 224 px forth, 106.3 forth and back\n\
+             operations  35.5 GFLOP an image of 224 px forth, 106.3 forth and back\n\
              step        83333 images on average, from 200704 at 128 px to 32064 at 320 px; \
-             7.203 PFLOP\n\
-             memory      1.95 GiB weights, gradients, moments, average; 0.00 GiB kept of the \
+             6.994 PFLOP\n\
+             memory      1.95 GiB weights, gradients, moments, average; 802.47 GiB kept of the \
              largest step in 1 parts\n\
-             run         200001 steps, 16,666,640,720 images\n\
+             run         200001 steps, 16,666,667,948 images\n\
              epoch       unknown without --data"
         );
     }

@@ -1,6 +1,7 @@
 //! A model without a run: what it is, its weights, what its labels mean.
 //!
-//! In and out: `DIR/model.json`, `DIR/model.safetensors`, and `DIR/vocab.parquet` where it is known.
+//! In and out: `DIR/model.json`, `DIR/model.safetensors`, and `DIR/vocab.parquet` where that
+//! is known.
 //! Never: takes weights that are not exactly those of its `model.json`.
 
 use std::fs;

@@ -241,7 +241,7 @@ fn code_in_a_pickle_is_refused_by_its_name() {
 #[test]
 fn a_tensor_that_leaves_its_storage_is_refused() {
     let bytes = [0; 16];
-    for (offset, size, stride) in [(0, 5, 1), (3, 2, 1), (0, 2, 4), (255, 1, 1)] {
+    for (offset, size, stride) in [(0, 5, 1), (3, 2, 1), (0, 2, 4), (255, 1, 1), (0, 9, 0)] {
         let error = refusal(&file(&tensor_pickle(4, offset, size, stride), &bytes));
         assert!(error.contains("leaves its storage of 4 numbers"), "{error}");
     }
@@ -377,7 +377,7 @@ fn two_hundred_steps_give_the_losses_of_plain_torch() {
     let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.0, cursor).unwrap();
     let plan = StepPlan::plain(Loss::Bce { smoothing: 0.0 });
     for (at, [loss, norm]) in (0..).zip(expected) {
-        let lr = 1e-3 * f64::min(1.0, (at + 1) as f64 / 20.0);
+        let lr = 3e-4 * f64::min(1.0, (at + 1) as f64 / 20.0);
         let metrics = step(&mut state, &plan, &curve_batch(at), lr).unwrap();
         let found = metrics.loss.double_value(&[]);
         assert!((found / loss - 1.0).abs() < 1e-3, "step {at}: loss {found}, torch {loss}");

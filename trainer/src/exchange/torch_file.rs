@@ -6,10 +6,9 @@
 //! The pickle names classes of PyTorch, "calls" them and refers to storages outside of it. All of
 //! that is read as data, and only the few names of `NAMES` may stand there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::Path;
-use std::rc::Rc;
 
 use catlip_pipeline::source::pickle::{ORDERED_DICT, Pickle};
 use tch::{Kind, Tensor};
@@ -46,7 +45,7 @@ const PICKLE_BYTES_MAX: u64 = 64 << 20;
 pub fn read(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, ExchangeError> {
     let archive = ZipArchive::new(Cursor::new(bytes));
     let archive = archive.map_err(|error| ExchangeError::file(path, error.to_string()))?;
-    let mut file = TorchFile { path, archive, prefix: String::new(), storages: HashMap::new() };
+    let mut file = TorchFile { path, archive, prefix: String::new(), last: None };
     file.find_prefix()?;
     let program = file.entry("data.pkl", PICKLE_BYTES_MAX)?;
     let tree = Pickle::read_named(&program, NAMES)
@@ -81,7 +80,8 @@ struct TorchFile<'f> {
     archive: ZipArchive<Cursor<&'f [u8]>>,
     /// The folder in the zip in which all files stand.
     prefix: String,
-    storages: HashMap<String, Rc<Vec<u8>>>,
+    /// The storage that was read last: tensors that share one follow each other.
+    last: Option<(String, Tensor)>,
 }
 
 /// A storage as the pickle refers to it.
@@ -122,7 +122,11 @@ impl TorchFile<'_> {
             return Err(wrong(format!("{} bytes, expected {bytes_max} at most", entry.size())));
         }
         let mut data = Vec::new();
-        entry.take(bytes_max).read_to_end(&mut data).map_err(|error| wrong(error.to_string()))?;
+        // One byte more than there may be: the CRC-32 is compared at the end of the entry only.
+        entry
+            .take(bytes_max + 1)
+            .read_to_end(&mut data)
+            .map_err(|error| wrong(error.to_string()))?;
         Ok(data)
     }
 
@@ -144,33 +148,40 @@ impl TorchFile<'_> {
         let storage = storage_of(storage).ok_or_else(|| wrong(self, "its storage is unknown"))?;
         let sides = ints(size).zip(ints(stride));
         let (size, stride) = sides.ok_or_else(|| wrong(self, "its size is no tuple of ints"))?;
-        let last = last_place(*offset, &size, &stride);
+        let last = last_place(*offset, &size, &stride, storage.numel);
         if last.is_none_or(|last| last > storage.numel) {
             let what = format!(
-                "{size:?} with strides {stride:?} from {offset} on leaves its storage of {} numbers",
+                "{size:?} with strides {stride:?} from {offset} on leaves its storage of {} \
+                 numbers",
                 storage.numel
             );
             return Err(wrong(self, &what));
         }
-        let bytes = self.storage_bytes(&storage)?;
-        let flat = Tensor::f_from_data_size(&bytes, &[storage.numel], storage.kind);
-        flat.and_then(|flat| flat.f_as_strided(&size, &stride, *offset)?.f_contiguous())
+        let flat = self.storage(&storage)?;
+        flat.f_as_strided(&size, &stride, *offset)
+            .and_then(|tensor| tensor.f_contiguous())
             .map_err(|error| wrong(self, &error.to_string()))
     }
 
-    fn storage_bytes(&mut self, storage: &Storage) -> Result<Rc<Vec<u8>>, ExchangeError> {
+    /// All numbers of a storage.
+    fn storage(&mut self, storage: &Storage) -> Result<Tensor, ExchangeError> {
         let name = format!("data/{}", storage.key);
-        let expected = storage.numel as u64 * storage.kind.elt_size_in_bytes() as u64;
-        if let Some(bytes) = self.storages.get(&name).filter(|b| b.len() as u64 == expected) {
-            return Ok(bytes.clone());
+        let kept = self.last.as_ref().filter(|(last, _)| *last == name).map(|(_, flat)| flat);
+        if let Some(flat) =
+            kept.filter(|flat| flat.kind() == storage.kind && flat.size() == [storage.numel])
+        {
+            return Ok(flat.shallow_clone());
         }
-        let bytes = Rc::new(self.entry(&name, expected)?);
+        let expected = storage.numel as u64 * storage.kind.elt_size_in_bytes() as u64;
+        let bytes = self.entry(&name, expected)?;
         if bytes.len() as u64 != expected {
             let found = bytes.len();
             return Err(self.wrong(format!("`{name}`: {found} bytes, expected {expected}")));
         }
-        self.storages.insert(name, bytes.clone());
-        Ok(bytes)
+        let flat = Tensor::f_from_data_size(&bytes, &[storage.numel], storage.kind)
+            .map_err(|error| self.wrong(format!("`{name}`: {error}")))?;
+        self.last = Some((name, flat.shallow_clone()));
+        Ok(flat)
     }
 }
 
@@ -212,12 +223,17 @@ fn ints(tuple: &Pickle) -> Option<Vec<i64>> {
 }
 
 /// One behind the last number of a storage that the tensor has; none for what cannot be.
-fn last_place(offset: i64, size: &[i64], stride: &[i64]) -> Option<i64> {
+fn last_place(offset: i64, size: &[i64], stride: &[i64], numel_max: i64) -> Option<i64> {
     if offset < 0 || size.len() != stride.len() {
         return None;
     }
     if size.contains(&0) {
         return Some(offset);
+    }
+    // No more numbers than the storage has: a stride of 0 would make much of little.
+    let numel = size.iter().try_fold(1_i64, |numel, &side| numel.checked_mul(side))?;
+    if numel > numel_max {
+        return None;
     }
     let mut last = offset;
     for (&side, &step) in size.iter().zip(stride) {

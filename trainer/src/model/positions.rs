@@ -4,7 +4,7 @@
 //! Never: gives a position to the summary token or a register.
 //!
 //! - corenet stem: linear along the row-major sequence, as the reference does. It does not look at
-//!   the grid, so every size but that of the positions sees a sheared one; a faithful port must too.
+//!   the grid: every size but that of the positions sees a sheared one, in a faithful port too.
 //! - linear stem: bicubic over the grid, antialiased, as timm does (`resample_abs_pos_embed`).
 //!
 //! h w rows and columns of the grid, n = h · w tokens, d width.

@@ -120,6 +120,7 @@ fn curves(lines: &[LogLine]) -> String {
                 map.extend(line.summary.map.map(|value| (line.step as f64, value)));
                 baseline.extend(line.summary.map_baseline.map(|value| (line.step as f64, value)));
             }
+            LogLine::Skipped(_) | LogLine::Rollback(_) => {}
         }
     }
     let steps = loss.last().map_or(1.0, |last| last.0);

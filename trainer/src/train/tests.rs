@@ -88,6 +88,7 @@ fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
         out: prepared.dir.path().join(out),
         prep_logs: Vec::new(),
         resume,
+        world: std::rc::Rc::new(crate::dist::World::alone()),
     }
 }
 
@@ -97,6 +98,10 @@ struct Notes<'s> {
     stop: Option<(u64, &'s AtomicBool)>,
     saved: Vec<u64>,
     passed_over: usize,
+    rolled_back: Vec<(u64, u64)>,
+    skipped: usize,
+    /// The folder of the run, and where to copy it when it goes back for the first time.
+    copy: Option<[PathBuf; 2]>,
 }
 
 impl Watch for Notes<'_> {
@@ -104,12 +109,32 @@ impl Watch for Notes<'_> {
         match event {
             Event::Saved { step } => self.saved.push(step),
             Event::PassedOver(_) => self.passed_over += 1,
+            Event::RolledBack(line) => {
+                self.rolled_back.push((line.from_step, line.step));
+                if let Some([from, to]) = self.copy.take() {
+                    copy_folder(&from, &to);
+                }
+            }
+            Event::Skipped(_) => self.skipped += 1,
             Event::Stepped { step } => {
                 if let Some((_, stop)) = self.stop.filter(|(at, _)| *at == step) {
                     stop.store(true, Ordering::Relaxed);
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// What a kill at this moment leaves behind.
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => _ = std::fs::copy(entry.path(), target).unwrap(),
         }
     }
 }
@@ -136,9 +161,12 @@ fn log(run: &Path) -> Vec<String> {
         .into_iter()
         .map(|line| match line {
             LogLine::Step(line) => {
-                format!("{:?}", StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line })
+                let timeless = StepLine { images_per_sec: 0.0, wait_secs: 0.0, ..line };
+                format!("{:?}", StepLine { goodput: 0.0, mfu: None, ..timeless })
             }
             LogLine::Eval(line) => format!("{line:?}"),
+            LogLine::Skipped(line) => format!("{line:?}"),
+            LogLine::Rollback(line) => format!("{line:?}"),
         })
         .collect()
 }
@@ -210,6 +238,77 @@ fn a_kill_between_checkpoints_goes_back_to_the_last_and_repeats_its_steps() {
 }
 
 #[test]
+fn weights_that_overflow_end_in_an_error_after_going_back_and_stay_finite_on_disk() {
+    let prepared = prepared();
+    let request = request(&prepared, "run", false);
+    // Each step multiplies the weights by 1 − 10 × 10: they overflow after some 20 steps.
+    let settings = [
+        "train.steps=100",
+        "optim.lr_max=10",
+        "optim.lr_min=10",
+        "optim.warmup_steps=0",
+        "optim.weight_decay=10",
+        "checkpoint.every_steps=5",
+        "fault.skipped_max=3",
+        "fault.rollbacks_max=2",
+    ];
+    let plan = plan::plan(config(&settings), &request).unwrap();
+    let mut notes = Notes::default();
+    let error = train(&plan, &mut notes, &AtomicBool::new(false)).err().unwrap();
+    assert!(matches!(error, TrainError::StaysBad { rollbacks: 2, .. }), "{error}");
+    assert_eq!(notes.rolled_back.len(), 2);
+    for (from, to) in &notes.rolled_back {
+        assert!(to % 5 == 0 && (to + 1..to + 12).contains(from), "{:?}", notes.rolled_back);
+    }
+    assert!(notes.skipped >= 6, "{}", notes.skipped);
+    let lines = crate::run_folder::RunFolder::new(&request.out).log_lines().unwrap();
+    let rollbacks: Vec<_> = lines.iter().filter(|l| matches!(l, LogLine::Rollback(_))).collect();
+    assert_eq!(rollbacks.len(), 2);
+    let good = checkpoint::newest_good(&request.out, 5).unwrap().unwrap();
+    let mut state = new_state(&plan).unwrap();
+    good.restore(&mut state).unwrap();
+    assert!(state.weights.flat().isfinite().all().int64_value(&[]) == 1);
+}
+
+fn noisy(factor: f64) -> TrainConfig {
+    let factor = format!("fault.spike_factor={factor}");
+    let fixed = ["train.steps=30", "checkpoint.every_steps=3", "fault.rollbacks_max=200"];
+    config(&[&fixed[..], &["optim.lr_max=1e-4", &factor]].concat())
+}
+
+#[test]
+fn a_run_that_goes_back_leaves_out_what_it_read_and_is_resumed_to_the_bit() {
+    let prepared = prepared();
+    // The first factor that the noise of a batch of 8 passes for a spike.
+    let tried = [1.1, 1.05, 1.02, 1.0, 0.98, 0.96].into_iter().find_map(|factor| {
+        let straight = request(&prepared, &format!("straight-{factor}"), false);
+        let killed = request(&prepared, &format!("killed-{factor}"), true);
+        let plan = plan::plan(noisy(factor), &straight).unwrap();
+        let copy = Some([straight.out.clone(), killed.out.clone()]);
+        let mut notes = Notes { copy, ..Notes::default() };
+        train(&plan, &mut notes, &AtomicBool::new(false)).unwrap();
+        let first = notes.rolled_back.first().copied();
+        first.map(|first| (factor, straight, killed, first))
+    });
+    let (factor, straight, killed, (_, to)) = tried.unwrap();
+    let before = crate::run_folder::RunFolder::new(&killed.out).log_lines().unwrap();
+    assert!(matches!(before.last(), Some(LogLine::Rollback(_))));
+    fit(noisy(factor), &killed).unwrap();
+    assert!(model_bytes(&straight.out, 30) == model_bytes(&killed.out, 30));
+    assert_eq!(log(&straight.out), log(&killed.out));
+
+    let stopped = request(&prepared, "stopped", true);
+    let plan = plan::plan(noisy(factor), &stopped).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut notes = Notes { stop: Some((to + 1, &stop)), ..Notes::default() };
+    let error = train(&plan, &mut notes, &stop).err().unwrap();
+    assert!(matches!(error, TrainError::Interrupted { .. }), "{error}");
+    fit(noisy(factor), &stopped).unwrap();
+    assert!(model_bytes(&straight.out, 30) == model_bytes(&stopped.out, 30));
+    assert_eq!(log(&straight.out), log(&stopped.out));
+}
+
+#[test]
 fn a_finished_run_that_is_resumed_only_evaluates() {
     let prepared = prepared();
     let request = request(&prepared, "run", true);
@@ -269,7 +368,7 @@ fn a_trained_run_evaluates_as_it_did_and_predicts_what_it_saw() {
 fn a_data_set_for_evaluation_leaves_all_rows_to_training() {
     let prepared = prepared();
     let mut request = request(&prepared, "run", false);
-    request.val = Some(prepared.data.clone());
+    request.val = Some((&prepared.data).into());
     let summary = fit(config(&[]), &request).unwrap();
     assert_eq!(summary.evaluation.unwrap().report.summary.rows, 60);
     let run = TrainedRun::open(&request.out, true, &[]).unwrap();

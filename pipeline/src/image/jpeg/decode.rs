@@ -106,21 +106,28 @@ pub fn decode_part(
     header.check_decoded((decoder.raw.image_width, decoder.raw.image_height))?;
     let found = decoder.read_part(scale, part, pixels)?;
     drop(decoder);
-    match errors.damage {
-        Some(Damage::Broken(message)) => Err(corrupt(message)),
-        Some(Damage::Truncated(message)) if !options.allow_truncated => Err(corrupt(message)),
-        _ => Ok(found),
+    outcome(&errors, options).map(|()| found)
+}
+
+/// What damage that libjpeg passed over means.
+pub(super) fn outcome(errors: &Errors, options: &DecodeOptions) -> Result<(), SampleError> {
+    match &errors.damage {
+        Some(Damage::Broken(message)) => Err(corrupt(message.clone())),
+        Some(Damage::Truncated(message)) if !options.allow_truncated => {
+            Err(corrupt(message.clone()))
+        }
+        _ => Ok(()),
     }
 }
 
-struct Decoder<'e> {
-    raw: Box<sys::jpeg_decompress_struct>,
+pub(super) struct Decoder<'e> {
+    pub(super) raw: Box<sys::jpeg_decompress_struct>,
     progress: Box<sys::jpeg_progress_mgr>,
     _errors: &'e mut Errors,
 }
 
 impl<'e> Decoder<'e> {
-    fn new(errors: &'e mut Errors) -> Self {
+    pub(super) fn new(errors: &'e mut Errors) -> Self {
         let mut progress = Box::new(sys::jpeg_progress_mgr {
             progress_monitor: Some(on_progress),
             pass_counter: 0,
@@ -141,7 +148,7 @@ impl<'e> Decoder<'e> {
         Self { raw, progress, _errors: errors }
     }
 
-    fn read_header(&mut self, bytes: &[u8]) -> Result<(), SampleError> {
+    pub(super) fn read_header(&mut self, bytes: &[u8]) -> Result<(), SampleError> {
         let raw = &mut *self.raw;
         // SAFETY: `bytes` outlives the calls: no call after the caller's borrow ends reads it,
         // because `Decoder` never leaves the functions of this file that hold `bytes`.

@@ -25,15 +25,16 @@ pub fn encode(image: &Image, quality: u8, chroma: Chroma) -> Result<Vec<u8>, Sam
     encoder.write(image, quality, chroma)
 }
 
-struct Encoder<'e> {
-    raw: Box<sys::jpeg_compress_struct>,
-    output: *mut c_uchar,
-    output_bytes: c_ulong,
+pub(super) struct Encoder<'e> {
+    pub(super) raw: Box<sys::jpeg_compress_struct>,
+    // Boxed, since libjpeg keeps pointers to them.
+    pub(super) output: Box<*mut c_uchar>,
+    pub(super) output_bytes: Box<c_ulong>,
     _errors: &'e mut Errors,
 }
 
 impl<'e> Encoder<'e> {
-    fn new(errors: &'e mut Errors) -> Self {
+    pub(super) fn new(errors: &'e mut Errors) -> Self {
         // SAFETY: as in `Decoder::new`.
         let raw = unsafe {
             let mut raw =
@@ -42,7 +43,8 @@ impl<'e> Encoder<'e> {
             sys::jpeg_create_compress(&mut *raw);
             raw
         };
-        Self { raw, output: std::ptr::null_mut(), output_bytes: 0, _errors: errors }
+        let (output, output_bytes) = (Box::new(std::ptr::null_mut()), Box::new(0));
+        Self { raw, output, output_bytes, _errors: errors }
     }
 
     fn write(
@@ -53,37 +55,26 @@ impl<'e> Encoder<'e> {
     ) -> Result<Vec<u8>, SampleError> {
         let stride = image.width_px as usize * 3;
         assert_eq!(image.pixels.len(), stride * image.height_px as usize, "pixels of an image");
-        let Self { raw, output, output_bytes, .. } = self;
         run(|| {
-            // SAFETY: `output` and `output_bytes` live in `self` until after the last call; row
-            // pointers lie in `image.pixels`, whose length was just checked. libjpeg does not
-            // write through input rows.
-            unsafe {
-                sys::jpeg_mem_dest(raw, output, output_bytes);
-                raw.image_width = image.width_px;
-                raw.image_height = image.height_px;
-                raw.input_components = 3;
-                raw.in_color_space = sys::J_COLOR_SPACE::JCS_EXT_RGB;
-                sys::jpeg_c_set_int_param(
-                    raw,
-                    sys::J_INT_PARAM::JINT_COMPRESS_PROFILE,
-                    sys::JINT_COMPRESS_PROFILE_VALUE::JCP_FASTEST as c_int,
-                );
-                sys::jpeg_set_defaults(raw);
-                sys::jpeg_set_quality(raw, c_int::from(quality.clamp(1, 100)), 1);
-                let factor = if chroma == Chroma::Yuv420 { 2 } else { 1 };
-                (*raw.comp_info).h_samp_factor = factor;
-                (*raw.comp_info).v_samp_factor = factor;
-                sys::jpeg_start_compress(raw, 1);
-                while raw.next_scanline < raw.image_height {
-                    let row = image.pixels[raw.next_scanline as usize * stride..].as_ptr();
-                    sys::jpeg_write_scanlines(raw, &row, 1);
-                }
-                sys::jpeg_finish_compress(raw);
+            self.begin((image.width_px, image.height_px), quality, chroma, false);
+            let raw = &mut *self.raw;
+            while raw.next_scanline < raw.image_height {
+                let row = image.pixels[raw.next_scanline as usize * stride..].as_ptr();
+                // SAFETY: the row lies in `image.pixels`, whose length was just checked. libjpeg
+                // does not write through it.
+                unsafe { sys::jpeg_write_scanlines(raw, &row, 1) };
             }
-        })?;
+            self.finish()
+        })
+    }
+
+    /// Ends the file and gives its bytes; all rows were written.
+    pub(super) fn finish(&mut self) -> Vec<u8> {
         // SAFETY: after `jpeg_finish_compress` the two describe the written bytes.
-        Ok(unsafe { std::slice::from_raw_parts(self.output, self.output_bytes as usize) }.to_vec())
+        unsafe {
+            sys::jpeg_finish_compress(&mut self.raw);
+            std::slice::from_raw_parts(*self.output, *self.output_bytes as usize).to_vec()
+        }
     }
 }
 
@@ -93,7 +84,7 @@ impl Drop for Encoder<'_> {
         // with malloc and belongs to the caller (libjpeg's `jpeg_mem_dest`).
         unsafe {
             sys::jpeg_destroy_compress(&mut self.raw);
-            free(self.output.cast());
+            free((*self.output).cast());
         }
     }
 }

@@ -17,9 +17,11 @@ use crate::error::SampleError;
 
 mod decode;
 mod encode;
+mod planes;
 
 pub use decode::{Scale, decode, decode_part};
 pub use encode::{Chroma, encode};
+pub use planes::{BEHIND_PX, Plane, Planes, decode_planes, encode_planes};
 
 /// What a fatal libjpeg error unwinds with.
 struct Fatal(String);

@@ -1,0 +1,240 @@
+//! Several ranks on one machine: the same numbers as one, and what becomes of them when one goes.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use catlip_tests::{demo_data, program};
+use serde_json::Value;
+
+const SETTINGS: [&str; 17] = [
+    "model.stem=linear",
+    "model.width=64",
+    "model.depth=2",
+    "model.heads=1",
+    "model.positions=16",
+    "model.patch_px=8",
+    "train.image_px=32",
+    "train.batch=16",
+    "optim.lr_max=1e-3",
+    "optim.warmup_steps=0",
+    "optim.ema_momentum=0.1",
+    "eval.min_positives=1",
+    "feed.lanes=4",
+    "feed.threads=1",
+    "dist.compare_every_steps=2",
+    "dist.timeout_secs=60",
+    "dist.bucket_bytes=65536",
+];
+const OF_MACHINE: [&str; 4] = [
+    "runtime.threads=1",
+    "runtime.log_every_steps=1",
+    "runtime.device=cpu",
+    "checkpoint.every_steps=4",
+];
+
+fn fit(dir: &Path, out: &str, more: &[&str]) -> Command {
+    let mut command = program("catlip-train");
+    command.args(["fit", "--resume", "--data"]).arg(dir.join("train"));
+    command.arg("--val").arg(dir.join("heldout")).arg("--out").arg(dir.join(out));
+    for setting in SETTINGS.iter().chain(&OF_MACHINE).chain(more) {
+        command.args(["--set", setting]);
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn start(dir: &Path, out: &str, world_size: u32, more: &[&str]) -> Vec<Child> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let rank = |rank: u32| {
+        let mut command = fit(dir, out, more);
+        command.env("RANK", rank.to_string()).env("WORLD_SIZE", world_size.to_string());
+        command.env("LOCAL_RANK", rank.to_string());
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+        command.spawn().unwrap()
+    };
+    (0..world_size).map(rank).collect()
+}
+
+/// Exit code and what it said, of each rank.
+fn ends(ranks: Vec<Child>) -> Vec<(Option<i32>, String)> {
+    let end = |mut child: Child| {
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said)
+    };
+    ranks.into_iter().map(end).collect()
+}
+
+fn succeed(dir: &Path, out: &str, world_size: u32, more: &[&str]) {
+    for (code, said) in ends(start(dir, out, world_size, more)) {
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+/// A float tensor of a safetensors file.
+fn tensor(path: &Path, name: &str) -> Vec<f32> {
+    let bytes = fs::read(path).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let at = |i: usize| header[name]["data_offsets"][i].as_u64().unwrap() as usize;
+    let data = &bytes[8 + header_bytes..][at(0)..at(1)];
+    data.chunks_exact(4).map(|float| f32::from_le_bytes(float.try_into().unwrap())).collect()
+}
+
+/// The first moment of all parameters: after one step a tenth of the gradient.
+fn first_moment(dir: &Path, out: &str, step: u64, world_size: u32) -> Vec<f32> {
+    let folder = dir.join(out).join(format!("checkpoints/step-{step:08}"));
+    let part = |rank| tensor(&folder.join(format!("optim-rank{rank}.safetensors")), "exp_avg");
+    (0..world_size).flat_map(part).collect()
+}
+
+fn losses(dir: &Path, out: &str) -> Vec<f64> {
+    let log = fs::read_to_string(dir.join(out).join("log.jsonl")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["kind"] == "step").map(|line| line["loss"].as_f64().unwrap()).collect()
+}
+
+fn assert_near(found: &[f64], expected: &[f64], share: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (step, (found, expected)) in (1..).zip(found.iter().zip(expected)) {
+        assert!((found / expected - 1.0).abs() < share, "step {step}: {found} {expected}");
+    }
+}
+
+/// Waits until the log of a run holds a step.
+fn await_step(dir: &Path, out: &str, step: u64) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let wanted = format!("\"step\":{step},");
+    let path = dir.join(out).join("log.jsonl");
+    while !fs::read_to_string(&path).is_ok_and(|log| log.contains(&wanted)) {
+        assert!(Instant::now() < deadline, "step {step} does not come");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn one_two_and_four_ranks_have_the_same_gradients_and_go_on_from_each_other() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+
+    let one_step = ["train.steps=1"];
+    succeed(dir, "g1", 1, &one_step);
+    let expected = first_moment(dir, "g1", 1, 1);
+    let largest = expected.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));
+    assert!(largest > 0.0);
+    for world_size in [2, 4] {
+        let out = format!("g{world_size}");
+        succeed(dir, &out, world_size, &one_step);
+        let found = first_moment(dir, &out, 1, world_size);
+        assert_eq!(found.len(), expected.len());
+        let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+        let off = off.fold(0.0_f32, f32::max) / largest;
+        assert!(off < 2e-6, "{world_size} ranks: off by {off} of the largest");
+    }
+
+    let steps = ["train.steps=8"];
+    succeed(dir, "one", 1, &steps);
+    succeed(dir, "two", 2, &steps);
+    assert_near(&losses(dir, "two"), &losses(dir, "one"), 1e-3);
+    let log = fs::read_to_string(dir.join("two/log.jsonl")).unwrap();
+    assert!(log.contains("\"slowest_rank\":"), "{log}");
+
+    // Shared moments give the same weights to the bit.
+    succeed(dir, "zero", 2, &["train.steps=8", "dist.share_moments=true"]);
+    let model = "checkpoints/step-00000008/model.safetensors";
+    assert!(
+        fs::read(dir.join("two").join(model)).unwrap()
+            == fs::read(dir.join("zero").join(model)).unwrap()
+    );
+    assert!(first_moment(dir, "two", 8, 2) == first_moment(dir, "zero", 8, 2));
+
+    // Two ranks wrote step 4; four, and then one, go on from it.
+    for world_size in [4, 1] {
+        fs::remove_dir_all(dir.join("two/checkpoints/step-00000008")).unwrap();
+        fs::write(dir.join("two/LATEST"), "checkpoints/step-00000004\n").unwrap();
+        succeed(dir, "two", world_size, &steps);
+        assert_near(&losses(dir, "two"), &losses(dir, "one"), 1e-3);
+    }
+}
+
+#[test]
+fn a_signal_to_one_rank_stops_all_after_the_same_step() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+    let ranks = start(dir, "run", 2, &["train.steps=100000"]);
+    await_step(dir, "run", 5);
+    Command::new("kill").args(["-USR1", &ranks[1].id().to_string()]).status().unwrap();
+    let told = ends(ranks);
+    let stopped = |said: &str| {
+        let line = said.lines().find(|line| line.starts_with("error: stopped by a signal"));
+        line.unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    assert!(told.iter().all(|(code, _)| *code == Some(9)), "{told:?}");
+    assert_eq!(stopped(&told[0].1), stopped(&told[1].1));
+    let latest = fs::read_to_string(dir.join("run/LATEST")).unwrap();
+    let step: u64 = latest.trim().rsplit('-').next().unwrap().parse().unwrap();
+    assert!(stopped(&told[0].1).contains(&format!("step {step} of")), "{latest}");
+}
+
+#[test]
+fn a_rank_that_is_killed_ends_the_others_and_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+    let mut ranks = start(dir, "run", 3, &["train.steps=100000"]);
+    await_step(dir, "run", 5);
+    let begun = Instant::now();
+    ranks[1].kill().unwrap();
+    let told = ends(ranks);
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    for rank in [0, 2] {
+        let (code, said) = &told[rank];
+        assert_eq!(*code, Some(1), "{said}");
+        assert!(said.contains("rank 1 is gone or stands still"), "rank {rank}: {said}");
+    }
+    // What was saved is whole: the others go on without it.
+    let latest = fs::read_to_string(dir.join("run/LATEST")).unwrap();
+    assert!(latest.starts_with("checkpoints/step-"), "{latest}");
+}
+
+#[test]
+fn batch_norm_over_the_share_of_a_rank_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+    let told = ends(start(dir, "run", 2, &["train.steps=2", "model.stem=corenet"]));
+    for (code, said) in told {
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("BatchNorm would normalise each rank's share"), "{said}");
+    }
+}
+
+#[test]
+fn torchrun_starts_ranks_that_meet_at_its_own_store() {
+    // Python's torch with all of CUDA, 3 GB: nothing that the set-up installs of itself.
+    let Some(torchrun) = std::env::var_os("CATLIP_TORCHRUN").filter(|path| !path.is_empty()) else {
+        println!("skipped: no torchrun (CATLIP_TORCHRUN)");
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+    let command = fit(dir, "run", &["train.steps=4"]);
+    let status = Command::new(torchrun)
+        .args(["--no-python", "--nproc-per-node=2", "--standalone"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(losses(dir, "run").len(), 4);
+}

@@ -1,0 +1,139 @@
+//! Runs that are killed and stopped: what is left goes on to the same bytes and the same log.
+//!
+//! Few faults in the tests; as many as wished for the README, with a line of JSON as the result:
+//! `CATLIP_KILLS=50 CATLIP_STOPS=20 cargo test --release -p catlip-tests --features train --test
+//! train_faults -- --nocapture`.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use catlip_tests::{demo_data, files_of, program};
+use serde_json::{Value, json};
+
+const SETTINGS: [&str; 16] = [
+    "model.width=64",
+    "model.depth=2",
+    "model.heads=1",
+    "model.positions=16",
+    "model.patch_px=8",
+    "train.image_px=32",
+    "train.batch=16",
+    "train.steps=60",
+    "optim.ema_momentum=0.1",
+    "checkpoint.every_steps=3",
+    "eval.every_steps=20",
+    "eval.min_positives=1",
+    "feed.lanes=2",
+    "runtime.threads=1",
+    "runtime.log_every_steps=1",
+    "runtime.device=cpu",
+];
+/// Fields of the log that differ between machines, besides those that end in `_secs`, `_per_sec`.
+const OF_MACHINE: [&str; 3] = ["goodput", "mfu", "slowest_rank"];
+/// Faults of one run: then it may end, so that many runs are tried and none for ever.
+const FAULTS_OF_RUN: usize = 5;
+
+fn start(dir: &Path, out: &str, feed_threads: usize) -> Child {
+    let mut command = program("catlip-train");
+    command.args(["fit", "--resume", "--data"]).arg(dir.join("train"));
+    command.arg("--val").arg(dir.join("heldout")).arg("--out").arg(dir.join(out));
+    for setting in SETTINGS {
+        command.args(["--set", setting]);
+    }
+    command.args(["--set", &format!("feed.threads={feed_threads}")]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Weights, average, moments of the last step, and the log without what differs by machine.
+fn result(run: &Path) -> (Vec<(String, Vec<u8>)>, Vec<Value>) {
+    let mut files = files_of(&run.join("checkpoints/step-00000060"));
+    files.retain(|(name, _)| name.ends_with(".safetensors"));
+    assert_eq!(files.len(), 3);
+    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let lines = log.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().retain(|key, _| {
+            let is_time = key.ends_with("_secs") || key.ends_with("_per_sec");
+            !is_time && !OF_MACHINE.contains(&key.as_str())
+        });
+        line
+    });
+    (files, lines.collect())
+}
+
+fn wished(name: &str, least: usize) -> usize {
+    std::env::var(name).map_or(least, |text| text.parse().unwrap())
+}
+
+/// SplitMix64: the same delays in every run of the tests.
+fn draw(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Lets a run go for a while and ends it so; whether it was still there.
+fn interrupt(mut child: Child, after: Duration, signal: &str) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < after {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    Command::new("kill").args([signal, &id]).status().unwrap();
+    let status = child.wait().unwrap();
+    if signal == "-TERM" {
+        // 0: it was ending by itself when the signal came; a process that has not yet asked for
+        // signals dies of it.
+        assert!([Some(9), Some(0), None].contains(&status.code()), "{status}");
+    }
+    true
+}
+
+#[test]
+fn killed_and_stopped_runs_end_with_the_same_bytes_and_log() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+    let begun = Instant::now();
+    assert!(start(dir, "straight", 2).wait().unwrap().success());
+    let whole = begun.elapsed();
+    let expected = result(&dir.join("straight"));
+    assert!(expected.1.len() >= 60);
+
+    let wanted = [wished("CATLIP_KILLS", 4), wished("CATLIP_STOPS", 2)];
+    let (mut done, mut seed, mut runs, mut differing) = ([0, 0], 11, 0, 0);
+    while done[0] < wanted[0] || done[1] < wanted[1] {
+        let out = format!("run-{runs}");
+        runs += 1;
+        for fault in 0..FAULTS_OF_RUN {
+            let kind = usize::from(done[0] >= wanted[0] || done[1] * 3 < done[0]);
+            let kind = if done[kind] >= wanted[kind] { 1 - kind } else { kind };
+            if done[kind] >= wanted[kind] {
+                break;
+            }
+            // Threads of the feed change nothing, so each start has another number.
+            let child = start(dir, &out, 1 + fault % 3);
+            let after = whole.mul_f64(0.2 + 0.7 * (draw(&mut seed) % 1000) as f64 / 1000.0);
+            if interrupt(child, after, ["-KILL", "-TERM"][kind]) {
+                done[kind] += 1;
+            }
+        }
+        assert!(start(dir, &out, 2).wait().unwrap().success());
+        differing += usize::from(result(&dir.join(&out)) != expected);
+        fs::remove_dir_all(dir.join(&out)).unwrap();
+    }
+    let told = json!({
+        "kills": done[0], "stops": done[1], "runs": runs, "differing": differing,
+    });
+    println!("{told}");
+    assert_eq!(differing, 0, "{told}");
+}
