@@ -201,7 +201,7 @@ find_stores() {
             say moto "installed $what"
         else
             rm -rf "$DEPS/moto"
-            say moto "could not install $what: the tests that need it will say that they are skipped"
+            say moto "could not install $what: its tests will say that they are skipped"
         fi
     fi
     if [ -x "$DEPS/azurite/node_modules/.bin/azurite-blob" ] || has azurite-blob; then

@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use catlip_pipeline::feed::order::Layout;
-use catlip_pipeline::feed::{BatchSampler, Feed, FeedPlan, LastBatch, Selection, Stream, Viewing};
+use catlip_pipeline::feed::{BatchSampler, Feed, FeedPlan, Selection, Sources, Stream, Viewing};
 use catlip_pipeline::image::Filter;
 use catlip_pipeline::prep::{DataSet, Folder, vocab};
-use catlip_schemas::version::ORDER_VERSION;
-use catlip_schemas::{Cursor, VocabCut};
+use catlip_schemas::VocabCut;
 use catlip_tests::servers::{Act, Cloud, Proxy, objects_of, s3_variables, stores};
 use catlip_tests::{Place, files_of, program, samples, told};
 
@@ -102,25 +101,16 @@ fn fed(data: DataSet) -> Vec<(Vec<String>, Vec<u8>)> {
     let data = Arc::new(data.with_labels("corenet-1").unwrap());
     let (frequencies, _) = vocab::count(&data, |_| true).unwrap();
     let cut = VocabCut { min_count: 1, top_k: None, multiple_of: 1 };
-    let snapshot = data.manifest.snapshot;
+    let layout = Layout::Shuffled { seed: 1, lanes: 2, window_groups: 2 };
+    let stream = Stream::of_one(Selection::all(&data), layout, BatchSampler::fixed(32, 4));
+    let vocab = Arc::new(vocab::from_frequencies(&frequencies, &cut).unwrap());
+    let viewing = Viewing::Centre { resize_px: 32, filter: Filter::Bilinear };
+    let sources = Sources::of_one(data).unwrap();
     let plan = FeedPlan {
-        stream: Stream {
-            selection: Arc::new(Selection::all(&data)),
-            layout: Layout::Shuffled { seed: 1, lanes: 2, window_groups: 2 },
-            sampler: BatchSampler::fixed(32, 4),
-            last_batch: LastBatch::Drop,
-            world_size: 1,
-            rank: 0,
-        },
-        vocab: Arc::new(vocab::from_frequencies(&frequencies, &cut).unwrap()),
-        data,
-        viewing: Viewing::Centre { resize_px: 32, filter: Filter::Bilinear },
-        start: Cursor { snapshot, epoch: 0, position: 0, order_version: ORDER_VERSION },
-        num_steps: 8,
         with_captions: true,
         decode_threads: 2,
         reader_threads: 2,
-        depth_batches: 2,
+        ..FeedPlan::new(sources, stream, vocab, viewing, 8)
     };
     let mut feed = Feed::start(plan).unwrap();
     let mut batches = Vec::new();

@@ -15,6 +15,13 @@ use catlip_tests::{files_of, program, samples, shard, told};
 
 /// What every store must do.
 fn suite(store: &dyn Store) {
+    creations(store);
+    files(store);
+    new_files(store);
+    lists(store);
+}
+
+fn creations(store: &dyn Store) {
     assert_eq!(store.list("receipts").unwrap(), Vec::<String>::new());
     assert_eq!(store.head("receipts/a.json").unwrap(), None);
     assert!(matches!(store.get("receipts/a.json"), Err(StoreError::NotFound { .. })));
@@ -36,8 +43,10 @@ fn suite(store: &dyn Store) {
     });
     assert_eq!(wins.len(), 1, "{wins:?}");
     assert_eq!(store.get("manifest/1.json").unwrap(), vec![wins[0]; 100]);
+}
 
-    // Files, small and in parts; a second one replaces the first.
+/// Small and in parts; a second one replaces the first.
+fn files(store: &dyn Store) {
     let big: Vec<u8> =
         (0..17u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut file = store.create("images/a.parquet").unwrap();
@@ -72,8 +81,10 @@ fn suite(store: &dyn Store) {
     let error = store.get_range("images/a.parquet", 1..6).unwrap_err();
     assert!(error.to_string().contains("bytes 1..6 were asked for, it has 5"), "{error}");
     assert!(matches!(store.open("images/b.parquet"), Err(StoreError::NotFound { .. })));
+}
 
-    // A file that is not kept leaves nothing; a new one goes by its second name.
+/// A file that is not kept leaves nothing; a new one goes by its second name.
+fn new_files(store: &dyn Store) {
     store.create("images/c.parquet").unwrap().write_all(b"half").unwrap();
     let mut file = store.create("manifest/1.parquet").unwrap();
     file.write_all(b"table").unwrap();
@@ -87,8 +98,10 @@ fn suite(store: &dyn Store) {
     assert_eq!(store.get_all(&names).unwrap(), [&b"table"[..], b"small"]);
     let error = store.get_all(&["images/b.parquet".to_owned()]).unwrap_err();
     assert!(error.to_string().contains("images/b.parquet"), "{error}");
+}
 
-    // Lists are sorted and know one folder only.
+/// Sorted, and of one folder only.
+fn lists(store: &dyn Store) {
     for name in ["receipts/a.json", "receipts/deep/c.json", "receipts-of-others/d.json"] {
         store.put_new(name, b"x").unwrap();
     }

@@ -24,8 +24,9 @@ pub const ABOUT: &str = "\
 Counts the synsets of data sets, merges vocabularies, cuts them to size, and says what they cover.
 
 An input is a data set (a folder or a URL such as s3://bucket/folder), a vocabulary that this
-command wrote (Parquet), or the pickled dict that CatLIP released, {\"n5928118\": 52418327, …}. A
-pickle is read as data: one that would import or call anything is refused, nothing in it is ever run.
+command wrote (Parquet), or the pickled dict that CatLIP released, {\"n5928118\": 52418327, …}.
+A pickle is read as data: one that would import or call anything is refused, and nothing in it is
+ever run.
 
 One vocabulary file alone keeps its order, because labels are numbered by it. Several inputs are
 added up, each times its --weight, and ranked: most occurrences first, then by number of synset.

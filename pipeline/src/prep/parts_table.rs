@@ -137,26 +137,27 @@ pub fn write_parts(
 ///
 /// # Errors
 ///
+/// [`PrepError::Parquet`]; [`PrepError::Damaged`] for another schema.
 pub fn read_parts(path: &Path, bytes: Bytes) -> Result<Vec<Part>, PrepError> {
     guarded(path, || read_table(path, bytes))
 }
 
 fn read_table(path: &Path, bytes: Bytes) -> Result<Vec<Part>, PrepError> {
     let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|builder| builder.build())
-        .map_err(|e| wrong(&e))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| wrong(&e))?;
+    // Before any row: a file without rows is of a schema too.
+    if builder.schema().fields() != parts_schema().fields() {
+        return Err(PrepError::Damaged {
+            path: path.into(),
+            what: "schema".to_owned(),
+            found: builder.schema().to_string(),
+            expected: parts_schema().to_string(),
+        });
+    }
+    let reader = builder.build().map_err(|e| wrong(&e))?;
     let mut parts: BTreeMap<PartName, Part> = BTreeMap::new();
     for batch in reader {
         let batch = batch.map_err(|e| wrong(&e.into()))?;
-        if batch.schema().fields() != parts_schema().fields() {
-            return Err(PrepError::Damaged {
-                path: path.into(),
-                what: "schema".to_owned(),
-                found: batch.schema().to_string(),
-                expected: parts_schema().to_string(),
-            });
-        }
         for row in 0..batch.num_rows() {
             let text =
                 |column: usize| batch.column(column).as_string::<i32>().value(row).to_owned();

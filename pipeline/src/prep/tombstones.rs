@@ -134,16 +134,16 @@ fn read_table(path: &Path, bytes: Bytes) -> Result<Tombstones, PrepError> {
         found,
         expected,
     };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|builder| builder.build())
-        .map_err(|e| wrong(&e))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| wrong(&e))?;
+    // Before any row: a file without rows is of a schema too.
+    if builder.schema().fields() != schema().fields() {
+        let (found, expected) = (builder.schema().to_string(), schema().to_string());
+        return Err(damaged("schema".to_owned(), found, expected));
+    }
+    let reader = builder.build().map_err(|e| wrong(&e))?;
     let mut tombstones = Tombstones::default();
     for batch in reader {
         let batch = batch.map_err(|e| wrong(&e.into()))?;
-        if batch.schema().fields() != schema().fields() {
-            let (found, expected) = (batch.schema().to_string(), schema().to_string());
-            return Err(damaged("schema".to_owned(), found, expected));
-        }
         for i in 0..batch.num_rows() {
             let number = |c: usize| batch.column(c).as_primitive::<Int64Type>().value(i);
             let part: PartName = batch
@@ -172,6 +172,7 @@ fn read_table(path: &Path, bytes: Bytes) -> Result<Tombstones, PrepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prep::columns::write_batch;
 
     #[test]
     fn rows_that_are_left_out_read_back() {
@@ -190,5 +191,14 @@ mod tests {
         assert_eq!((back.count(), back.in_part(part(3)), back.in_part(part(4))), (3, 2, 0));
         let dropped: Vec<u64> = (0..24).filter(|&row| back.is_dropped(part(3), row)).collect();
         assert_eq!(dropped, [0, 19]);
+    }
+
+    #[test]
+    fn a_table_of_another_schema_is_refused_even_without_rows() {
+        let schema = Schema::new(vec![Field::new("x", DataType::Int64, false)]);
+        let mut file = Vec::new();
+        write_batch(&mut file, &RecordBatch::new_empty(Arc::new(schema))).unwrap();
+        let error = read_tombstones(Path::new("t"), Bytes::from(file)).unwrap_err();
+        assert!(matches!(error, PrepError::Damaged { .. }), "{error}");
     }
 }
