@@ -4,7 +4,8 @@
 //! below it the only module of the house that is asynchronous: a small runtime lives inside
 //! [`Remote`] and nobody else sees it. `object_store` repeats a request that failed before its
 //! answer (5xx, 429, no connection) with growing, jittered pauses; what breaks later is taken up
-//! here at the byte after the last one that came. Never: bytes of two versions of one object; bytes of another length than asked.
+//! here at the byte after the last one that came. Never: bytes of two versions of one object; bytes
+//! of another length than asked.
 
 use std::collections::HashMap;
 use std::fs::File;

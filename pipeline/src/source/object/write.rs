@@ -1,9 +1,9 @@
 //! Writing to object stores.
 //!
 //! In: URLs and bytes, or a local file of them. Out: whole objects, created exclusively or
-//! replaced. The answer to a request may be lost: a creation then looks whether the object is its own, and
-//! what may be replaced is written again. Never: half an object; an object replaced that was to be
-//! created.
+//! replaced. The answer to a request may be lost: a creation then looks whether the object is its
+//! own, and what may be replaced is written again. Never: half an object; an object replaced that
+//! was to be created.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
