@@ -26,7 +26,8 @@ done | paste "$counts/calls" - | awk -F '\t' '
     {
         # A caption that is refused at its first bytes costs nothing that could grow.
         ratio = smaller > 10000 ? $4 / smaller : 1
-        printf "%-14s %-16s %10.1f instructions a byte, ratio %.3f\n", $1, $3, smaller / bytes, ratio
+        printf "%-14s %-16s %10.1f instructions a byte, ratio %.3f\n", \
+            $1, $3, smaller / bytes, ratio
         if (ratio > 2.1) { bad++ }
     }
     END { printf "%d above 2.1\n", bad; exit bad > 0 }

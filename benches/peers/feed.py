@@ -3,11 +3,11 @@
 feed.py loader SHARD…     webdataset and torchvision's transforms in as many workers as cores:
                           images a second from the first batch of 256 on, and of CPU, median of 5
                           epochs.
-feed.py dali FOLDER [N]   image_random_crop and resize to 224 px of the folder's JPEGs, N rounds, one
-                          thread: images a second of CPU time.
+feed.py dali FOLDER [N]   image_random_crop and resize to 224 px of the folder's JPEGs, N rounds,
+                          one thread: images a second of CPU time.
 
-Installed by name: webdataset torchvision, nvidia-dali-cuda130. Beside them: `catlip-bench-feed SHARD…`
-and `catlip-bench-images FOLDER`.
+Installed by name: webdataset torchvision, nvidia-dali-cuda130. Beside them:
+`catlip-bench-feed SHARD…` and `catlip-bench-images FOLDER`.
 """
 
 import os
@@ -49,7 +49,8 @@ def loader(shards):
         return first - start, rate, all_images / (cpu_secs() - before)
 
     first, rate, per_cpu = (statistics.median(of) for of in zip(*(epoch() for _ in range(5))))
-    print(f"webdataset {webdataset.__version__} + torchvision, {workers} workers: {rate:.0f} images/s, "
+    name = f"webdataset {webdataset.__version__} + torchvision, {workers} workers"
+    print(f"{name}: {rate:.0f} images/s, "
           f"{per_cpu:.0f} images a second of CPU, first batch {first:.2f} s")
 
 

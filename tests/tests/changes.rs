@@ -237,7 +237,10 @@ fn a_count_of_failures_and_stop_end_the_job() {
     place.shard("s.tar", &files);
     let (code, _, err) = place.prep("s.tar", "out", &["--set", "budget.failure_count=1"]);
     assert_eq!(code, 4, "{err}");
-    assert!(err.contains("2 of 6, the budget is 1 (last: shard s.tar, key 00001: "), "{err}");
+    assert!(
+        err.contains("2 of 6, the budget is 1 (last: shard s.tar, key 00001, byte 2560: "),
+        "{err}"
+    );
     let (code, _, err) = place.prep("s.tar", "out", &["--set", "budget.on_bad_sample=stop"]);
     assert!(code == 4 && err.contains("the budget is 0"), "{err}");
     assert!(!place.path("out/manifest").exists());

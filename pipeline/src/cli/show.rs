@@ -289,7 +289,9 @@ mod tests {
             bottleneck(("decode", 6.0), 9.0, 10.0),
             "`decode` is the bottleneck, 67 % of the busy time: more cores would help"
         );
-        assert!(bottleneck(("write", 8.0), 9.0, 10.0).ends_with("a faster disk would help"));
+        assert!(
+            bottleneck(("hash and fsync", 8.0), 9.0, 10.0).ends_with("a faster disk would help")
+        );
         assert!(bottleneck(("decode", 1.0), 2.0, 10.0).contains("worked 20 % of the time"));
     }
 

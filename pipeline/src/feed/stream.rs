@@ -224,7 +224,8 @@ impl Stream {
         self.mix.shares().iter().map(of_set).sum()
     }
 
-    /// Rows read ÷ rows delivered in an epoch: a row group at the border of two lanes is read twice.
+    /// Rows read ÷ rows delivered in an epoch: a row group at the border of two lanes is read
+    /// twice.
     pub fn rows_read_ratio(&self, epoch: u64) -> f64 {
         let groups = self.selection.groups();
         let of_set = |set: usize| {

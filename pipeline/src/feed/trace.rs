@@ -324,14 +324,16 @@ mod tests {
             let mut stream = mixed(&sets, layout, BatchSampler::fixed(8, 7));
             stream.last_batch = LastBatch::Pad;
             let mut seen: Vec<Vec<RowAt>> = vec![Vec::new(); sets.len()];
-            for row in (0..3).flat_map(|epoch| steps(&stream, epoch, 0)).flat_map(|step| step.rows) {
+            let all = (0..3).flat_map(|epoch| steps(&stream, epoch, 0));
+            for row in all.flat_map(|step| step.rows) {
                 let shares = stream.mix.shares();
                 seen[shares.iter().position(|s| s.groups.contains(&row.group)).unwrap()].push(row);
             }
             for (rows, share) in seen.iter().zip(stream.mix.shares()) {
                 prop_assert_eq!(rows.len() as u64, 3 * share.takes);
                 for own_epoch in rows.chunks(share.rows as usize) {
-                    prop_assert_eq!(own_epoch.iter().collect::<HashSet<_>>().len(), own_epoch.len());
+                    let unique = own_epoch.iter().collect::<HashSet<_>>().len();
+                    prop_assert_eq!(unique, own_epoch.len());
                 }
             }
         }
