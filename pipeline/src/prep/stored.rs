@@ -27,8 +27,8 @@ pub struct Stored {
     pub source_size_px: (u32, u32),
 }
 
-/// Shortest side of an image that is shrunk plane by plane. Of smaller ones, at large reductions, the
-/// halved planes are so few samples that they came out 2 dB worse than by way of RGB.
+/// Shortest side of an image that is shrunk plane by plane. Of smaller ones, at large reductions,
+/// the halved planes are so few samples that they came out 2 dB worse than by way of RGB.
 const PLANES_SIDE_MIN_PX: u32 = 64;
 
 /// What images are made with; keeps its buffers between images: one a thread.
