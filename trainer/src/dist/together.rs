@@ -29,7 +29,7 @@ impl Together {
     ///
     /// # Errors
     ///
-    /// As [`World::buckets`].
+    /// As `World::buckets`.
     pub fn attach(
         world: &Rc<World>,
         weights: &Weights,
