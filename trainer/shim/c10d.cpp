@@ -53,10 +53,22 @@ int guarded(Reason reason, Body body) noexcept {
   return 1;
 }
 
+// A group whose connections can be closed while collectives wait on them.
+class Group : public c10d::ProcessGroupGloo {
+ public:
+  using c10d::ProcessGroupGloo::ProcessGroupGloo;
+
+  void close_connections() {
+    for (const auto& context : contexts_) {
+      context->closeConnections();
+    }
+  }
+};
+
 struct World {
   c10::intrusive_ptr<c10d::Store> store;
   // None after this rank has left.
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group;
+  c10::intrusive_ptr<Group> group;
 
   c10d::ProcessGroupGloo& joined() {
     TORCH_CHECK(group, "this rank has left the group");
@@ -188,15 +200,20 @@ int catlip_world_open(
     } else {
       group->devices.push_back(c10d::ProcessGroupGloo::createDeviceForInterface(name));
     }
-    auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, group);
+    auto gloo = c10::make_intrusive<Group>(store, rank, size, group);
     *out = new World{store, gloo};
   });
 }
 
 // Closes the group's connections, so that the other ranks see that this one gave up; the store
-// stays. Waits for work that is under way, at most for the timeout.
+// stays. The group itself is never freed: its destructor awaits every collective that is under way,
+// and after a failure two ranks can wait like that for each other until the timeout.
 int catlip_world_leave(World* world, Reason reason) {
-  return guarded(reason, [&] { world->group.reset(); });
+  return guarded(reason, [&] {
+    if (auto* group = world->group.release()) {
+      group->close_connections();
+    }
+  });
 }
 
 void catlip_world_close(World* world) {

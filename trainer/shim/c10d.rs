@@ -192,6 +192,7 @@ impl Link {
     }
 
     /// Closes the connections, so that the others see it; the store stays. No collective after it.
+    /// Waits for nothing that is under way.
     ///
     /// # Errors
     ///

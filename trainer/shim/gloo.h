@@ -1,6 +1,6 @@
 // What c10d's header asks of gloo, which torch's wheel lacks: declarations only, after gloo
 // (https://github.com/facebookincubator/gloo, BSD-3). The shim holds such objects by pointers that
-// c10d gave it and calls nothing of them, so that no layout stands here.
+// c10d gave it and calls no virtual function of them, so that no layout stands here.
 #pragma once
 
 #include <chrono>
@@ -20,6 +20,7 @@ class UnboundBuffer;
 class Context {
  public:
   void setTimeout(std::chrono::milliseconds timeout);
+  void closeConnections();
 };
 
 namespace rendezvous {
