@@ -136,12 +136,15 @@ pub enum ChangeError {
     },
 }
 
+/// How many lines an error shows of a list.
+pub const LINES_SHOWN: usize = 10;
+
 /// A list for people: each on a line of its own, the first ones only.
 pub fn lines(all: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let mut text: String = all.iter().take(SHOWN).map(|line| format!("\n    {line}")).collect();
-    if all.len() > SHOWN {
-        text.push_str(&format!("\n    and {} more", all.len() - SHOWN));
+    let mut text: String =
+        all.iter().take(LINES_SHOWN).map(|line| format!("\n    {line}")).collect();
+    if all.len() > LINES_SHOWN {
+        text.push_str(&format!("\n    and {} more", all.len() - LINES_SHOWN));
     }
     text
 }

@@ -10,10 +10,11 @@ use catlip_schemas::columns::receipt_file;
 use catlip_schemas::{ColumnSetEntry, Counts, Manifest, PartName, Receipt, SourceUse};
 
 use super::change::{Draft, commit};
-use super::error::ChangeError;
+use super::error::{ChangeError, LINES_SHOWN};
 use super::folder::Folder;
 use super::numbers::Numbers;
 use super::plan::PrepPlan;
+use super::rejects::{Reject, SHARD_DAMAGE, read_ledger};
 use super::snapshot::{DataSet, Part};
 use super::tombstones::Tombstones;
 use super::work::{check_same_config, receipts_of};
@@ -69,7 +70,7 @@ impl RunCommit<'_> {
         let read = receipts_of(output, self.tag(), unread.collect::<Vec<_>>())?;
         receipts.extend(read);
         let new: Vec<&Receipt> = added.iter().filter_map(|part| receipts.get(part)).collect();
-        check_damage(&new, self.damaged_shards)?;
+        check_damage(output, &new, self.damaged_shards)?;
         let replaced = self.replaced(&draft.parts);
         for receipt in receipts_of(output, self.tag(), replaced.iter().copied())?.values() {
             draft.totals.subtract(&receipt.counts);
@@ -190,20 +191,28 @@ fn carry_tombstones(old: &DataSet, draft: &mut Draft) -> Result<(), PrepError> {
     Ok(())
 }
 
-/// Refuses if more shards are damaged than the budget allows.
-fn check_damage(receipts: &[&Receipt], budget: u64) -> Result<(), PrepError> {
-    let mut damaged = Vec::new();
-    for receipt in receipts {
-        for reason in ["shard-cut", "shard-damaged"] {
-            if receipt.counts.rejects.contains_key(reason) {
-                let ledger = receipt.files.iter().find(|f| f.column_set == "rejects");
-                let ledger = ledger.map_or("", |f| f.file.as_str());
-                damaged.push(format!("{}: {reason}, see {ledger}", receipt.source.shard));
+/// Refuses if more shards are damaged than the budget allows; says of those that are shown where
+/// they end and what is there.
+fn check_damage(output: &Folder, receipts: &[&Receipt], budget: u64) -> Result<(), PrepError> {
+    let is_damaged = |receipt: &&&Receipt| {
+        SHARD_DAMAGE.iter().any(|&reason| receipt.counts.rejects.contains_key(reason))
+    };
+    let damaged: Vec<_> = receipts.iter().filter(is_damaged).collect();
+    if damaged.len() as u64 <= budget {
+        return Ok(());
+    }
+    let mut shards = Vec::new();
+    for (at, receipt) in damaged.into_iter().enumerate() {
+        let mut line = receipt.source.shard.clone();
+        let ledger = receipt.files.iter().find(|file| file.column_set == "rejects");
+        if let Some(file) = ledger.filter(|_| at < LINES_SHOWN) {
+            let mut rejects = read_ledger(output, &file.file)?;
+            rejects.retain(|reject| SHARD_DAMAGE.contains(&reject.reason.as_str()));
+            for Reject { offset, reason, message, .. } in rejects {
+                line.push_str(&format!(": {reason} at byte {offset}: {message}"));
             }
         }
+        shards.push(line);
     }
-    if damaged.len() as u64 > budget {
-        return Err(PrepError::DamagedShards { shards: damaged, budget });
-    }
-    Ok(())
+    Err(PrepError::DamagedShards { shards, budget })
 }

@@ -32,6 +32,7 @@ pub mod relabel;
 pub mod table;
 pub mod add_column;
 pub mod drop_rows;
+pub mod rejects;
 pub mod retry;
 pub mod reshuffle;
 pub mod verify;

@@ -10,25 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use catlip_schemas::{ColumnSet, Counts, NumberedSource, PartName, Receipt, SampleId, SourceUse};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use catlip_schemas::{Counts, NumberedSource, PartName, Receipt, SampleId, SourceUse};
 
 use super::change::{Draft, commit};
 use super::error::ChangeError;
 use super::folder::Folder;
 use super::numbers::Numbers;
 use super::plan::PrepPlan;
+use super::rejects::{SAMPLE_REPEATS, SHARD_DAMAGE, read_ledger};
 use super::run::make_parts;
 use super::snapshot::{DataSet, Part};
 use super::work::{Listed, Receipts, receipts_of, source_now};
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::source::{ShardList, ShardUrl};
-
-/// Reasons that another try of the same shard cannot mend.
-const FINAL_REASONS: [&str; 4] = ["shard-cut", "shard-damaged", "key-repeats", "member-repeats"];
 
 /// A rejected sample: its shard and its offset there.
 type At = (String, i64);
@@ -164,16 +159,11 @@ fn open_rejects(
         open.retain(|at, _| wanted.contains(at));
     }
     let before = open.len();
-    open.retain(|_, (reason, _)| !FINAL_REASONS.contains(&reason.as_str()));
+    let is_final =
+        |reason: &str| SHARD_DAMAGE.contains(&reason) || SAMPLE_REPEATS.contains(&reason);
+    open.retain(|_, (reason, _)| !is_final(reason));
     let final_rejects = (before - open.len()) as u64;
     Ok((open.into_iter().map(|(at, (reason, _))| (at, reason)).collect(), final_rejects))
-}
-
-struct Reject {
-    key: String,
-    shard: String,
-    offset: i64,
-    reason: String,
 }
 
 /// Where a ledger lies that the user named: in the data set, or in a local folder.
@@ -186,34 +176,6 @@ fn find_ledger(data: &DataSet, path: &Path) -> Result<(Folder, String), PrepErro
     let message = || "it has no file name in UTF-8".to_owned();
     let name = name.ok_or_else(|| ChangeError::Table { path: path.into(), message: message() })?;
     Ok((Folder::from(path.parent().unwrap_or(Path::new(""))), name.to_owned()))
-}
-
-fn read_ledger(folder: &Folder, name: &str) -> Result<Vec<Reject>, PrepError> {
-    let path = folder.path(name);
-    let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", &path, e);
-    let file = folder.open(name)?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
-    if builder.schema().fields() != ColumnSet::Rejects.schema().fields() {
-        return Err(PrepError::Damaged {
-            path: path.clone(),
-            what: "schema".to_owned(),
-            found: builder.schema().to_string(),
-            expected: ColumnSet::Rejects.schema().to_string(),
-        });
-    }
-    let mut all = Vec::new();
-    for batch in builder.build().map_err(|e| wrong(&e))? {
-        let batch = batch.map_err(|e| wrong(&e.into()))?;
-        let text = |c: usize, row: usize| batch.column(c).as_string::<i32>().value(row).to_owned();
-        let offsets = batch.column(2).as_primitive::<Int64Type>();
-        all.extend((0..batch.num_rows()).map(|row| Reject {
-            key: text(0, row),
-            shard: text(1, row),
-            offset: offsets.value(row),
-            reason: text(4, row),
-        }));
-    }
-    Ok(all)
 }
 
 /// The shards of the rejected samples, which must be what they were.
