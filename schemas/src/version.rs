@@ -7,7 +7,7 @@ pub const FORMAT_VERSION: u32 = 2;
 
 /// Version of the bytes that one shard becomes; it is part of the config hash, so that a program
 /// which would make other bytes from the same config does not add to what another began.
-pub const PART_VERSION: u32 = 2;
+pub const PART_VERSION: u32 = 3;
 
 /// Version of the order of samples. A change of any draw, permutation or lane rule raises it.
 pub const ORDER_VERSION: u32 = 1;

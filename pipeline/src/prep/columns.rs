@@ -186,9 +186,25 @@ fn compressed_properties() -> WriterPropertiesBuilder {
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
 }
 
+/// Columns whose values hardly repeat: a dictionary of them would be given up after a megabyte.
+const UNIQUE_COLUMNS: [&[&str]; 6] = [
+    &["sample_id"],
+    &["key"],
+    &["source_offset"],
+    &["source_bytes"],
+    &["image_hash"],
+    &["captions", "list", "element", "text"],
+];
+
 fn properties(set: &ColumnSet, rows_per_group: u32) -> WriterProperties {
     if *set != ColumnSet::Images {
-        return compressed_properties().build();
+        let column = |path: &[&str]| path.iter().map(|&part| part.to_owned()).collect::<Vec<_>>();
+        return UNIQUE_COLUMNS
+            .iter()
+            .fold(compressed_properties(), |properties, path| {
+                properties.set_column_dictionary_enabled(column(path).into(), false)
+            })
+            .build();
     }
     // Found by arithmetic, not by search: no dictionary, statistics or compression, and each
     // column of a row group is one page.

@@ -14,7 +14,7 @@ use super::error::{ChangeError, LINES_SHOWN};
 use super::folder::Folder;
 use super::numbers::Numbers;
 use super::plan::PrepPlan;
-use super::rejects::{Reject, SHARD_DAMAGE, read_ledger};
+use super::rejects::{SHARD_DAMAGE, read_ledger};
 use super::snapshot::{DataSet, Part};
 use super::tombstones::Tombstones;
 use super::work::{check_same_config, receipts_of};
@@ -208,9 +208,7 @@ fn check_damage(output: &Folder, receipts: &[&Receipt], budget: u64) -> Result<(
         if let Some(file) = ledger.filter(|_| at < LINES_SHOWN) {
             let mut rejects = read_ledger(output, &file.file)?;
             rejects.retain(|reject| SHARD_DAMAGE.contains(&reject.reason.as_str()));
-            for Reject { offset, reason, message, .. } in rejects {
-                line.push_str(&format!(": {reason} at byte {offset}: {message}"));
-            }
+            rejects.iter().for_each(|reject| line.push_str(&format!(": {}", reject.message)));
         }
         shards.push(line);
     }

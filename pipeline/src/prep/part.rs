@@ -240,13 +240,13 @@ fn synsets(
 fn image_file<'s, 'a>(sample: &'s Sample<'a>) -> Result<&'s File<'a>, SampleError> {
     let is_image = |f: &&File<'_>| IMAGE_EXTENSIONS.contains(&f.extension.as_str());
     let mut images = sample.files.iter().filter(is_image);
-    let members = sample.extensions();
     let Some(file) = images.next() else {
-        return Err(SampleError::ImageMissing { members, expected: IMAGE_EXTENSIONS.join(", ") });
+        let expected = IMAGE_EXTENSIONS.join(", ");
+        return Err(SampleError::ImageMissing { members: sample.extensions(), expected });
     };
     let more = images.count();
     if more > 0 {
-        return Err(SampleError::ImageAmbiguous { found: 1 + more, members });
+        return Err(SampleError::ImageAmbiguous { found: 1 + more, members: sample.extensions() });
     }
     if file.data.is_empty() {
         return Err(SampleError::ImageEmpty { member: file.extension.clone() });
