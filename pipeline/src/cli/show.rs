@@ -12,9 +12,10 @@ use crate::metrics::PrepMetrics;
 use crate::prep::add_set::SetSummary;
 use crate::prep::coverage::Covered;
 use crate::prep::dry_run::DryRun;
+use crate::prep::memory::PARTS_AT_ONCE;
 use crate::prep::part::BATCH_SAMPLES;
 use crate::prep::retry::RetrySummary;
-use crate::prep::run::{PARTS_AT_ONCE, PrepSummary, Share};
+use crate::prep::run::{PrepSummary, Share};
 
 /// An error with its causes and the hint: `error: …`, `  caused by: …`, `hint: …`.
 pub fn error_text(error: &dyn Error, hint: Option<&str>) -> String {

@@ -147,12 +147,12 @@ impl ColumnWriter {
         self.writer.write(batch).map_err(|e| PrepError::parquet("write", &self.path, &e))
     }
 
-    /// Ends the file, reads it back for its checksums, and gives it its final name.
+    /// Ends the file and reads it back for its checksums; it has no name yet.
     ///
     /// # Errors
     ///
     /// [`PrepError::Io`], [`PrepError::Parquet`], [`PrepError::DiskFull`], [`PrepError::Store`].
-    pub fn finish(self) -> Result<FileEntry, PrepError> {
+    pub fn close(self) -> Result<WrittenFile, PrepError> {
         let Self { set, writer, new, path, file } = self;
         let metadata = writer.close().map_err(|e| PrepError::parquet("write", &path, &e))?;
         let groups = groups_of(&metadata);
@@ -169,8 +169,39 @@ impl ColumnWriter {
                 groups,
             })
             .map_err(|e| PrepError::io("read back", &path, e))?;
-        new.keep()?;
-        Ok(entry)
+        Ok(WrittenFile { entry, new })
+    }
+
+    /// Ends the file, reads it back, and gives it its final name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ColumnWriter::close`] and [`WrittenFile::keep`].
+    pub fn finish(self) -> Result<FileEntry, PrepError> {
+        self.close()?.keep()
+    }
+}
+
+/// A file that is written and has no name yet; without one it is removed.
+pub struct WrittenFile {
+    entry: FileEntry,
+    new: Box<dyn NewFile>,
+}
+
+impl WrittenFile {
+    /// What a manifest says of it.
+    pub fn entry(&self) -> &FileEntry {
+        &self.entry
+    }
+
+    /// Waits until its bytes are safe, and gives it its final name.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::Io`], [`PrepError::DiskFull`], [`PrepError::Store`].
+    pub fn keep(self) -> Result<FileEntry, PrepError> {
+        self.new.keep()?;
+        Ok(self.entry)
     }
 }
 

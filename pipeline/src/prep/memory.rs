@@ -7,6 +7,10 @@
 
 use std::sync::{Condvar, Mutex};
 
+/// Parts that are made at the same time, so that one is written and another waits for the disk
+/// while a third is decoded.
+pub const PARTS_AT_ONCE: usize = 3;
+
 /// Bytes that a pixel takes while it is decoded: 3 of RGB, 6 of the coefficients that a progressive
 /// JPEG keeps, 1 for what is made of it.
 pub const DECODE_BYTES_PER_PX: u64 = 10;
@@ -46,9 +50,9 @@ impl Memory {
         self.memory_bytes / 2
     }
 
-    /// For the samples of one batch; two parts are made at the same time.
+    /// For the samples of one batch; several parts are made at the same time.
     pub fn batch_bytes(&self) -> u64 {
-        (self.memory_bytes / 16).min(BATCH_BYTES_MAX)
+        (self.memory_bytes / 8 / PARTS_AT_ONCE as u64).min(BATCH_BYTES_MAX)
     }
 
     /// For the buffers that one of `threads` keeps from image to image.

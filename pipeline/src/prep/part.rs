@@ -12,7 +12,7 @@ use catlip_schemas::version::FORMAT_VERSION;
 use catlip_schemas::{ColumnSet, Counts, PartName, Receipt, SampleId, SourceEntry, Synsets};
 use rayon::prelude::*;
 
-use super::columns::{ColumnWriter, RejectRow, Row, batch, rejects_batch};
+use super::columns::{ColumnWriter, RejectRow, Row, WrittenFile, batch, rejects_batch};
 use super::filter;
 use super::folder::Folder;
 use super::plan::PrepPlan;
@@ -92,7 +92,7 @@ pub fn source_entry(shard: &ShardUrl, identity: &ShardIdentity) -> SourceEntry {
 /// # Errors
 ///
 /// [`PrepError`] when the job must stop; a bad sample is an entry of the ledger.
-pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
+pub fn make_part(job: &PartJob<'_>) -> Result<MadePart, PrepError> {
     let bytes: &[u8] = job.bytes;
     let tar = TarBytes::open(bytes).map_err(|e| PrepError::io("read", &job.shard.path(), e))?;
     let is_plain = Compression::of(bytes) == Compression::Plain;
@@ -133,15 +133,35 @@ pub fn make_part(job: &PartJob<'_>) -> Result<Receipt, PrepError> {
     }
     let quarantine_dir = Path::new(&job.plan.config.budget.quarantine_dir);
     quarantine.write(quarantine_dir, job.part, job.plan.config_tag())?;
-    let (counts, entries) = files.finish(job)?;
-    Ok(Receipt {
+    let (counts, files) = files.close(job)?;
+    let receipt = Receipt {
         format_version: FORMAT_VERSION,
         part: job.part.to_string(),
         config_hash: job.plan.config_hash.clone(),
         source: source_entry(job.shard, job.bytes.identity()),
         counts,
-        files: entries,
-    })
+        files: files.iter().map(|file| file.entry().clone()).collect(),
+    };
+    Ok(MadePart { receipt, files })
+}
+
+/// A part whose files are written and have no names yet; without them they are removed.
+pub struct MadePart {
+    receipt: Receipt,
+    files: Vec<WrittenFile>,
+}
+
+impl MadePart {
+    /// Waits until the files are safe and gives them their names. It waits for disk or store, not
+    /// for a core: call it on no thread that others need.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WrittenFile::keep`].
+    pub fn keep(self, metrics: &PrepMetrics) -> Result<Receipt, PrepError> {
+        metrics.finish.measure(|| self.files.into_iter().try_for_each(|f| f.keep().map(drop)))?;
+        Ok(self.receipt)
+    }
 }
 
 fn next_batch<'a>(
@@ -365,10 +385,7 @@ impl PartFiles {
         self.rejects.write(&rejects_batch(&rejects))
     }
 
-    fn finish(
-        mut self,
-        job: &PartJob<'_>,
-    ) -> Result<(Counts, Vec<catlip_schemas::FileEntry>), PrepError> {
+    fn close(mut self, job: &PartJob<'_>) -> Result<(Counts, Vec<WrittenFile>), PrepError> {
         let metrics = job.metrics;
         metrics.write.measure(|| {
             if !self.pending.is_empty() {
@@ -380,16 +397,16 @@ impl PartFiles {
             }
         })?;
         metrics.finish.measure(|| {
-            let mut entries = Vec::new();
+            let mut files = Vec::new();
             for (set, writer) in self.writers {
-                let entry = writer.finish()?;
-                assert_eq!(entry.rows, self.counts.rows, "rows of {}", set.name());
-                entries.push(entry);
+                let file = writer.close()?;
+                assert_eq!(file.entry().rows, self.counts.rows, "rows of {}", set.name());
+                files.push(file);
             }
-            let rejects = self.rejects.finish()?;
-            assert_eq!(rejects.rows, self.counts.num_rejects(), "rows of the ledger");
-            entries.push(rejects);
-            Ok((self.counts, entries))
+            let rejects = self.rejects.close()?;
+            assert_eq!(rejects.entry().rows, self.counts.num_rejects(), "rows of the ledger");
+            files.push(rejects);
+            Ok((self.counts, files))
         })
     }
 }

@@ -15,6 +15,7 @@ use super::change::json_text;
 use super::error::ChangeError;
 use super::folder::Folder;
 use super::join::RunCommit;
+use super::memory::PARTS_AT_ONCE;
 use super::numbers::Numbers;
 use super::part::{PartJob, make_part};
 use super::plan::PrepPlan;
@@ -25,9 +26,6 @@ use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::source::ShardList;
 use crate::source::spool::{Spool, SpoolOptions};
-
-/// Parts that are made at the same time, so that one is written while another is decoded.
-pub const PARTS_AT_ONCE: usize = 2;
 
 /// What a job came to.
 #[derive(Clone, Debug)]
@@ -248,7 +246,7 @@ pub fn make_parts(
                 let bytes = &spool.open(shard, stop)?;
                 let watch = &watch;
                 let job = PartJob { plan, output, part, shard, bytes, metrics, watch, only };
-                pool.install(|| make_part(&job))
+                pool.install(|| make_part(&job))?.keep(metrics)
             };
             let done = make().and_then(|r| write_receipt(output, plan.config_tag(), part, &r));
             match done {
