@@ -134,6 +134,7 @@ pub struct RuntimeConfig {
     pub memory_bytes: u64,
     pub redo_changed: bool,
     pub redo_config: bool,
+    pub redo_lost: bool,
 }
 
 /// All settings of `catlip-prep run`.
@@ -206,6 +207,7 @@ impl Default for PrepConfig {
                 memory_bytes: 4 << 30,
                 redo_changed: false,
                 redo_config: false,
+                redo_lost: false,
             },
         }
     }

@@ -144,6 +144,18 @@ pub enum PrepError {
         /// As promised.
         expected: String,
     },
+    /// Nothing is where a data set should be.
+    #[error("there is no data set at {path}")]
+    NotThere {
+        /// Folder or URL.
+        path: PathBuf,
+    },
+    /// Several such files.
+    #[error("{} files are not what the manifest says:{}", .files.len(), lines(.files))]
+    DamagedFiles {
+        /// What each is, and should be.
+        files: Vec<String>,
+    },
     /// The output folder is not this job's.
     #[error("{path} {message}")]
     OutputTaken {
@@ -302,8 +314,17 @@ impl PrepError {
             | Self::NoByteRanges { .. }
             | Self::Line { .. }
             | Self::VocabPickle { .. }
-            | Self::TooLong { .. } => exit::INPUT,
-            Self::Schema { .. } | Self::Damaged { .. } | Self::NoDataSet { .. } => exit::DAMAGED,
+            | Self::TooLong { .. }
+            | Self::NotThere { .. } => exit::INPUT,
+            Self::Io { verb: "read", source, .. }
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                exit::INPUT
+            }
+            Self::Schema { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedFiles { .. }
+            | Self::NoDataSet { .. } => exit::DAMAGED,
             Self::Store(
                 StoreError::NotFound { .. }
                 | StoreError::Denied { .. }
@@ -343,11 +364,14 @@ impl PrepError {
             Self::NoByteRanges { .. } => Some(
                 "decompress the shards, or say --set image.mode=keep to store the original bytes",
             ),
-            Self::OutputTaken { .. } => Some("choose another --output, or remove this one"),
+            Self::OutputTaken { .. } => Some("choose another --output"),
             Self::Change(error) => error.hint(),
             Self::FailureCount { .. } => Some(
                 "look at the sample; raise `budget.failure_count`, or skip bad samples with --set \
                  budget.on_bad_sample=skip",
+            ),
+            Self::NotThere { .. } => Some(
+                "check the path; a data set is a folder or URL that `catlip-prep run` has written",
             ),
             Self::NoDataSet { .. } => {
                 Some("run `catlip-prep run` to its end; the same command goes on where it stopped")
@@ -359,9 +383,10 @@ impl PrepError {
                 "replace the shards, or accept what could be read with --set \
                  budget.damaged_shards=N; start the same command again: nothing is done twice",
             ),
-            Self::Damaged { .. } | Self::Schema { .. } => {
-                Some("the file was changed or lost bytes after it was written; make it again")
-            }
+            Self::Damaged { .. } | Self::DamagedFiles { .. } | Self::Schema { .. } => Some(
+                "changed or lost after it was written. Remove a damaged file of a part and start \
+                 the `run` that made it again with --set runtime.redo_lost=true",
+            ),
             Self::Line { .. } => Some(
                 "go on past such lines with --bad mark or --bad skip; lines that begin with `{` \
                  but are no JSON need --format text",

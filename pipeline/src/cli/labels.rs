@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 
 use super::caption_line::{CaptionLine, Captions, Format};
 use super::lines::{Block, Blocks, in_order};
@@ -82,8 +83,9 @@ pub struct LabelsArgs {
     /// Limit of a line in bytes.
     #[arg(long, value_name = "N", default_value_t = LINE_BYTES_MAX_DEFAULT)]
     line_bytes_max: usize,
-    /// Threads that label. 0: one a core.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Threads that label, at most 4096. 0: one a core.
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = RangedU64ValueParser::<usize>::new().range(0..=4096))]
     threads: usize,
 }
 

@@ -183,7 +183,7 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
             .map_err(|e| PrepError::io("write", path, e))?;
     }
     let text = outcome?;
-    if !args.quiet {
+    if !args.quiet && metrics.samples.get() > 0 {
         eprint!("{}", show::stage_table(&metrics, plan.threads(), secs));
     }
     print!("{text}");

@@ -160,10 +160,10 @@ impl ChangeError {
             | Self::SameShard { .. }
             | Self::ShardsNotNamed { .. }
             | Self::Table { .. }
+            | Self::NoColumnSet { .. }
+            | Self::NoSnapshot { .. }
             | Self::UnknownKeys { .. } => exit::INPUT,
-            Self::PartsMissing { .. } | Self::NoColumnSet { .. } | Self::NoSnapshot { .. } => {
-                exit::DAMAGED
-            }
+            Self::PartsMissing { .. } => exit::DAMAGED,
             Self::WhichConfig { .. } | Self::SeveralLabels { .. } => exit::CONFIG,
         }
     }

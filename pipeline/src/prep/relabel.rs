@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::add_set::{SetJob, SetSummary};
 use super::columns::{build, element};
+use super::file_check::check_bytes;
 use super::plan::PrepPlan;
 use super::snapshot::DataSet;
 use crate::caption::LabelRule;
@@ -52,6 +53,8 @@ pub fn relabel(
     job.run(data, |part, writer| {
         let mut counts = Counts::default();
         let mut result = Ok(());
+        // What is derived has checksums of its own: damage must not get them.
+        check_bytes(&data.folder, data.file(part, &ColumnSet::Captions)?)?;
         data.read_column(part, &ColumnSet::Captions, "captions", |column| {
             if result.is_ok() {
                 let (batch, added) = label_batch(&set, &*plan.rule, column, metrics);

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,12 +26,13 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use super::change::{Draft, commit};
 use super::columns::ColumnWriter;
 use super::error::ChangeError;
-use super::folder::{Folder, StoredFile};
+use super::file_check::{check_bytes, open_listed};
+use super::folder::Folder;
 use super::run::write_receipt;
 use super::snapshot::{DataSet, Part};
 use super::tombstones::Tombstones;
-use super::work::{Receipts, receipts_of};
-use crate::error::PrepError;
+use super::work::{Receipts, check_names, receipts_of};
+use crate::error::{ConfigError, PrepError};
 
 /// Rows that are read and written at once.
 const ROWS_AT_ONCE: usize = 256;
@@ -166,13 +167,22 @@ impl<'s> Shuffle<'s> {
             },
             "config": data.manifest.config,
         });
+        let num_parts = bytes.div_ceil(request.part_bytes.max(1)).max(1);
+        // A part has a row or more.
+        let parts_max = data.live_rows().clamp(1, u64::from(u32::MAX));
+        if num_parts > parts_max {
+            let key = "--part-bytes";
+            let found = format!("{}, which makes {num_parts} parts", request.part_bytes);
+            let expected = format!("more: the data set has {parts_max} rows, {bytes} bytes");
+            return Err(ConfigError::Range { key, found, expected }.into());
+        }
+        let num_parts = u32::try_from(num_parts).unwrap_or(u32::MAX);
         Ok(Self {
             data,
             request,
             sets,
             schema: Arc::new(Schema::new(fields)),
-            num_parts: u32::try_from(bytes.div_ceil(request.part_bytes.max(1)).max(1))
-                .unwrap_or(u32::MAX),
+            num_parts,
             config_hash: blake3::hash(config.to_string().as_bytes()).to_hex().to_string(),
             config,
         })
@@ -184,6 +194,13 @@ impl<'s> Shuffle<'s> {
 
     fn check_output(&self) -> Result<(), PrepError> {
         let output = &self.request.output;
+        let (new, old) = (output.place(), self.data.folder.place());
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        if output.is_local() && absolute(&new).starts_with(absolute(&old)) {
+            let message = format!("lies in the data set {} that is read", old.display());
+            return Err(PrepError::OutputTaken { path: new, message });
+        }
+        check_names(output)?;
         let found = DataSet::open_newest(output)?.map(|data| data.manifest.config_hash);
         if found.is_none_or(|hash| hash == self.config_hash) {
             return Ok(());
@@ -470,10 +487,12 @@ fn open_set(
     part: &Part,
     set: &str,
 ) -> Result<(ParquetRecordBatchReader, SchemaRef), PrepError> {
-    let name = part.files.get(set).map_or("", |file| file.file.as_str());
-    let path = &data.folder.path(name);
+    let entry = data.named_file(part, set)?;
+    // What is written has checksums of its own: damage must not get them.
+    check_bytes(&data.folder, entry)?;
+    let path = &data.folder.path(&entry.file);
     let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("read", path, &e);
-    let file: StoredFile = data.folder.open(name)?;
+    let file = open_listed(&data.folder, entry)?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(wrong)?;
     let schema = builder.schema().clone();
     let reader = builder.with_batch_size(ROWS_AT_ONCE).build().map_err(wrong)?;

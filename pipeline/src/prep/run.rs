@@ -178,6 +178,7 @@ fn unfinished_config(
     }
     match (configs.pop(), configs.len()) {
         (Some(config), 0) => Ok(config),
+        (None, _) if config_tag.is_none() => Err(PrepError::NotThere { path: output.place() }),
         (last, others) => {
             let all = configs.iter().chain(&last).map(|config| config.config_hash[..8].to_owned());
             let tags = all.collect::<Vec<_>>().join(", ");

@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::columns::fingerprint;
 use super::error::ChangeError;
+use super::file_check::open_listed;
 use super::folder::Folder;
 pub use super::parts_table::Part;
 use super::parts_table::read_parts;
@@ -45,8 +46,8 @@ impl DataSet {
     ///
     /// # Errors
     ///
-    /// [`PrepError::NoDataSet`] without a committed snapshot; [`PrepError::Damaged`] if the table
-    /// of parts is not the one that the manifest names.
+    /// [`PrepError::NotThere`] for nothing, [`PrepError::NoDataSet`] without a committed snapshot;
+    /// [`PrepError::Damaged`] if the table of parts is not the one that the manifest names.
     pub fn open(folder: impl Into<Folder>) -> Result<Self, PrepError> {
         Self::open_at(folder, None)
     }
@@ -59,6 +60,9 @@ impl DataSet {
     pub fn open_at(folder: impl Into<Folder>, snapshot: Option<u64>) -> Result<Self, PrepError> {
         let folder = folder.into();
         let newest = newest_number(&folder)?;
+        if newest == 0 && folder.top_names()?.is_empty() {
+            return Err(PrepError::NotThere { path: folder.place() });
+        }
         if newest == 0 {
             return Err(PrepError::NoDataSet {
                 path: folder.place(),
@@ -194,7 +198,12 @@ impl DataSet {
         self.named_file(part, &set.name())
     }
 
-    fn named_file<'p>(&self, part: &'p Part, set: &str) -> Result<&'p FileEntry, PrepError> {
+    /// The file of a column set of a part by its name, which may be one that was added.
+    ///
+    /// # Errors
+    ///
+    /// [`PrepError::NoDataSet`] if the part has none.
+    pub fn named_file<'p>(&self, part: &'p Part, set: &str) -> Result<&'p FileEntry, PrepError> {
         part.files.get(set).ok_or_else(|| PrepError::NoDataSet {
             path: self.folder.place(),
             message: format!("part {} has no column set {set}", part.name),
@@ -336,10 +345,10 @@ impl DataSet {
         num_rows: usize,
         mut take: impl FnMut(&ArrayRef),
     ) -> Result<(), PrepError> {
-        let name = &self.named_file(part, set)?.file;
-        let path = self.folder.path(name);
+        let entry = self.named_file(part, set)?;
+        let path = self.folder.path(&entry.file);
         let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", &path, e);
-        let file = self.folder.open(name)?;
+        let file = open_listed(&self.folder, entry)?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
         let mask = parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), [column]);
         let builder =

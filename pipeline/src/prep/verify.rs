@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use catlip_schemas::{FileEntry, Manifest, SourceList};
 use rayon::prelude::*;
 
-use super::columns::fingerprint;
+use super::file_check::check_bytes;
 use super::folder::Folder;
 use super::snapshot::{DataSet, Part, newest_number};
 use super::work::{Receipts, read_receipts};
@@ -42,7 +42,7 @@ pub struct VerifySummary {
 ///
 /// # Errors
 ///
-/// [`PrepError::Damaged`] for the first file, in the order of parts, that differs.
+/// [`PrepError::Damaged`], or [`PrepError::DamagedFiles`] with all that differ.
 pub fn verify(
     folder: impl Into<Folder>,
     snapshot: Option<u64>,
@@ -55,7 +55,13 @@ pub fn verify(
         .iter()
         .flat_map(|part| part.files.values().map(|file| (file, part.rows())))
         .collect();
-    files.par_iter().try_for_each(|(file, rows)| check_file(folder, file, *rows))?;
+    let checked = files.par_iter().map(|(file, rows)| check_file(folder, file, *rows));
+    let (damaged, other): (Vec<_>, Vec<_>) = checked
+        .filter_map(Result::err)
+        .partition(|error| matches!(error, PrepError::Damaged { .. }));
+    // A disk that fails says nothing about the files.
+    other.into_iter().next().map_or(Ok(()), Err)?;
+    all_of(damaged)?;
     let sum: u64 = data.parts.iter().map(Part::rows).sum();
     if sum != data.manifest.totals.rows {
         return Err(PrepError::Damaged {
@@ -84,34 +90,26 @@ pub fn verify(
 }
 
 fn check_file(folder: &Folder, file: &FileEntry, rows: u64) -> Result<(), PrepError> {
-    let path = folder.path(&file.file);
-    let damaged = |what: String, found: String, expected: String| {
-        Err(PrepError::Damaged { path: path.clone(), what, found, expected })
-    };
-    let stored = folder.open(&file.file)?;
-    let bytes = stored.bytes();
-    if bytes != file.bytes {
-        return damaged("size in bytes".into(), bytes.to_string(), file.bytes.to_string());
-    }
     if file.column_set != "rejects" && file.rows != rows {
-        return damaged("number of rows".into(), file.rows.to_string(), rows.to_string());
+        return Err(PrepError::Damaged {
+            path: folder.path(&file.file),
+            what: "number of rows".to_owned(),
+            found: file.rows.to_string(),
+            expected: rows.to_string(),
+        });
     }
-    let (_, sha256, groups) = fingerprint(stored.from(0), file.groups.clone())
-        .map_err(|e| PrepError::io("read", &path, e))?;
-    for (i, (found, expected)) in groups.iter().zip(&file.groups).enumerate() {
-        if found.crc32c != expected.crc32c {
-            let hex = |crc: u32| format!("{crc:08x}");
-            return damaged(
-                format!("CRC-32C of row group {i}"),
-                hex(found.crc32c),
-                hex(expected.crc32c),
-            );
+    check_bytes(folder, file)
+}
+
+/// One error as it is, several as a list.
+fn all_of(mut errors: Vec<PrepError>) -> Result<(), PrepError> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => {
+            Err(PrepError::DamagedFiles { files: errors.iter().map(ToString::to_string).collect() })
         }
     }
-    if sha256 != file.sha256 {
-        return damaged("SHA-256".into(), sha256, file.sha256.clone());
-    }
-    Ok(())
 }
 
 /// Files below the data set's own folders that neither a snapshot nor a receipt names.

@@ -88,15 +88,53 @@ impl<'s> Work<'s> {
             let fresh = known.unnumbered(shards, &numbers)?;
             numbers.give(fresh);
             if is_dry || numbers.keep(output)? {
-                let listed = known.list(shards, &numbers);
+                let mut listed = known.list(shards, &numbers);
+                if plan.config.runtime.redo_lost {
+                    forget_lost(output, plan.config_tag(), &present, &mut listed, is_dry)?;
+                }
                 return Ok(Self { listed, numbers });
             }
         }
     }
 }
 
+/// Has parts made again of which a file or the receipt is gone or has another length: the same
+/// shard and config give the same bytes.
+fn forget_lost(
+    output: &Folder,
+    config_tag: &str,
+    present: &Receipts,
+    listed: &mut [Listed<'_>],
+    is_dry: bool,
+) -> Result<(), PrepError> {
+    let has_receipt = |part: PartName| present.has(part, config_tag);
+    let kept = listed.iter().filter(|l| l.is_made && has_receipt(l.part)).map(|l| l.part);
+    let receipts = receipts_of(output, config_tag, kept.collect::<Vec<_>>())?;
+    for listed in listed.iter_mut().filter(|listed| listed.is_made) {
+        let Some(receipt) = receipts.get(&listed.part) else {
+            listed.is_made = false;
+            continue;
+        };
+        for file in &receipt.files {
+            let found = output.head(&file.file)?;
+            if found.as_ref().is_some_and(|found| found.bytes == file.bytes) {
+                continue;
+            }
+            listed.is_made = false;
+            if found.is_some() && !is_dry {
+                output.remove(&file.file)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The folder must be empty, absent, or hold nothing but a data set.
-fn check_names(output: &Folder) -> Result<(), PrepError> {
+///
+/// # Errors
+///
+/// [`PrepError::OutputTaken`], [`PrepError::Io`], [`PrepError::Store`].
+pub fn check_names(output: &Folder) -> Result<(), PrepError> {
     for name in output.top_names()? {
         let known = KNOWN_NAMES.contains(&name.as_str())
             || ColumnSet::from_name(&name).is_some()

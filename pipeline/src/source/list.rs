@@ -378,8 +378,12 @@ fn shared_folder(paths: &[&Path]) -> PathBuf {
 }
 
 fn relative_name(path: &Path, root: &Path) -> Result<String, SourceError> {
+    // One may be relative to the current folder and the other not.
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let (whole_path, whole_root) = (whole(path), whole(root));
     let relative = path
         .strip_prefix(root)
+        .or_else(|_| whole_path.strip_prefix(&whole_root))
         .map_err(|_| SourceError::OutsideRoot { path: path.into(), root: root.into() })?;
     let parts: Option<Vec<&str>> =
         relative.components().map(|part| part.as_os_str().to_str()).collect();
@@ -406,6 +410,17 @@ mod tests {
         let inputs: Vec<_> =
             inputs.iter().map(|i| dir.path().join(i).to_str().unwrap().to_owned()).collect();
         Ok(ShardList::expand(&inputs, None)?.0.into_iter().map(|s| s.name).collect())
+    }
+
+    #[test]
+    fn a_root_and_a_shard_need_not_both_be_relative() {
+        let here = std::env::current_dir().unwrap();
+        let name = |path: &str, root: &str| relative_name(Path::new(path), Path::new(root));
+        let whole = here.join("shards");
+        let whole = whole.to_str().unwrap();
+        assert_eq!(name("shards/a.tar", whole).unwrap(), "a.tar");
+        assert_eq!(name(&format!("{whole}/b/a.tar"), "shards").unwrap(), "b/a.tar");
+        assert!(matches!(name("other/a.tar", whole), Err(SourceError::OutsideRoot { .. })));
     }
 
     #[test]
