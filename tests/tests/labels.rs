@@ -262,7 +262,9 @@ fn unknown_rules_and_files_have_their_exit_codes() {
     assert_eq!(code, 3, "{err}");
     assert_eq!(err.matches("label rule `nuons` is unknown; known: corenet").count(), 1, "{err}");
     let (code, _, err) = labels(b"", &["--input", "/nowhere/captions.txt"]);
-    assert_eq!(code, 1, "{err}");
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("the input cannot be read\n"), "{err}");
+    assert!(err.contains("cannot read /nowhere/captions.txt\n"), "{err}");
     assert_eq!(labels(b"", &["--keys", "padded"]).0, 2);
 }
 
