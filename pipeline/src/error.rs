@@ -86,7 +86,7 @@ pub enum PrepError {
     #[error("a store failed")]
     Store(#[source] StoreError),
     /// No rule of that name.
-    #[error("{0}")]
+    #[error(transparent)]
     Rule(#[from] UnknownRule),
     /// A rule that reads a file of the shard, where only captions are at hand.
     #[error("rule `{rule}` reads a file of each sample, but relabel has their captions only")]

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 const PIECES: &str = "' \" ` '' \"\" `` . .. ... ? ! , : ; - -- --- ( ) [ ] { } < > <b> & &amp; \
     &#39; &lt; % %41 %C3 %A9 + * @ # $ / _ = ~ | \\ 's 'm 'd 'll 're 've n't 't 'n 'a cannot gimme \
     gonna gotta lemme wanna d'ye more'n 'tis 'twas dog dogs st. dr. jr. e.g. u.s. q. j. ph.d no. 1 \
-    2.5 1. 3,000 9:30 glass glasses possess womens swimming_pool hot_dog é É ß İ ſ ı K ﬁ ² ½ ٣ д 猫 \
+    2.5 1. 3,000 9:30 glass glasses possess womens swimming_pool hot_dog fire trucks \
+    skate board school busess april fools' orange and sitting john é É ß İ ſ ı K ﬁ ² ½ ٣ д 猫 \
     – — … “ ” ‘ ’ ‚ „ « » ® ™ 👍 \u{A0} \u{3000} \u{2028} \u{85} \u{92} \u{301} \u{338} \u{200B} \
     \u{FEFF} \u{FFFD} \u{37E} \u{1FEF} \u{AC00} \u{1161} ．";
 

@@ -50,6 +50,17 @@ pub fn may_have_more_endings(form: &[u8]) -> bool {
     matches!(form, [.., b's', b's'] | [.., b's', b'e', b's'] | [.., b'm', b'e', b'n', b's'])
 }
 
+/// The forms between `form` and a lemma that one step does not bring it to: what is left of it is
+/// one of them, and one step brings that to the lemma. Each is a beginning of `form`.
+pub fn shorter_forms(form: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // What ends in `se`, or in what a lemma has instead of an ending, has no ending again.
+    fn next<'f>(form: &&'f [u8]) -> Option<&'f [u8]> {
+        let num_dropped = if form.ends_with(b"ses") { 2 } else { 1 };
+        may_have_more_endings(form).then(|| &form[..form.len() - num_dropped])
+    }
+    std::iter::successors(Some(form), next).skip(1)
+}
+
 /// Every form that one step may bring to a noun lemma without an underscore, repeats included:
 /// the lemmas, the irregular forms, and the lemmas with each ending that replaces theirs.
 pub fn forms_of(wordnet: &WordNet) -> Vec<String> {

@@ -130,10 +130,12 @@ fn hash_middle(word: u128) -> u64 {
 }
 
 fn hash_long(word: &[u8]) -> u64 {
-    let hash = word.chunks(8).fold(0_u64, |hash, chunk| {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        (hash.rotate_left(5) ^ u64::from_le_bytes(bytes)).wrapping_mul(SPREAD)
+    let (octets, rest) = word.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = (!rest.is_empty()).then_some(&last);
+    let hash = octets.iter().chain(last).fold(0_u64, |hash, octet| {
+        (hash.rotate_left(5) ^ u64::from_le_bytes(*octet)).wrapping_mul(SPREAD)
     });
     // A key of zero is an empty slot.
     hash.max(1)

@@ -183,6 +183,19 @@ impl WordNet {
         row.into_iter().flat_map(|row| self.hypernyms.get(row)).map(|&above| self.synset(above))
     }
 
+    /// Whether `synset`, or one that it is a kind or an instance of, is one that is sought.
+    pub fn is_kind_of(&self, synset: SynsetId, is_sought: impl Fn(SynsetId) -> bool) -> bool {
+        let mut above: Vec<u32> =
+            self.synset_row(synset).map(|row| row as u32).into_iter().collect();
+        while let Some(row) = above.pop() {
+            if is_sought(self.synset(row)) {
+                return true;
+            }
+            above.extend_from_slice(self.hypernyms.get(row as usize));
+        }
+        false
+    }
+
     /// The lemmas of an irregular form such as `mice`.
     pub fn exceptions(&self, form: &str) -> Option<&[String]> {
         self.exceptions.get(form).map(Vec::as_slice)

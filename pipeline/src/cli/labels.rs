@@ -17,6 +17,7 @@ use super::{explain, print};
 use crate::caption::{LabelRule, rule};
 use crate::config::PrepConfig;
 use crate::error::PrepError;
+use crate::source::SourceError;
 
 /// Limit of a line: four times `caption.bytes_max`, since JSON escapes make a text longer. 64
 /// threads hold at most 192 blocks of that size, 805 MB.
@@ -46,8 +47,8 @@ Examples:
   echo 'two dogs on a beach' | catlip-prep labels --explain
   zcat captions.jsonl.gz | catlip-prep labels --keys wnid --bad mark | gzip > labels.jsonl.gz
 
-Exit codes: 0 done, 2 the command line is wrong, 3 no such rule, 5 a line is no caption,
-1 input or output fails, 8 the disk is full.";
+Exit codes: 0 done, 2 the command line is wrong, 3 no such rule, 5 the input is missing or a line
+is no caption, 1 input or output fails, 8 the disk is full.";
 
 /// The command line of `labels`.
 #[derive(clap::Args)]
@@ -152,7 +153,8 @@ struct Labelled {
 /// # Errors
 ///
 /// [`PrepError::Line`] for a line that is no caption, unless such lines are marked or skipped;
-/// [`PrepError::Rule`]; [`PrepError::Io`] and [`PrepError::DiskFull`].
+/// [`PrepError::Source`] for an input that is missing; [`PrepError::Rule`]; [`PrepError::Io`] and
+/// [`PrepError::DiskFull`].
 pub fn run(args: LabelsArgs) -> Result<(), PrepError> {
     let path = args.input.clone();
     let (format, threads) = (args.format, args.threads);
@@ -161,7 +163,8 @@ pub fn run(args: LabelsArgs) -> Result<(), PrepError> {
         let path = Path::new("standard input");
         return label(labelling, io::stdin(), path, format, threads, &mut print::raw());
     }
-    let file = File::open(&path).map_err(|e| PrepError::io("read", &path, e))?;
+    let unreadable = |source| SourceError::Unreadable { path: path.clone(), source };
+    let file = File::open(&path).map_err(unreadable)?;
     label(labelling, file, &path, format, threads, &mut print::raw())
 }
 

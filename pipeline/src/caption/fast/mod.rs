@@ -23,6 +23,7 @@ mod scan;
 mod sentence_dot;
 mod word;
 
+pub use letters::PADDING;
 pub use word::{Visitor, Word};
 
 use letters::{Buffers, Letters};

@@ -22,6 +22,11 @@ pub trait Visitor {
 }
 
 impl<'l> Word<'l> {
+    /// The word at `place` in `padded`, behind which [`PADDING`] bytes should stand.
+    pub fn at(padded: &'l [u8], place: Range<usize>, is_plain: bool) -> Self {
+        Self { padded, start: place.start, end: place.end, is_plain }
+    }
+
     /// Its letters.
     pub fn letters(&self) -> &'l [u8] {
         &self.padded[self.start..self.end]
@@ -32,9 +37,23 @@ impl<'l> Word<'l> {
         self.start..self.end
     }
 
+    /// What stands between it and a word before that ends at `end`.
+    pub fn gap(&self, end: usize) -> &'l [u8] {
+        &self.padded[end..self.start]
+    }
+
     /// Whether it is surely of letters and digits of ASCII alone.
     pub fn is_plain(&self) -> bool {
         self.is_plain
+    }
+
+    /// Its first eight letters as a number, the first lowest; fewer letters leave zeros.
+    #[inline]
+    pub fn first_letters(&self) -> u64 {
+        match self.padded[self.start..].first_chunk::<PADDING>() {
+            Some(bytes) => low_letters(bytes, (self.end - self.start).min(8)),
+            None => 0,
+        }
     }
 
     /// Its value in `table`.
@@ -45,11 +64,7 @@ impl<'l> Word<'l> {
             return table.get(self.letters());
         };
         if len <= 8 {
-            let low = u64::from_le_bytes([
-                bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
-            ]);
-            // `len` is not 0: a shift by 64 would be none.
-            return table.get_short(low & u64::MAX >> (64 - 8 * len as u32));
+            return table.get_short(low_letters(bytes, len));
         }
         if len <= PADDING {
             let packed = u128::from_le_bytes(*bytes) & u128::MAX >> (128 - 8 * len as u32);
@@ -57,4 +72,13 @@ impl<'l> Word<'l> {
         }
         table.get_long(self.letters())
     }
+}
+
+/// The first `len` of the first eight bytes as a number; `len` is 1 to 8.
+#[inline]
+fn low_letters(bytes: &[u8; PADDING], len: usize) -> u64 {
+    let low = u64::from_le_bytes([
+        bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
+    ]);
+    low & u64::MAX >> (64 - 8 * len as u32)
 }

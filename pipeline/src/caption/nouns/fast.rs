@@ -1,220 +1,83 @@
-//! The rule `nouns` on the words of a usual caption, with all that it knows in two tables.
+//! The rule `nouns` on the words of a caption, with all that it knows in tables.
 //!
 //! In: a caption. Out: its synsets, exactly those of [`Nouns::readings`], or [`Unusual`]: then the
-//! caller reads it by the rules. Never: asks WordNet about a word that the tables have.
-//!
-//! What a word means is a function of the word alone, and so is what a phrase means. Both are asked
-//! once for every form, when the first caption comes.
+//! caller cuts it by the rules and gives its tokens. Never: asks WordNet about a word that the
+//! tables have, or joins words that are neighbours in no phrase.
+
+use std::ops::Range;
 
 use catlip_schemas::{SynsetId, Synsets};
 
-use super::begins::Begins;
-use super::phrases::{PHRASE_BYTES_MAX, is_kind_of, longest_phrase, meaning, phrase_forms};
-use super::tables::{Class, Tables};
-use super::words::word;
-use super::{ALIVE, DETERMINERS, HALF_LETTERS_MIN, Nouns};
-use crate::caption::fast::{Unusual, Visitor, Word, is_space, words_then};
-use crate::caption::lemmas::{forms_of, may_have_more_endings};
-use crate::caption::word_table::WordTable;
-use crate::caption::wordnet::WordNet;
-
-/// Words of most captions.
-const WORDS_USUAL: usize = 32;
+use super::collected::{Collected, Found, Gap};
+use super::lookup::{
+    BEGINS_PHRASE, CHANGES_BEFORE_NOUN, HAS_ENDING, IS_DETERMINER, IS_GIVEN_NAME, IS_ODD,
+    JOINS_COLOURS, Lookup, Meaning, Together,
+};
+use super::phrases::PHRASE_BYTES_MAX;
+use super::tables::Class;
+use super::{HALF_LETTERS_MIN, Nouns};
+use crate::caption::fast::{PADDING, Unusual, Visitor, Word, is_space, words_then};
+use crate::caption::lemmas::may_have_more_endings;
 
 /// Synsets of most captions.
 const SYNSETS_USUAL: usize = 8;
 
 /// Words of a phrase at most; WordNet's longest has nine.
-const PHRASE_WORDS_MAX: usize = 32;
+const PHRASE_WORDS_MAX: usize = 16;
 
-/// What the rule knows of every word and every phrase.
-#[derive(Clone, Debug)]
-pub struct FastTables {
-    words: WordTable<Entry>,
-    phrases: WordTable<PhraseEntry>,
-    begins: Begins,
-}
+/// Bytes of a joined phrase: its words, a `_` before each, and what is written behind it.
+const JOINED_BYTES_MAX: usize = PHRASE_BYTES_MAX + PHRASE_WORDS_MAX + PADDING;
 
-/// What the rule knows of a word.
-#[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    /// The offset of what it means; 0 if it is no label.
-    offset: i32,
-    /// As what it is kept.
-    class: Option<Class>,
-    flags: u8,
-    /// Words of the longest phrase that begins with it, at most [`PHRASE_WORDS_MAX`].
-    longest: u8,
-}
-
-/// The word has an ending.
-const HAS_ENDING: u8 = 1;
-/// What it means is a living being.
-const IS_ALIVE: u8 = 2;
-/// It is a given name.
-const IS_GIVEN_NAME: u8 = 4;
-/// A plural before it is a verb.
-const IS_DETERMINER: u8 = 8;
-/// It is `and`.
-const IS_AND: u8 = 16;
-/// It means another thing before a noun.
-const CHANGES_BEFORE_NOUN: u8 = 32;
-
-/// What a phrase means.
-#[derive(Clone, Copy, Debug, Default)]
-struct PhraseEntry {
-    /// The offset of its synset; 0 if it gives no label.
-    offset: i32,
-    /// The offset of its last word if it is a kind of that, else 0.
-    head: i32,
-}
-
-impl FastTables {
-    /// Asks `rule` about every form of every word and phrase.
-    pub fn new(rule: &Nouns) -> Self {
-        let forms = word_forms();
-        let entries: Vec<Entry> = forms.iter().map(|form| Entry::of(rule, form)).collect();
-        let phrases = if rule.options.phrases { phrase_forms() } else { Vec::new() };
-        let entry_of = |form: &String| PhraseEntry::of(rule, form);
-        let known: Vec<Option<PhraseEntry>> = phrases.iter().map(entry_of).collect();
-        let known =
-            phrases.iter().zip(&known).filter_map(|(form, known)| Some((form.as_str(), (*known)?)));
-        Self {
-            begins: Begins::new(phrases.iter().map(String::as_str)),
-            words: WordTable::new(forms.iter().map(String::as_str).zip(entries.iter().copied())),
-            phrases: WordTable::new(known),
-        }
-    }
-
-    /// What a word outside of captions means; 0 if it is no label.
-    fn entry(&self, rule: &Nouns, letters: &[u8]) -> Entry {
-        self.words.get(letters).unwrap_or_else(|| rare_entry(rule, letters))
-    }
-}
-
-/// Every form that the rule may know more of than that it is none, without repeats.
-fn word_forms() -> Vec<String> {
-    let tables = Tables::embedded();
-    let listed = tables.classes.keys().chain(tables.plurals.keys()).chain(tables.senses.keys());
-    let names = tables.given_names.iter().chain(&tables.person_names);
-    let listed = listed.chain(tables.senses_before_noun.keys()).chain(names);
-    let listed = listed.chain(&DETERMINERS).chain(&["and"]).map(|form| (*form).to_owned());
-    let first = |phrase: String| phrase.split(['_', '\'']).next().map(str::to_owned);
-    let first = phrase_forms().into_iter().filter_map(first);
-    let mut forms = forms_of(WordNet::embedded());
-    forms.extend(listed.chain(first).filter(|form| !form.is_empty()));
-    forms.sort_unstable();
-    forms.dedup();
-    forms
-}
-
-impl Entry {
-    fn of(rule: &Nouns, form: &str) -> Self {
-        let found = word(&rule.options, form).ok();
-        let tables = Tables::embedded();
-        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-        let flags = flag(found.is_some_and(|found| found.has_ending), HAS_ENDING)
-            | flag(found.is_some_and(|found| is_alive(found.synset)), IS_ALIVE)
-            | flag(rule.is_given_name(form), IS_GIVEN_NAME)
-            | flag(DETERMINERS.contains(&form), IS_DETERMINER)
-            | flag(form == "and", IS_AND)
-            | flag(tables.senses_before_noun.contains_key(form), CHANGES_BEFORE_NOUN);
-        Self {
-            offset: found.map_or(0, |found| found.synset.0),
-            class: found.map(|found| found.class),
-            flags,
-            longest: longest_phrase(form).min(PHRASE_WORDS_MAX) as u8,
-        }
-    }
-
-    fn has(self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-}
-
-impl PhraseEntry {
-    /// What `joined` means, if it is a phrase.
-    fn of(rule: &Nouns, joined: &str) -> Option<Self> {
-        let Some(synset) = meaning(&rule.options, joined)? else { return Some(Self::default()) };
-        let last = joined.rsplit('_').next().filter(|last| !last.contains('\''));
-        let head = last.and_then(|last| rule.head_of(last, synset)).map_or(0, |head| head.0);
-        Some(Self { offset: synset.0, head })
-    }
-}
-
-fn is_alive(synset: SynsetId) -> bool {
-    is_kind_of(WordNet::embedded(), synset, |above| ALIVE.contains(&above))
-}
-
-/// What a word means that is in no table.
-fn rare_entry(rule: &Nouns, letters: &[u8]) -> Entry {
-    // No lemma has a character outside ASCII, for which letters have other bytes.
-    let is_rare = may_have_more_endings(letters) || letters.contains(&b'_');
-    match str::from_utf8(letters) {
-        Ok(token) if is_rare => Entry::of(rule, token),
-        _ => Entry::default(),
-    }
-}
-
-/// A word of the caption.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    start: usize,
-    end: usize,
-    is_plain: bool,
-    entry: Entry,
-}
-
-/// Collects the words of a caption.
-struct Collected<'r> {
-    rule: &'r Nouns,
-    tables: &'r FastTables,
-    words: Vec<Found>,
-}
-
-impl Visitor for Collected<'_> {
-    #[inline]
-    fn word(&mut self, word: Word<'_>) {
-        let entry = word.look_up(&self.tables.words);
-        let entry = entry.unwrap_or_else(|| rare_entry(self.rule, word.letters()));
-        let place = word.place();
-        let is_plain = word.is_plain();
-        self.words.push(Found { start: place.start, end: place.end, is_plain, entry });
-    }
-}
-
-/// The synsets of `caption` by `rule`, whose tables are `tables`.
+/// The synsets of `caption` by `rule`, whose tables are `lookup`.
 ///
 /// # Errors
 ///
-/// [`Unusual`]: only the rules know the synsets of this caption.
-pub fn fast_synsets(rule: &Nouns, tables: &FastTables, caption: &str) -> Result<Synsets, Unusual> {
-    let words = Vec::with_capacity(WORDS_USUAL);
-    let mut collected = Collected { rule, tables, words };
-    words_then(caption, &mut collected, |collected, letters| {
-        let synsets = Vec::with_capacity(SYNSETS_USUAL);
-        let words = &collected.words;
-        Reader { rule, tables, letters, words, synsets, is_somebody: false }.read_all()
+/// [`Unusual`]: only the rules know how to cut this caption into tokens.
+pub fn fast_synsets(rule: &Nouns, lookup: &Lookup, caption: &str) -> Result<Synsets, Unusual> {
+    words_then(caption, &mut Collected::new(rule, lookup), |collected, letters| {
+        Reader::new(rule, lookup, letters, &collected.words).read_all()
     })?
+}
+
+/// The synsets of a caption that is cut into `tokens`.
+pub fn synsets_of(rule: &Nouns, lookup: &Lookup, tokens: &[String]) -> Synsets {
+    let mut letters = tokens.join(" ").into_bytes();
+    letters.resize(letters.len() + PADDING, 0);
+    let mut collected = Collected::new(rule, lookup);
+    let mut start = 0;
+    for token in tokens {
+        let end = start + token.len();
+        let is_plain = token.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        collected.word(Word::at(&letters, start..end, is_plain));
+        start = end + 1;
+    }
+    let synsets = Reader::new(rule, lookup, &letters, &collected.words).read_all();
+    synsets.unwrap_or_else(|_| rule.literal_synsets_of(tokens))
 }
 
 /// Reads the words of one caption.
 struct Reader<'c> {
     rule: &'c Nouns,
-    tables: &'c FastTables,
+    lookup: &'c Lookup,
+    /// The letters of the caption, then [`PADDING`] bytes or more.
     letters: &'c [u8],
+    /// Tokens of marks are among them, or the gaps tell of marks.
     words: &'c [Found],
     synsets: Vec<SynsetId>,
     /// A living being is among the synsets.
     is_somebody: bool,
 }
 
-impl Reader<'_> {
+impl<'c> Reader<'c> {
+    fn new(rule: &'c Nouns, lookup: &'c Lookup, letters: &'c [u8], words: &'c [Found]) -> Self {
+        let synsets = Vec::with_capacity(SYNSETS_USUAL);
+        Self { rule, lookup, letters, words, synsets, is_somebody: false }
+    }
+
     fn read_all(mut self) -> Result<Synsets, Unusual> {
         let mut follows_given_name = false;
         let mut at = 0;
         while at < self.words.len() {
-            let entry = self.words[at].entry;
             let num_words = self.phrase(at)?;
             if num_words > 0 {
                 follows_given_name = false;
@@ -223,185 +86,208 @@ impl Reader<'_> {
             }
             let num_words = self.single(at, follows_given_name);
             // `john, dogs`: the comma is a token that is no surname.
-            follows_given_name =
-                num_words == 1 && entry.has(IS_GIVEN_NAME) && self.next(at).is_some();
+            follows_given_name = self.words[at].entry.has(IS_GIVEN_NAME)
+                && num_words == 1
+                && self.next(at).is_some();
             at += num_words;
         }
         Ok(Synsets(self.synsets))
     }
 
-    fn push(&mut self, offset: i32, is_alive: impl FnOnce() -> bool) {
-        self.synsets.push(SynsetId(offset));
-        // Asked only of a caption that has not got one yet.
-        self.is_somebody = self.is_somebody || is_alive();
+    fn push(&mut self, meaning: Meaning) {
+        self.synsets.push(meaning.synset);
+        self.is_somebody |= meaning.is_alive;
     }
 
-    fn letters_of(&self, at: usize) -> &[u8] {
-        &self.letters[self.words[at].start..self.words[at].end]
+    fn push_together(&mut self, together: Together) {
+        together.meaning.into_iter().chain(together.head).for_each(|meaning| self.push(meaning));
     }
 
-    /// What stands between the word and the next, if there is one.
-    fn gap(&self, at: usize) -> Option<&[u8]> {
-        let next = self.words.get(at + 1)?;
-        Some(&self.letters[self.words[at].end..next.start])
+    fn letters_of(&self, at: usize) -> &'c [u8] {
+        &self.letters[self.words[at].place()]
     }
 
     /// The word behind the one at `at`, if no mark stands between.
-    fn next(&self, at: usize) -> Option<Entry> {
-        let is_joined = self.gap(at)?.iter().all(|&letter| is_space(letter));
-        is_joined.then(|| self.words[at + 1].entry)
+    #[inline]
+    fn next(&self, at: usize) -> Option<&'c Found> {
+        self.words.get(at + 1).filter(|next| next.gap == Gap::Blank)
     }
 
     /// Takes the phrase that begins at `at`; its words, or 0 if there is none.
+    #[inline]
     fn phrase(&mut self, at: usize) -> Result<usize, Unusual> {
-        let longest = usize::from(self.words[at].entry.longest);
-        if longest < 2 || !self.rule.options.phrases {
-            return Ok(0);
-        }
-        let mut joined = Joined::default();
-        // The bytes of the joined words up to each of them.
-        let mut ends = [0; PHRASE_WORDS_MAX];
-        let mut num_words = 0;
-        while num_words < longest && at + num_words < self.words.len() {
-            if num_words > 0 && self.next(at + num_words - 1).is_none() {
-                // A quote alone is a token, which a phrase may have: `ladies' room`.
-                let gap = self.gap(at + num_words - 1).unwrap_or_default();
-                match gap.contains(&b'\'') {
-                    true => return Err(Unusual::Quotes),
-                    false => break,
-                }
+        let [word, next, ..] = &self.words[at..] else {
+            let begins_phrase = self.words[at].entry.has(BEGINS_PHRASE);
+            return if begins_phrase { self.not_before_quote().map(|()| 0) } else { Ok(0) };
+        };
+        if next.may_join {
+            if word.entry.has(BEGINS_PHRASE) && self.may_begin([word, next]) {
+                let num_words = self.words_of_phrase(at)?;
+                return Ok(self.longest_phrase(&self.words[at..at + num_words]));
             }
-            if !joined.push(self.letters_of(at + num_words)) {
-                break;
-            }
-            ends[num_words] = joined.len;
-            num_words += 1;
-            let begin = &joined.bytes[..joined.len];
-            // More endings than the forms have may make a phrase of two words, but of no more.
-            if num_words == 2 && !self.tables.begins.may_have(begin) {
-                if !may_have_more_endings(begin) {
-                    num_words = 0;
-                }
-                break;
-            }
-        }
-        for num_words in (2..=num_words).rev() {
-            let joined = &joined.bytes[..ends[num_words - 1]];
-            if let Some(entry) = self.phrase_entry(joined) {
-                if entry.offset != 0 {
-                    self.push(entry.offset, || is_alive(SynsetId(entry.offset)));
-                }
-                if entry.head != 0 {
-                    self.push(entry.head, || is_alive(SynsetId(entry.head)));
-                }
-                return Ok(num_words);
-            }
+        } else if next.gap == Gap::Quote && word.entry.has(BEGINS_PHRASE) {
+            // A quote alone is a token, which a phrase may have: `ladies' room`.
+            return Err(Unusual::Quotes);
         }
         Ok(0)
     }
 
-    fn phrase_entry(&self, joined: &[u8]) -> Option<PhraseEntry> {
-        let known = self.tables.phrases.get(joined);
-        if known.is_some() || !may_have_more_endings(joined) {
-            return known;
+    /// Whether two words, of which the second may join the first, may begin a phrase or be a
+    /// compound.
+    #[inline]
+    fn may_begin(&self, words: [&Found; 2]) -> bool {
+        self.lookup.may_be_neighbours(words.map(Found::known), true)
+    }
+
+    /// How many words from the one at `at` may be a phrase; the first two may.
+    fn words_of_phrase(&self, at: usize) -> Result<usize, Unusual> {
+        let mut num_bytes = self.letters_of(at).len();
+        for num_words in 1..PHRASE_WORDS_MAX {
+            let Some([word, next]) = self.words[at + num_words - 1..].first_chunk() else {
+                return self.not_before_quote().map(|()| num_words);
+            };
+            let goes_on = match next.gap {
+                Gap::Quote => return Err(Unusual::Quotes),
+                Gap::Marks => false,
+                Gap::Blank if num_words == 1 => true,
+                Gap::Blank => self.lookup.may_be_neighbours([word, next].map(Found::known), false),
+            };
+            num_bytes += next.place().len();
+            if !goes_on || num_bytes > PHRASE_BYTES_MAX {
+                return Ok(num_words);
+            }
         }
-        PhraseEntry::of(self.rule, str::from_utf8(joined).ok()?)
+        Ok(PHRASE_WORDS_MAX)
+    }
+
+    /// That no quote stands behind the last word, as in `april fools'`.
+    fn not_before_quote(&self) -> Result<(), Unusual> {
+        let end = self.words.last().map_or(0, |word| word.place().end);
+        let mut behind = self.letters[end..].iter().take_while(|&&letter| letter != 0);
+        if behind.any(|&letter| letter == b'\'') { Err(Unusual::Quotes) } else { Ok(()) }
+    }
+
+    /// Takes the longest phrase that `words` begin with; its words, or 0 if there is none.
+    fn longest_phrase(&mut self, words: &[Found]) -> usize {
+        let mut joined = Joined { bytes: [0; JOINED_BYTES_MAX], len: 0 };
+        // The bytes of the joined words up to each of them.
+        let mut ends = [0; PHRASE_WORDS_MAX];
+        for (word, end) in words.iter().zip(&mut ends) {
+            joined.push(self.letters, word.place());
+            *end = joined.len;
+        }
+        for num_words in (2..=words.len()).rev() {
+            let joined = Word::at(&joined.bytes, 0..ends[num_words - 1], false);
+            if let Some(mut phrase) = self.lookup.phrase(self.rule, joined) {
+                // The last word of `mcdonald's` is a clitic, that of `solomon's-seal` is not.
+                let last = &self.letters[words[num_words - 1].place()];
+                phrase.head = phrase.head.filter(|_| !last.starts_with(b"'"));
+                self.push_together(phrase);
+                return num_words;
+            }
+        }
+        0
     }
 
     /// Takes the word at `at`, or the compound that begins there; its words.
+    #[inline]
     fn single(&mut self, at: usize, follows_given_name: bool) -> usize {
         let options = &self.rule.options;
-        let entry = self.words[at].entry;
+        let Found { entry, is_plain, .. } = self.words[at];
         let Some(class) = entry.class else {
-            match self.rejoined(at) {
-                Some(synset) => self.push(synset.0, || is_alive(synset)),
-                None => self.push_parts(at),
+            if !is_plain && options.compounds {
+                self.push_odd(at);
             }
             return 1;
         };
+        let next = self.next(at);
         let is_verb = options.noun_filter
             && entry.has(HAS_ENDING)
-            && self.next(at).is_some_and(|next| next.has(IS_DETERMINER));
+            && next.is_some_and(|next| next.entry.has(IS_DETERMINER));
         let is_of_a_thing = class == Class::Posture && !self.is_somebody;
         if follows_given_name || is_verb || is_of_a_thing {
-            self.push_parts(at);
+            if !is_plain && options.compounds {
+                self.push_parts(at);
+            }
             return 1;
         }
-        if options.compounds && class == Class::Noun && self.push_compound(at) {
+        if options.compounds
+            && class == Class::Noun
+            && next.is_some_and(|next| next.entry.class == Some(Class::Noun))
+            && self.push_compound(at)
+        {
             return 2;
         }
-        match self.before_noun(at) {
-            Some(synset) => self.push(synset.0, || is_alive(synset)),
-            None => self.push(entry.offset, || entry.has(IS_ALIVE)),
+        if let Some(meaning) = self.before_noun(at).or_else(|| entry.meaning()) {
+            self.push(meaning);
         }
         1
     }
 
+    /// Takes a token that is no label as it stands.
+    fn push_odd(&mut self, at: usize) {
+        match self.rejoined(at) {
+            Some(meaning) => self.push(meaning),
+            None => self.push_parts(at),
+        }
+    }
+
     /// Takes the words of a token that is no label as a whole.
     fn push_parts(&mut self, at: usize) {
-        if self.words[at].is_plain || !self.rule.options.compounds {
-            return;
-        }
-        let (rule, tables) = (self.rule, self.tables);
-        let letters = self.letters_of(at).to_vec();
-        for part in parts_of(&letters) {
-            let entry = tables.entry(rule, part);
-            if entry.offset != 0 {
-                self.push(entry.offset, || entry.has(IS_ALIVE));
+        for part in parts_of(self.letters_of(at)) {
+            if let Some(meaning) = self.lookup.entry(self.rule, part).meaning() {
+                self.push(meaning);
             }
         }
     }
 
     /// Takes the compound of two words, both of them nouns: `skate board`.
     fn push_compound(&mut self, at: usize) -> bool {
-        let Some(second) = self.next(at).filter(|next| next.class == Some(Class::Noun)) else {
+        let [word, next] = [&self.words[at], &self.words[at + 1]];
+        let [first, second] = [self.letters_of(at), self.letters_of(at + 1)];
+        // A compound with more endings is in no table; `ens` may be a part of one.
+        let is_odd = may_have_more_endings(second) || second == b"ens" || word.entry.has(IS_ODD);
+        let may_be_one = is_odd || next.may_join && self.may_begin([word, next]);
+        if !may_be_one || first.len().min(second.len()) < HALF_LETTERS_MIN {
             return false;
+        }
+        let known = self.lookup.compound(&[first, b" ", second].concat());
+        let rare = || {
+            let whole = self.lookup.entry(self.rule, &[first, second].concat());
+            whole.meaning()?;
+            Some(Together::of_compound(self.rule, whole, next.entry))
         };
-        let (first_letters, second_letters) = (self.letters_of(at), self.letters_of(at + 1));
-        if first_letters.len().min(second_letters.len()) < HALF_LETTERS_MIN {
-            return false;
-        }
-        let mut joined = Joined::default();
-        if !(joined.append(first_letters) && joined.append(second_letters)) {
-            // No lemma is as long.
-            return false;
-        }
-        let entry = self.tables.entry(self.rule, &joined.bytes[..joined.len]);
-        if entry.offset == 0 {
-            return false;
-        }
-        self.push(entry.offset, || entry.has(IS_ALIVE));
-        let (synset, head) = (SynsetId(entry.offset), SynsetId(second.offset));
-        if self.rule.is_head(head, synset) {
-            self.push(head.0, || is_alive(head));
-        }
-        true
+        let found = known.or_else(|| is_odd.then(rare).flatten());
+        found.into_iter().for_each(|together| self.push_together(together));
+        found.is_some()
     }
 
     /// See [`Nouns::before_noun`].
-    fn before_noun(&self, at: usize) -> Option<SynsetId> {
+    #[inline]
+    fn before_noun(&self, at: usize) -> Option<Meaning> {
         if !self.words[at].entry.has(CHANGES_BEFORE_NOUN) || !self.rule.options.senses {
             return None;
         }
-        let class = |entry: Option<Entry>| entry.and_then(|entry| entry.class);
+        let class = |found: Option<&Found>| found.and_then(|found| found.entry.class);
         let next = self.next(at);
         let joins_a_colour = match next {
-            Some(next) => next.has(IS_AND) && class(self.next(at + 1)) == Some(Class::Colour),
-            None => {
-                let mark = |&&letter: &&u8| !is_space(letter);
-                let is_comma = self.gap(at).is_some_and(|gap| gap.iter().filter(mark).eq(b","));
-                is_comma && class(self.words.get(at + 1).map(|w| w.entry)) == Some(Class::Colour)
+            Some(next) => {
+                next.entry.has(JOINS_COLOURS) && class(self.next(at + 1)) == Some(Class::Colour)
             }
+            None => self.words.get(at + 1).is_some_and(|next| {
+                let gap = &self.letters[self.words[at].place().end..next.place().start];
+                let marks = gap.iter().filter(|&&letter| !is_space(letter));
+                marks.eq(b",") && next.entry.class == Some(Class::Colour)
+            }),
         };
         let is_before = joins_a_colour || matches!(class(next), Some(Class::Noun | Class::Colour));
-        let token = str::from_utf8(self.letters_of(at)).ok().filter(|_| is_before)?;
-        Tables::embedded().senses_before_noun.get(token).copied()
+        self.lookup.sense_before_noun(self.letters_of(at)).filter(|_| is_before)
     }
 
     /// See [`Nouns::rejoined`].
-    fn rejoined(&self, at: usize) -> Option<SynsetId> {
+    fn rejoined(&self, at: usize) -> Option<Meaning> {
         let letters = self.letters_of(at);
-        if self.words[at].is_plain || !self.rule.options.compounds || !letters.contains(&b'-') {
+        if !letters.contains(&b'-') {
             return None;
         }
         let token = str::from_utf8(letters).ok()?;
@@ -410,60 +296,49 @@ impl Reader<'_> {
             || token.contains("--")
             || token.contains('\'');
         if is_odd || letters.len() > PHRASE_BYTES_MAX {
-            return self.rule.rejoined(token);
+            return self.rule.rejoined(token).map(Meaning::of);
         }
-        let mut joined = Joined::default();
         let first = token.split('-').next().unwrap_or_default().as_bytes();
-        if self.rule.options.phrases
-            && usize::from(self.tables.entry(self.rule, first).longest) >= token.split('-').count()
-            && token.split('-').all(|half| joined.push(half.as_bytes()))
-            && let Some(entry) = self.phrase_entry(&joined.bytes[..joined.len])
-        {
-            return Some(SynsetId(entry.offset)).filter(|synset| synset.0 != 0);
+        if self.lookup.entry(self.rule, first).has(BEGINS_PHRASE) {
+            let joined = token.replace('-', "_").into_bytes();
+            let joined = Word::at(&joined, 0..joined.len(), false);
+            if let Some(phrase) = self.lookup.phrase(self.rule, joined) {
+                return phrase.meaning;
+            }
         }
-        let mut joined = Joined::default();
-        if !token.split('-').all(|half| joined.append(half.as_bytes())) {
-            return self.rule.rejoined(token);
-        }
-        let entry = self.tables.entry(self.rule, &joined.bytes[..joined.len]);
-        Some(SynsetId(entry.offset)).filter(|synset| synset.0 != 0)
+        let joined: Vec<u8> = letters.iter().copied().filter(|&letter| letter != b'-').collect();
+        self.lookup.entry(self.rule, &joined).meaning()
     }
 }
 
-/// See [`super::parts`]; no curly quote is left among letters.
-fn parts_of(letters: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let parts = letters.split(|letter| matches!(letter, b'/' | b'|' | b'_' | b'\''));
-    parts.filter(|part| !part.is_empty() && part.len() < letters.len())
-}
-
-/// Bytes of joined words: those of the longest phrase with a `_` before every word but the first.
-const JOINED_BYTES_MAX: usize = 2 * PHRASE_BYTES_MAX;
-
-/// Words that are being joined.
+/// Words of a phrase that are being joined.
 struct Joined {
     bytes: [u8; JOINED_BYTES_MAX],
     len: usize,
 }
 
-impl Default for Joined {
-    fn default() -> Self {
-        Self { bytes: [0; JOINED_BYTES_MAX], len: 0 }
+impl Joined {
+    /// Adds the word at `place` with `_` before it; a clitic stands at its word.
+    fn push(&mut self, letters: &[u8], place: Range<usize>) {
+        let word = &letters[place.clone()];
+        if self.len > 0 && !word.starts_with(b"'") {
+            self.bytes[self.len] = b'_';
+            self.len += 1;
+        }
+        let from = letters[place.start..].first_chunk::<PADDING>();
+        match (from, self.bytes[self.len..].first_chunk_mut::<PADDING>()) {
+            // As many bytes for any short word; those behind it are not read.
+            (Some(from), Some(to)) if word.len() <= PADDING => *to = *from,
+            _ => self.bytes[self.len..self.len + word.len()].copy_from_slice(word),
+        }
+        self.len += word.len();
     }
 }
 
-impl Joined {
-    /// Adds a word with `_` before it; a clitic stands at its word. Whether there was room.
-    fn push(&mut self, word: &[u8]) -> bool {
-        let is_apart = self.len > 0 && !word.starts_with(b"'");
-        (!is_apart || self.append(b"_")) && self.append(word)
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> bool {
-        let Some(room) = self.bytes.get_mut(self.len..self.len + bytes.len()) else { return false };
-        room.copy_from_slice(bytes);
-        self.len += bytes.len();
-        true
-    }
+/// See [`super::parts`]; cleaning leaves no curly quote.
+fn parts_of(letters: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let parts = letters.split(|letter| matches!(letter, b'/' | b'|' | b'_' | b'\''));
+    parts.filter(|part| !part.is_empty() && part.len() < letters.len())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! out beforehand.
 //!
 //! The line: the cleaning and the tokens of `corenet` → phrases → words. Every step is an option,
-//! and `docs/labels.md` says what each brings. `fast` does the same with two tables.
+//! and `docs/labels.md` says what each brings. `fast` does the same with the tables of `lookup`.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -21,14 +21,17 @@ use super::lemmas::lemmatize;
 use super::tokens::tokens;
 use super::wordnet::WordNet;
 
-mod begins;
+mod collected;
 mod fast;
+mod forms;
+mod lookup;
+mod neighbours;
 pub mod phrases;
 pub mod tables;
 pub mod words;
 
-use fast::FastTables;
-use phrases::{is_kind_of, phrase};
+use lookup::Lookup;
+use phrases::phrase;
 use tables::{Class, Tables};
 use words::{Word, word};
 
@@ -37,6 +40,9 @@ const HALF_LETTERS_MIN: usize = 3;
 
 /// Words before which a plural is no plural but a verb: `a man rows his boat`.
 const DETERMINERS: [&str; 8] = ["a", "an", "the", "his", "her", "their", "its", "another"];
+
+/// What may stand between two colours of one thing: `an orange and white cat`.
+const COLOUR_JOINTS: [&str; 2] = ["and", ","];
 
 /// `person`, `animal`, `people`, `social group` and `animal group`.
 const ALIVE: [SynsetId; 5] =
@@ -120,7 +126,7 @@ impl NounsOptions {
 pub struct Nouns {
     options: NounsOptions,
     id: String,
-    tables: OnceLock<FastTables>,
+    lookup: OnceLock<Lookup>,
 }
 
 /// What became of one or more tokens that are read together.
@@ -148,7 +154,7 @@ impl Before {
     fn is_somebody_named(&mut self) -> bool {
         let is_alive = |reading: &Reading| {
             let is_alive =
-                |synset| is_kind_of(WordNet::embedded(), synset, |above| ALIVE.contains(&above));
+                |synset| WordNet::embedded().is_kind_of(synset, |above| ALIVE.contains(&above));
             reading.synset.is_ok_and(is_alive)
         };
         self.is_somebody = self.is_somebody || self.readings[self.num_asked..].iter().any(is_alive);
@@ -162,12 +168,16 @@ impl Nouns {
     pub fn new(options: NounsOptions) -> Self {
         let off = options.by_name().into_iter().filter(|(_, is_on)| !is_on);
         let off: String = off.map(|(name, _)| format!(".no-{}", name.replace('_', "-"))).collect();
-        Self { options, id: format!("nouns-1{off}"), tables: OnceLock::new() }
+        Self { options, id: format!("nouns-1{off}"), lookup: OnceLock::new() }
     }
 
     /// The rule as it is defined, step by step: the source of truth.
     pub fn literal_synsets(&self, caption: &str) -> Synsets {
-        let readings = self.readings(&tokens(&clean(caption)));
+        self.literal_synsets_of(&tokens(&clean(caption)))
+    }
+
+    fn literal_synsets_of(&self, tokens: &[String]) -> Synsets {
+        let readings = self.readings(tokens);
         Synsets(readings.into_iter().filter_map(|reading| reading.synset.ok()).collect())
     }
 
@@ -177,7 +187,11 @@ impl Nouns {
     ///
     /// [`Unusual`]: only [`Self::literal_synsets`] knows the synsets of this caption.
     pub fn fast_synsets(&self, caption: &str) -> Result<Synsets, Unusual> {
-        fast::fast_synsets(self, self.tables.get_or_init(|| FastTables::new(self)), caption)
+        fast::fast_synsets(self, self.lookup(), caption)
+    }
+
+    fn lookup(&self) -> &Lookup {
+        self.lookup.get_or_init(|| Lookup::new(self))
     }
 
     /// The tokens in their order, each as it is read, and what it gives.
@@ -254,7 +268,7 @@ impl Nouns {
     fn is_head(&self, head: SynsetId, synset: SynsetId) -> bool {
         self.options.heads
             && head != synset
-            && is_kind_of(WordNet::embedded(), synset, |above| above == head)
+            && WordNet::embedded().is_kind_of(synset, |above| above == head)
     }
 
     /// The compound of the first two tokens, both of them nouns: `skate board`.
@@ -274,8 +288,8 @@ impl Nouns {
         let tables = Tables::embedded();
         let synset = tables.senses_before_noun.get(tokens[0].as_str())?;
         let class = |at: usize| Some(word(&self.options, tokens.get(at)?).ok()?.class);
-        let joins_a_colour = tokens.get(1).is_some_and(|next| next == "and" || next == ",")
-            && class(2) == Some(Class::Colour);
+        let is_joint = |token: &String| COLOUR_JOINTS.contains(&token.as_str());
+        let joins_a_colour = tokens.get(1).is_some_and(is_joint) && class(2) == Some(Class::Colour);
         let is_before = joins_a_colour || matches!(class(1), Some(Class::Noun | Class::Colour));
         (self.options.senses && is_before).then_some(*synset)
     }
@@ -308,7 +322,10 @@ impl LabelRule for Nouns {
     }
 
     fn synsets(&self, caption: &str) -> Synsets {
-        self.fast_synsets(caption).unwrap_or_else(|_| self.literal_synsets(caption))
+        self.fast_synsets(caption).unwrap_or_else(|_| {
+            // Only how it is cut is unusual: what the words mean the tables know.
+            fast::synsets_of(self, self.lookup(), &tokens(&clean(caption)))
+        })
     }
 
     fn explain(&self, caption: &str) -> Explanation {

@@ -89,23 +89,7 @@ fn is_phrase(wordnet: &WordNet, lemma: &str) -> bool {
 fn is_kind_of_its_last_word(wordnet: &WordNet, lemma: &str, last: &str) -> bool {
     let Some(synset) = wordnet.first_sense(lemma) else { return false };
     !wordnet.is_noun_lemma(last)
-        || is_kind_of(wordnet, synset, |above| wordnet.senses(last).any(|sense| sense == above))
-}
-
-/// Whether `synset`, or one above it, is one that is sought.
-pub fn is_kind_of(
-    wordnet: &WordNet,
-    synset: SynsetId,
-    is_sought: impl Fn(SynsetId) -> bool,
-) -> bool {
-    let mut above = vec![synset];
-    while let Some(synset) = above.pop() {
-        if is_sought(synset) {
-            return true;
-        }
-        above.extend(wordnet.hypernyms(synset));
-    }
-    false
+        || wordnet.is_kind_of(synset, |above| wordnet.senses(last).any(|sense| sense == above))
 }
 
 /// The longest phrase that begins with the first of `tokens`. Takes time by the longest lemma, not
@@ -124,9 +108,9 @@ pub fn phrase(options: &NounsOptions, tokens: &[String]) -> Option<Match> {
     })
 }
 
-/// Words of the longest phrase that begins with `first`; 0 if none does.
-pub fn longest_phrase(first: &str) -> usize {
-    PHRASES.longest.get(first).copied().unwrap_or(0)
+/// Whether a phrase begins with `first`.
+pub fn begins_phrase(first: &str) -> bool {
+    PHRASES.longest.contains_key(first)
 }
 
 /// Every form that one step may bring to a phrase, with `_` between its words.
