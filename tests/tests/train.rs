@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use catlip_tests::{demo_data, files_of, run, told};
+use catlip_tests::{Place, demo_data, files_of, run, told};
 
 const SETTINGS: [&str; 11] = [
     "feed.lanes=2",
@@ -220,4 +220,70 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let (code, _, err) = fit(dir, "wrong", &["--recipe", &recipe, "--set", "train.bacth=3"]);
     assert_eq!(code, 3);
     assert!(err.contains("did you mean `train.batch`?"), "{err}");
+}
+
+/// Data sets of scenes in a folder that vanishes.
+fn scenes() -> Place {
+    let place = Place::new();
+    demo_data(&place.path("."));
+    place
+}
+
+/// A run of the demo's scenes, rows of which are held out by their id.
+fn fit_alone(place: &Place, out: &str, more: &[&str]) -> (i32, String, String) {
+    let (train, out) = (place.text("train"), place.text(out));
+    let mut arguments = vec!["fit", "--data", &train, "--out", &out];
+    for setting in SETTINGS.iter().chain(&["data.holdout_percent=20"]) {
+        arguments.extend(["--set", setting]);
+    }
+    arguments.extend(more);
+    told(&run("catlip-train", &arguments))
+}
+
+/// What `catlip-train` says to these words.
+fn said(arguments: &[&str]) -> (i32, String, String) {
+    told(&run("catlip-train", arguments))
+}
+
+#[test]
+fn a_run_goes_on_over_its_own_labels_and_snapshot_when_others_have_come() {
+    let place = scenes();
+    let (train, folder) = (place.text("train"), place.text("run"));
+    let (code, _, err) = fit_alone(&place, "run", &["--set", "train.steps=4"]);
+    assert_eq!(code, 0, "{err}");
+    let config = std::fs::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(config.contains("snapshots = [1]"), "{config}");
+    let eval = ["eval", "--run", &folder, "--data", &train];
+    let before = ok("catlip-train", &eval);
+
+    ok("catlip-prep", &["relabel", &train, "--rule", "nouns"]);
+    let (code, _, err) = fit_alone(&place, "other", &[]);
+    assert!(code == 3 && err.contains("hint: choose one, with --labels NAME"), "{err}");
+    let feed = ["feed", "--data", &train, "--ids", "--batch", "10"];
+    let ids = ok("catlip-train", &[&feed[..], &["--labels", "corenet-1"]].concat());
+    place.write("ids.txt", format!("{}\n", ids.split(' ').nth(3).unwrap()).as_bytes());
+    ok("catlip-prep", &["drop", &train, "--ids", &place.text("ids.txt")]);
+
+    // The run that is there reads what it read; a new one reads what it is told to.
+    let (code, _, err) = fit_alone(&place, "run", &["--set", "train.steps=4", "--resume"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(ok("catlip-train", &eval), before);
+    let other = ["--snapshot", "2", "--labels", "corenet-1"];
+    let resumed = ["--set", "train.steps=4", "--resume"];
+    let (code, _, err) = fit_alone(&place, "run", &[&resumed[..], &other].concat());
+    assert!(code == 6 && err.contains("`data.snapshots` = [1], this command says [2]"), "{err}");
+    let (code, _, err) = fit_alone(&place, "other", &other);
+    assert_eq!(code, 0, "{err}");
+    let config = std::fs::read_to_string(place.path("other/config.toml")).unwrap();
+    assert!(config.contains("label_set = \"synsets.corenet-1\""), "{config}");
+    assert!(config.contains("snapshots = [2]"), "{config}");
+
+    let steps = |more: &[&str]| ok("catlip-train", &[&feed[..], more].concat());
+    let all = steps(&["--snapshot", "1", "--set", "feed.last_batch=pad"]);
+    let less = steps(&["--labels", "nouns-1", "--set", "feed.last_batch=pad"]);
+    assert_eq!(all.split(' ').count(), less.split(' ').count() + 1);
+    for wrong in [["--snapshot", "99"], ["--labels", "nope"]] {
+        let (code, _, err) = said(&[&feed[..], &wrong].concat());
+        assert_eq!(code, 3, "{err}");
+    }
 }

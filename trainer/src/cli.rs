@@ -8,35 +8,25 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use catlip_pipeline::error::exit;
-use catlip_pipeline::feed::Stream;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
-use crate::batches;
 use crate::bench;
 use crate::config::TrainConfig;
-use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
-use crate::machine::Machine;
-use crate::plan::{self, DataPlace, FitRequest, TrainPlan};
+use crate::plan::{self, DataPlace};
 use crate::predict::{self, Prediction};
-use crate::report;
-use crate::train;
 use crate::trained::TrainedRun;
-use progress::Progress;
 
 mod dry_run;
 mod exchange;
 mod feed;
+mod fit;
 mod progress;
 
 /// Synsets that `predict` prints for each image.
@@ -55,9 +45,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Trains a model; writes checkpoints, log and report.html into the folder of the run
-    Fit(FitArgs),
+    Fit(fit::FitArgs),
     /// Writes the first weights and the batches of a run, for a program to compare with
-    Batches(BatchesArgs),
+    Batches(fit::BatchesArgs),
     /// Evaluates a run on held-out rows
     Eval(EvalArgs),
     /// Prints the likeliest synsets of image files
@@ -74,63 +64,31 @@ enum Command {
     Bench(BenchArgs),
 }
 
+/// What of a data set is read.
 #[derive(Debug, Args)]
-struct FitArgs {
-    /// Data set made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…; or plain
-    /// shards such as 'train-{000..099}.tar'. Several are mixed by `data.weights`
-    #[arg(long, value_name = "DIR|URL|SHARDS", required_unless_present = "dry_run")]
-    data: Vec<PathBuf>,
-    /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
-    #[arg(long, value_name = "DIR|URL")]
-    val: Option<PathBuf>,
-    /// Vocabulary; without it, one is made from the training rows
-    #[arg(long, value_name = "FILE")]
-    vocab: Option<PathBuf>,
-    /// TOML file of settings that differ from the defaults
-    #[arg(long, value_name = "FILE")]
-    recipe: Option<PathBuf>,
-    /// What `catlip-prep run --log` wrote: its stages then stand in the report too
-    #[arg(long = "prep-log", value_name = "FILE")]
-    prep_logs: Vec<PathBuf>,
-    /// Folder of the run
-    #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
-    out: Option<PathBuf>,
-    /// One setting; wins over the recipe
-    #[arg(long = "set", value_name = "section.key=value")]
-    settings: Vec<String>,
-    /// Print parameters, operations, memory and images per epoch; write nothing. --data and --vocab
-    /// make the numbers exact
-    #[arg(long)]
-    dry_run: bool,
-    /// Go on with the run in --out, if there is one
-    #[arg(long)]
-    resume: bool,
+struct ReadArgs {
+    /// Which labels, such as corenet-1; needed where the data set has several. As --set
+    /// data.label_set=NAME
+    #[arg(long, value_name = "NAME")]
+    labels: Option<String>,
+    /// Which snapshot, once for all or once for each --data; the newest if it is left out, but a
+    /// run goes on over its own and is evaluated on it. As --set data.snapshots=[N]
+    #[arg(long = "snapshot", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    snapshots: Vec<u64>,
 }
 
-impl FitArgs {
-    /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self, config: &TrainConfig, world: &Rc<World>) -> Result<FitRequest, TrainError> {
-        let stores = stores();
-        let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
-        Ok(FitRequest {
-            data: DataPlace::find(config, &self.data, &stores)?,
-            val,
-            vocab: self.vocab.clone(),
-            out: self.out.clone().unwrap_or_default(),
-            prep_logs: self.prep_logs.clone(),
-            resume: self.resume,
-            world: world.clone(),
-        })
+impl ReadArgs {
+    /// The settings of a command, and what these flags mean.
+    fn with(&self, settings: &[String]) -> Vec<String> {
+        let mut settings = settings.to_vec();
+        if let Some(name) = &self.labels {
+            settings.push(format!("data.label_set={}", toml::Value::from(name.as_str())));
+        }
+        if !self.snapshots.is_empty() {
+            settings.push(format!("data.snapshots={:?}", self.snapshots));
+        }
+        settings
     }
-}
-
-#[derive(Debug, Args)]
-struct BatchesArgs {
-    #[command(flatten)]
-    fit: FitArgs,
-    /// Batches to write; 0: those of the whole run
-    #[arg(long, default_value_t = 0)]
-    steps: u64,
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +99,8 @@ struct EvalArgs {
     /// Data set: its rows that the run holds out, or all if it holds out none
     #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
+    #[command(flatten)]
+    read: ReadArgs,
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
     weights: WeightsChoice,
@@ -190,8 +150,8 @@ enum WeightsChoice {
 /// Runs the program, which was built from `commit` if that was known.
 pub fn run(commit: Option<&str>) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(&args, commit),
-        Command::Batches(args) => batches(&args),
+        Command::Fit(args) => fit::run(&args, commit),
+        Command::Batches(args) => fit::batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
         Command::Feed(args) => feed::run(&args),
@@ -209,46 +169,6 @@ pub fn run(commit: Option<&str>) -> ExitCode {
     }
 }
 
-fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
-    let BatchesArgs { fit, steps } = args;
-    let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config.clone(), &fit.request(&config, &Rc::new(World::alone()))?)?;
-    let written = batches::write(&plan, *steps)?;
-    say(&format!("{written} batches: {}", plan.run.path().display()));
-    Ok(exit::OK)
-}
-
-fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
-    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
-    if args.dry_run {
-        let data = DataPlace::find(&config, &args.data, &stores())?;
-        print(&dry_run::text(&config, &data, args.vocab.as_deref())?);
-        return Ok(exit::OK);
-    }
-    let stop = stop_flag();
-    let world = join(&config)?;
-    let plan = plan::plan(config.clone(), &args.request(&config, &world)?)?;
-    if world.is_first() {
-        say(&plan.device_report);
-        say(&described(&plan));
-        say(&order_text(&plan.feed.stream));
-        plan.run.add_machine(&Machine::here(commit, &plan))?;
-    }
-    let mut progress = Progress::new(&plan);
-    let outcome = train::train(&plan, &mut progress, &stop);
-    progress.finish();
-    let summary = outcome?;
-    if !world.is_first() {
-        return Ok(exit::OK);
-    }
-    say(&format!("report: {}", plan.run.report_path().display()));
-    match &summary.evaluation {
-        Some(evaluation) => print(&eval_text(&evaluation.report.summary)),
-        None => say("nothing is held out: say --val, or --set data.holdout_percent=5"),
-    }
-    Ok(exit::OK)
-}
-
 /// The way to stores, by the usual variables of the environment.
 fn stores() -> Stores {
     Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
@@ -256,7 +176,7 @@ fn stores() -> Stores {
 
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
-    let run = TrainedRun::open(&args.run, raw, &args.settings)?;
+    let run = TrainedRun::open(&args.run, raw, &args.read.with(&args.settings))?;
     warn_of_damage(&run);
     let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores())?;
     let evaluation = run.evaluate(data[0].clone())?;
@@ -311,61 +231,6 @@ fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
         report.loss,
     ));
     Ok(exit::OK)
-}
-
-/// Joins the other ranks, if the environment says that there are any.
-fn join(config: &TrainConfig) -> Result<Rc<World>, TrainError> {
-    let Some(at) = rendezvous::read(|name| std::env::var(name).ok())? else {
-        return Ok(Rc::new(World::alone()));
-    };
-    if at.rank == 0 && at.world_size > 1 {
-        say(&format!("waiting for {} ranks at {}:{}", at.world_size, at.host, at.port));
-    }
-    Ok(Rc::new(World::join(&at, Duration::from_secs(config.dist.timeout_secs))?))
-}
-
-/// Set by the first SIGINT, SIGTERM or SIGUSR1; a second SIGINT ends the program at once.
-fn stop_flag() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let interrupted = i32::from(exit::INTERRUPTED);
-    let registered =
-        signal_hook::flag::register_conditional_shutdown(SIGINT, interrupted, stop.clone())
-            .and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()))
-            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()))
-            // SLURM's warning before the time is up (`--signal`), when a job asked for it.
-            .and_then(|_| signal_hook::flag::register(SIGUSR1, stop.clone()));
-    if let Err(error) = registered {
-        say(&format!("warning: signals end the run without a checkpoint: {error}"));
-    }
-    stop
-}
-
-fn described(plan: &TrainPlan) -> String {
-    let (vit, held_out) = (&plan.vit, plan.eval.as_ref().map_or(0, |eval| eval.num_rows));
-    format!(
-        "model: {} × {} blocks, {} heads; {} synsets; {} training rows, {held_out} held out; \
-         {} steps of {}; {} threads",
-        vit.width,
-        vit.depth,
-        vit.num_heads,
-        plan.vocab.len(),
-        plan.priors.rows,
-        plan.schedule.steps,
-        report::step_sizes(&plan.feed.stream.sampler),
-        plan.num_threads,
-    )
-}
-
-/// How well the order shuffles, and what that costs.
-fn order_text(stream: &Stream) -> String {
-    format!(
-        "order: {} lanes; {:.3} × the rows are read in an epoch; were the data sorted by class, \
-         the counts of a batch would vary {:.1} × as much as drawn independently \
-         (feed.window_bytes)",
-        stream.num_lanes(),
-        stream.rows_read_ratio(0),
-        stream.sorted_variance_ratio(),
-    )
 }
 
 fn warn_of_damage(run: &TrainedRun) {

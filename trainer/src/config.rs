@@ -23,7 +23,10 @@ pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
 /// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
 /// resumed with others. A section ends with a dot.
-const NOT_HASHED: [&str; 15] = [
+const NOT_HASHED: [&str; 17] = [
+    // What these mean, the table of parts and the name of the labels, is hashed beside the config.
+    "data.label_set",
+    "data.snapshots",
     "data.holdout_rows_max",
     "data.shards",
     "feed.threads",

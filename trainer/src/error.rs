@@ -114,7 +114,7 @@ pub enum TrainError {
         "`{key}` is {found}, expected a number above 0 or a folder for each of {sets} data sets"
     )]
     Mix {
-        /// `data.weights` or `data.shards`.
+        /// `data.weights`, `data.shards` or `data.snapshots`.
         key: &'static str,
         /// What it is.
         found: String,

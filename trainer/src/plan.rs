@@ -37,7 +37,7 @@ use crate::run_folder::RunFolder;
 use crate::schedule::Schedule;
 use crate::tensor_file::hex;
 
-pub use data::{DataPlace, DataSets};
+pub use data::{Choice, DataPlace, DataSets};
 pub use training::{adamw_plan, range_plan, step_plan, vit_plan};
 
 mod data;
@@ -149,7 +149,11 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     let prep_logs = prep_logs.collect::<Result<_, _>>()?;
     let OpenDevice { device, report, num_threads } = open_device(&config)?;
     let device = of_rank(device, world.local_rank());
+    if request.resume && run.is_begun() {
+        config.data.go_on_with(&run.config(&[])?.data, request.data.len());
+    }
     let data = DataSets::open(&config, &request.data)?;
+    data.note(&mut config)?;
     // The first rank begins the run; the others go on with it as with one that was there.
     if world.is_first() {
         world.agree(begin(&run, &config, request, &data), "begin the run")?;
@@ -256,8 +260,11 @@ pub fn other_data_plan(
     vocab: &Arc<Vocab>,
     priors: &Arc<LabelPriors>,
 ) -> Result<EvalPlan, TrainError> {
-    let data = DataSets::open(config, &[folder.clone().into()])?;
-    data::check_rule(&data.sets()[0], &trained_on.rule()?)?;
+    let labels = trained_on.rule()?;
+    // Other labels that are the only ones are refused below, in words of their own.
+    let choice = Choice { snapshots: Vec::new(), labels: labels.clone(), takes_others: true };
+    let data = DataSets::open_as(config, &[folder.clone().into()], &choice)?;
+    data::check_rule(&data.sets()[0], &labels)?;
     plan_of_rows(config, &data, data.all_rows(), vocab, priors)
         .ok_or_else(|| TrainError::NothingHeldOut { path: folder.place() })
 }
@@ -425,7 +432,8 @@ fn count_labels(
 }
 
 fn check_same_config(run: &RunFolder, config: &TrainConfig) -> Result<(), TrainError> {
-    match run.config(&[])?.first_difference(config) {
+    let begun = run.config(&[])?;
+    match begun.first_difference(config).or_else(|| begun.data.other_choice(&config.data)) {
         Some([key, found, expected]) => Err(TrainError::OtherConfig { key, found, expected }),
         None => Ok(()),
     }
@@ -446,7 +454,7 @@ fn check_same_vocab(request: &FitRequest, vocab: &Vocab) -> Result<(), TrainErro
 }
 
 /// The config and the data set together: a run goes on only over the rows that it began with.
-fn identity(config: &TrainConfig, data: &DataSets, vocab: &Vocab) -> Identity {
+pub fn identity(config: &TrainConfig, data: &DataSets, vocab: &Vocab) -> Identity {
     let text = format!("{} {}", config.hash(), data.identity());
     let config_hash = hex(&Sha256::digest(text.as_bytes())[..8]);
     Identity { config_hash, vocab_hash: vocab.hash() }

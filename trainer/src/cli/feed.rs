@@ -9,6 +9,7 @@ use catlip_pipeline::feed::trace::{self, RowIds, RowName};
 use catlip_pipeline::feed::{Stream, measure};
 use clap::Args;
 
+use super::ReadArgs;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::plan::{self, DataPlace, DataSets};
@@ -28,6 +29,8 @@ pub(super) struct FeedArgs {
     /// Print a line for each time it is read: epoch, step (- if the epoch's end drops it), position
     #[arg(long = "where", id = "whereabouts", value_name = "SAMPLE_ID|PART:ROW")]
     whereabouts: Option<Row>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -62,6 +65,8 @@ pub(super) struct BenchFeedArgs {
     /// Data set made by `catlip-prep run`, or plain shards; several are mixed by `data.weights`
     #[arg(long, value_name = "DIR|URL|SHARDS", required = true)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -94,7 +99,7 @@ impl FromStr for Row {
 }
 
 pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
-    let mut settings = args.settings.clone();
+    let mut settings = args.read.with(&args.settings);
     settings.extend(args.seed.map(|seed| format!("train.seed={seed}")));
     settings.extend(args.batch.map(|batch| format!("train.batch={batch}")));
     let config = TrainConfig::load(args.recipe.as_deref(), &settings)?;
@@ -120,7 +125,7 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
 
 /// Measures the feed that `fit` would have.
 pub(super) fn bench(args: &BenchFeedArgs) -> Result<u8, TrainError> {
-    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
+    let config = TrainConfig::load(args.recipe.as_deref(), &args.read.with(&args.settings))?;
     let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
     let feed = plan::feed_alone(&config, &data, args.images)?;
     let report = measure::measure(&feed, IMAGES_ALONE)?;
