@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
-use catlip_tests::{Place, demo_data, files_of, run, told};
+use catlip_tests::{Place, demo_data, files_of, program, run, told};
 
 const SETTINGS: [&str; 11] = [
     "feed.lanes=2",
@@ -286,4 +289,59 @@ fn a_run_goes_on_over_its_own_labels_and_snapshot_when_others_have_come() {
         let (code, _, err) = said(&[&feed[..], &wrong].concat());
         assert_eq!(code, 3, "{err}");
     }
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_refused() {
+    let place = scenes();
+    std::fs::create_dir(place.path("thesis")).unwrap();
+    place.write("thesis/chapter.tex", b"once");
+    let (train, shards) = (place.text("train"), place.text("shards"));
+    for (out, code_expected, found) in [
+        (train.as_str(), 6, "holds something else: "),
+        (&place.text("thesis"), 6, "holds something else: chapter.tex"),
+        ("s3://bucket/run", 2, "s3://bucket/run is a URL"),
+    ] {
+        for command in ["fit", "batches"] {
+            let (code, _, err) = said(&[command, "--data", &train, "--out", out]);
+            assert!(code == code_expected && err.contains(found), "{code} {err}");
+        }
+    }
+    assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
+    let export = ["export", "--weights", &place.text("run"), "--to", "hf", "--out"];
+    for (out, code_expected) in [(shards.as_str(), 6), ("s3://bucket/x", 2)] {
+        let (code, _, err) = said(&[&export[..], &[out]].concat());
+        assert_eq!(code, code_expected, "{err}");
+    }
+    assert!(!std::path::Path::new("s3:").exists());
+}
+
+#[test]
+fn a_run_that_is_being_trained_is_left_alone() {
+    let place = scenes();
+    let (train, out) = (place.text("train"), place.text("run"));
+    let mut command = program("catlip-train");
+    command.args(["fit", "--data", &train, "--out", &out]);
+    for setting in SETTINGS.iter().chain(&["train.steps=1000000", "eval.every_steps=0"]) {
+        command.args(["--set", setting]);
+    }
+    let mut first = command.stderr(Stdio::null()).spawn().unwrap();
+    let log = place.path("run/checkpoints");
+    while !log.exists() {
+        assert!(first.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let more = ["--set", "train.steps=1000000", "--resume"];
+    let (code, _, err) = fit_alone(&place, "run", &more);
+    assert_eq!(code, 6, "{err}");
+    assert!(err.contains(&format!("trained by process {} on host", first.id())), "{err}");
+    // A kill gives the lock back.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut again = command.arg("--resume").stderr(Stdio::piped()).spawn().unwrap();
+    let told = BufReader::new(again.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let begun = told.take(200).find(|line| line.starts_with("begin at step "));
+    assert!(begun.is_some());
+    again.kill().unwrap();
+    again.wait().unwrap();
 }

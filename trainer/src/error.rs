@@ -71,6 +71,34 @@ pub enum TrainError {
         /// The folder.
         path: PathBuf,
     },
+    /// The output folder already holds a model.
+    #[error("{path} already holds a model")]
+    ModelTaken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The output is not on a disk.
+    #[error("{path} is a URL, but runs and models are written to a disk")]
+    NotOnDisk {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output folder holds what this program did not write.
+    #[error("{path} holds something else: {found}")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// A name in it.
+        found: String,
+    },
+    /// Another process trains the run.
+    #[error("{path} is being trained by {holder}")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Process and host.
+        holder: String,
+    },
     /// The folder holds no run.
     #[error("{path} holds no run: it has no config.toml")]
     NoRun {
@@ -234,7 +262,11 @@ impl TrainError {
             Self::Feed(FeedError::TooManyBadRows { .. }) => exit::BUDGET,
             Self::Data(error) => error.exit_code(),
             Self::Feed(FeedError::Data(error)) => error.exit_code(),
+            Self::NotOnDisk { .. } => exit::USAGE,
             Self::OutputTaken { .. }
+            | Self::ModelTaken { .. }
+            | Self::Foreign { .. }
+            | Self::Locked { .. }
             | Self::OtherConfig { .. }
             | Self::OtherVocab { .. }
             | Self::OtherRule { .. }
@@ -286,6 +318,14 @@ impl TrainError {
             }
             Self::Device(_) => Some("say --set runtime.device=cpu, or auto"),
             Self::OutputTaken { .. } => Some("go on with --resume, or choose another --out"),
+            Self::NotOnDisk { .. } => Some("name a folder; copy it to a store when it is whole"),
+            Self::Foreign { .. } | Self::ModelTaken { .. } => {
+                Some("name a folder that is new or empty")
+            }
+            Self::Locked { .. } => Some(
+                "let it train, or stop it by SIGTERM: it saves, and this command then goes on; or \
+                 choose another --out",
+            ),
             Self::NoModel { .. } => {
                 Some("name a folder that `catlip-train import --out` or `fit --out` wrote")
             }

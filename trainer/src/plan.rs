@@ -141,7 +141,7 @@ fn of_rank(device: Device, local_rank: u32) -> Device {
 ///
 /// Anything that can be known before the first step: [`TrainError`].
 pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, TrainError> {
-    let (run, world) = (RunFolder::new(&request.out), &request.world);
+    let (mut run, world) = (RunFolder::new(&request.out), &request.world);
     if request.val.is_some() {
         config.data.holdout_percent = 0.0;
     }
@@ -156,7 +156,9 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     data.note(&mut config)?;
     // The first rank begins the run; the others go on with it as with one that was there.
     if world.is_first() {
-        world.agree(begin(&run, &config, request, &data), "begin the run")?;
+        let ours = run.check().and_then(|()| run.lock());
+        let begun = ours.and_then(|()| begin(&run, &config, request, &data));
+        world.agree(begun, "begin the run")?;
     } else {
         world.agree(Ok(()), "begin the run")?;
     }
