@@ -313,7 +313,7 @@ fn a_folder_that_holds_something_else_is_refused() {
         let (code, _, err) = said(&[&export[..], &[out]].concat());
         assert_eq!(code, code_expected, "{err}");
     }
-    assert!(!std::path::Path::new("s3:").exists());
+    assert!(!Path::new("s3:").exists());
 }
 
 #[test]
@@ -344,4 +344,35 @@ fn a_run_that_is_being_trained_is_left_alone() {
     assert!(begun.is_some());
     again.kill().unwrap();
     again.wait().unwrap();
+}
+
+#[test]
+fn a_missing_or_cut_file_of_the_data_is_named_before_the_first_step() {
+    let place = scenes();
+    assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
+    let (heldout, train) = (place.text("heldout"), place.text("train"));
+    let captions = files_of(&place.path("heldout")).into_iter().map(|(name, _)| name);
+    let captions = captions.filter(|name| name.contains("captions/")).next_back().unwrap();
+    let captions = place.path("heldout").join(captions);
+    let whole = std::fs::read(&captions).unwrap();
+    std::fs::write(&captions, &whole[..100]).unwrap();
+    let expected = format!("size is 100 bytes, expected {} bytes", whole.len());
+    let (code, _, err) = fit(&place.path("."), "cut", &[]);
+    assert!(code == 7 && err.contains(&expected), "{code} {err}");
+    assert!(!err.contains("begin at step"), "{err}");
+    std::fs::remove_file(&captions).unwrap();
+    let eval = ["eval", "--run", &place.text("run"), "--data", &heldout];
+    let (code, _, err) = said(&[&eval[..], &["--set", "data.holdout_percent=0"]].concat());
+    assert!(code == 7 && err.contains("size is no file, expected "), "{code} {err}");
+
+    let feed = ["feed", "--data", &train, "--ids", "--batch", "10"];
+    for more in [["--epoch", "18446744073709551615"], ["--epochs", "18446744073709551615"]] {
+        let (code, _, err) = said(&[&feed[..], &more].concat());
+        assert!(code == 2 && err.contains("not in 0..=1000000000"), "{code} {err}");
+    }
+    let last = ["--epoch", "1000000000", "--start-step", "8"];
+    let (code, out, err) = said(&[&feed[..], &last].concat());
+    assert!(code == 0 && out.lines().count() == 1, "{code} {out} {err}");
+    let last = ["--start-step", "1099511627776"];
+    assert_eq!(said(&[&feed[..], &last].concat()).1, "");
 }

@@ -41,6 +41,7 @@ pub use data::{Choice, DataPlace, DataSets};
 pub use training::{adamw_plan, range_plan, step_plan, vit_plan};
 
 mod data;
+pub mod files;
 mod training;
 
 /// Threads that read row groups: one waits for the disk while the other checks a checksum.
@@ -156,7 +157,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     data.note(&mut config)?;
     // The first rank begins the run; the others go on with it as with one that was there.
     if world.is_first() {
-        let ours = run.check().and_then(|()| run.lock());
+        let ours = run.check().and_then(|()| files::check(&data)).and_then(|()| run.lock());
         let begun = ours.and_then(|()| begin(&run, &config, request, &data));
         world.agree(begun, "begin the run")?;
     } else {
@@ -283,6 +284,7 @@ pub fn plan_of_rows(
     if num_rows == 0 {
         return None;
     }
+    files::check(&data)?;
     let batch = config.eval.batch.min(num_rows as usize) as u32;
     let sampler = BatchSampler::fixed(config.train.image_px as u32, batch);
     let stream = Stream::of_one(selection, Layout::Sequential, sampler);

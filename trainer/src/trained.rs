@@ -105,6 +105,7 @@ impl TrainedRun {
         let [says_snapshot, says_labels] = self.chooses;
         let said = Choice { takes_others: !says_labels, ..Choice::of(&self.config) };
         if says_snapshot || said.snapshots.is_empty() {
+        plan::files::check(&opened)?;
             return DataSets::open_as(&self.config, places, &said);
         }
         if let Ok(own) = DataSets::open_as(&self.own, places, &said) {
