@@ -180,7 +180,7 @@ fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     warn_of_damage(&run);
     let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores())?;
     let evaluation = run.evaluate(data[0].clone())?;
-    print(&eval_text(&evaluation.report.summary));
+    tell(&evaluation.report.summary);
     Ok(exit::OK)
 }
 
@@ -245,13 +245,13 @@ fn warn_of_damage(run: &TrainedRun) {
 fn eval_text(summary: &EvalSummary) -> String {
     let mut text = format!(
         "held-out rows {}, synsets {}, of which scored {}\n\
-         held-out BCE {:.4} (label-frequency baseline {:.4}, {:.2} % lower)\n",
+         held-out BCE {:.4} (label-frequency baseline {:.4}, {})\n",
         summary.rows,
         summary.labels,
         summary.labels_scored,
         summary.bce,
         summary.bce_baseline,
-        summary.bce_improvement_percent,
+        difference_text(summary.bce_improvement_percent),
     );
     for recall in &summary.recall {
         _ = writeln!(
@@ -285,6 +285,24 @@ fn eval_text(summary: &EvalSummary) -> String {
 
 fn share_text(share_min: f64) -> String {
     if share_min == 0.0 {
+/// The numbers of an evaluation, and why there may be none to speak of.
+fn tell(summary: &EvalSummary) {
+    print(&eval_text(summary));
+    // The average over all pairs of a row and a label is there as soon as a row has a label.
+    if summary.map_micro.is_none() {
+        say("warning: no held-out row has a synset of the run's vocabulary: these numbers say \
+             nothing about the model\n\
+             hint: evaluate on data with labels by the rule that the run was trained with; see \
+             --labels");
+    }
+}
+
+/// How far a number is from the baseline's.
+fn difference_text(lower_percent: f64) -> String {
+    let side = if lower_percent < 0.0 { "higher" } else { "lower" };
+    format!("{:.2} % {side}", lower_percent.abs())
+}
+
         return "fewer".to_owned();
     }
     format!("≥ {} %", 100.0 * share_min)

@@ -152,7 +152,7 @@ pub(super) fn run(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError
     }
     say(&format!("report: {}", plan.run.report_path().display()));
     match &summary.evaluation {
-        Some(evaluation) => print(&eval_text(&evaluation.report.summary)),
+        Some(evaluation) => super::tell(&evaluation.report.summary),
         None => say("nothing is held out: say --val, or --set data.holdout_percent=5"),
     }
     Ok(exit::OK)
