@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use catlip_tests::{Place, demo_data, files_of, program, run, told};
@@ -375,4 +375,53 @@ fn a_missing_or_cut_file_of_the_data_is_named_before_the_first_step() {
     assert!(code == 0 && out.lines().count() == 1, "{code} {out} {err}");
     let last = ["--start-step", "1099511627776"];
     assert_eq!(said(&[&feed[..], &last].concat()).1, "");
+}
+
+/// Sends a signal to a process that this test started.
+fn send(signal: &str, child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+}
+
+#[test]
+fn signals_are_heard_from_the_beginning_and_twice_at_once_still_saves() {
+    let place = scenes();
+    let start = |out: &str| {
+        let (train, out) = (place.text("train"), place.text(out));
+        let mut command = program("catlip-train");
+        command.args(["fit", "--resume", "--data", &train, "--out", &out]);
+        for setting in SETTINGS.iter().chain(&["train.steps=1000000"]) {
+            command.args(["--set", setting]);
+        }
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = start("run");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("begin at step ")));
+    send("-INT", &child);
+    send("-INT", &child);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(9), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("stopped by a signal")), "{rest:?}");
+    let folders = || -> Vec<String> {
+        let names = std::fs::read_dir(place.path("run/checkpoints")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert!(folders().iter().all(|name| name.starts_with("step-")), "{:?}", folders());
+
+    // What a kill left half is gone once the next start has begun, which a signal stops too.
+    std::fs::create_dir(place.path("run/checkpoints/.step-99999999.new")).unwrap();
+    let mut child = start("run");
+    // The loader maps libtorch for a while; the program itself begins by asking for signals.
+    let hears = |id: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
+        u64::from_str_radix(caught, 16).unwrap() & (1 << 14) != 0
+    };
+    while !hears(child.id()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send("-TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert!(folders().iter().all(|name| name.starts_with("step-")), "{:?}", folders());
 }

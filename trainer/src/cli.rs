@@ -29,6 +29,7 @@ mod feed;
 mod fit;
 mod progress;
 
+mod stop;
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
 /// How long `bench` repeats each thing that it measures.

@@ -2,17 +2,14 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::Stream;
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use super::progress::Progress;
-use super::{ReadArgs, dry_run, eval_text, print, say, stores};
+use super::{ReadArgs, dry_run, print, say, stop, stores};
 use crate::batches;
 use crate::config::TrainConfig;
 use crate::dist::{World, rendezvous};
@@ -120,13 +117,14 @@ pub(super) fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
 }
 
 pub(super) fn run(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
+    // First of all: what comes before the first step may take long.
+    let stop = (!args.dry_run).then(stop::flag).unwrap_or_default();
     let config = args.run.config()?;
     if args.dry_run {
         let data = DataPlace::find(&config, &args.data, &stores())?;
         print(&dry_run::text(&config, &data, args.run.vocab.as_deref())?);
         return Ok(exit::OK);
     }
-    let stop = stop_flag();
     let world = join(&config)?;
     // clap asks for the folder unless it is a dry run.
     let request = args.run.request(&config, &args.data, args.out.clone().unwrap_or_default())?;
@@ -167,22 +165,6 @@ fn join(config: &TrainConfig) -> Result<Rc<World>, TrainError> {
         say(&format!("waiting for {} ranks at {}:{}", at.world_size, at.host, at.port));
     }
     Ok(Rc::new(World::join(&at, Duration::from_secs(config.dist.timeout_secs))?))
-}
-
-/// Set by the first SIGINT, SIGTERM or SIGUSR1; a second SIGINT ends the program at once.
-fn stop_flag() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let interrupted = i32::from(exit::INTERRUPTED);
-    let registered =
-        signal_hook::flag::register_conditional_shutdown(SIGINT, interrupted, stop.clone())
-            .and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()))
-            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()))
-            // SLURM's warning before the time is up (`--signal`), when a job asked for it.
-            .and_then(|_| signal_hook::flag::register(SIGUSR1, stop.clone()));
-    if let Err(error) = registered {
-        say(&format!("warning: signals end the run without a checkpoint: {error}"));
-    }
-    stop
 }
 
 fn described(plan: &TrainPlan) -> String {
