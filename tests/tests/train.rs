@@ -425,3 +425,32 @@ fn signals_are_heard_from_the_beginning_and_twice_at_once_still_saves() {
     assert_eq!(child.wait().unwrap().code(), Some(9));
     assert!(folders().iter().all(|name| name.starts_with("step-")), "{:?}", folders());
 }
+
+#[test]
+fn heads_come_from_beside_the_weights_and_numbers_of_other_labels_warn() {
+    let place = scenes();
+    let two = ["--set", "train.steps=4", "--set", "model.heads=2"];
+    assert_eq!(fit_alone(&place, "run", &two).0, 0);
+    let weights = place.text("run/checkpoints/step-00000004/model.safetensors");
+    let out = place.text("back");
+    let told = ok("catlip-train", &["import", "--weights", &weights, "--out", &out]);
+    assert!(told.starts_with("64 × 2 blocks, 2 heads"), "{told}");
+    std::fs::copy(&weights, place.path("alone.safetensors")).unwrap();
+    let (alone, out) = (place.text("alone.safetensors"), place.text("alone"));
+    let import = ["import", "--weights", &alone, "--out", &out];
+    let (code, _, err) = said(&import);
+    assert!(code == 5 && err.contains("hint: say how many: --set model.heads=N"), "{code} {err}");
+    let told = ok("catlip-train", &[&import[..], &["--set", "model.heads=2"]].concat());
+    assert!(told.contains("2 heads"), "{told}");
+
+    // Captions that name nothing: no row has a label of the run's vocabulary.
+    let image = catlip_tests::picture(3, 48, 48);
+    let files = [("0.jpg".to_owned(), image), ("0.txt".to_owned(), b"of the".to_vec())];
+    place.shard("mute.tar", &files);
+    let (tar, mute) = (place.text("mute.tar"), place.text("mute"));
+    ok("catlip-prep", &["run", "--quiet", "--input", &tar, "--output", &mute]);
+    let eval = ["eval", "--run", &place.text("run"), "--data", &mute];
+    let (code, out, err) = said(&[&eval[..], &["--set", "data.holdout_percent=0"]].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("warning: no held-out row has a synset of the run's vocabulary"), "{err}");
+}

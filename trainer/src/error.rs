@@ -298,6 +298,9 @@ impl TrainError {
         }
         match self {
             Self::Data(error) => error.hint(),
+            Self::Exchange(ExchangeError::Heads { .. }) => {
+                Some("say how many: --set model.heads=N")
+            }
             Self::Feed(FeedError::Data(error)) => error.hint(),
             Self::Feed(FeedError::TooFewRows { .. }) => {
                 Some("lower `train.batch`, or hold out fewer rows with `data.holdout_percent`")
