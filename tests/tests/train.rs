@@ -427,6 +427,49 @@ fn signals_are_heard_from_the_beginning_and_twice_at_once_still_saves() {
 }
 
 #[test]
+fn what_is_wrong_with_an_input_or_a_setting_has_its_code_and_names_it() {
+    let place = scenes();
+    assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
+    let (train, run, none) = (place.text("train"), place.text("run"), place.text("none"));
+    let never = place.text("never");
+    let junk = place.text("junk.pkl");
+    place.write("junk.pkl", b"this is no pickle");
+    let fit = ["fit", "--data", &train, "--out", &never];
+    let eval = ["eval", "--run", &run, "--data", &train];
+    for (arguments, code_expected, message) in [
+        (vec!["predict", "--run", &run, &none], 5, "cannot read"),
+        ([&fit[..], &["--vocab", &none]].concat(), 5, "cannot read"),
+        ([&fit[..], &["--vocab", &junk]].concat(), 5, "junk.pkl is no vocabulary"),
+        ([&fit[..], &["--vocab", &junk]].concat(), 5, "hint: make one with `catlip-prep vocab"),
+        ([&fit[..], &["--prep-log", &none]].concat(), 5, "cannot read"),
+        ([&fit[..], &["--prep-log", &junk]].concat(), 5, "it is no log of catlip-prep"),
+        (vec!["import", "--weights", &none, "--out", &never], 5, "cannot read"),
+        (
+            vec!["logits", "--weights", &run, "--images", &none, "--output", &never],
+            5,
+            "cannot read",
+        ),
+        (vec!["fit", "--data", &none, "--out", &never], 5, "is no whole data set"),
+        (vec!["eval", "--run", &run, "--data", &none], 5, "is no whole data set"),
+        ([&eval[..], &["--snapshot", "99"]].concat(), 3, "has no snapshot 99"),
+        ([&eval[..], &["--labels", "nope"]].concat(), 3, "synsets.nope is not there"),
+        ([&eval[..], &["--snapshot", "0"]].concat(), 2, "0 is not in 1.."),
+        ([&eval[..], &["--set", "model.width=32"]].concat(), 3, "`model.width` is 32, but"),
+        (
+            [&fit[..], &["--set", "train.steps=-1"]].concat(),
+            3,
+            "--set train.steps=-1: `train.steps`",
+        ),
+        (vec!["batches", "--data", &train, "--out", &never, "--resume"], 2, "--resume"),
+        (vec!["fit"], 2, "Usage: catlip-train fit [OPTIONS] --data <DIR|URL|SHARDS> --out <RUN>"),
+    ] {
+        let (code, out, err) = said(&arguments);
+        assert!(code == code_expected && err.contains(message), "{arguments:?}: {code} {out}{err}");
+    }
+    assert!(!place.path("never").exists());
+}
+
+#[test]
 fn heads_come_from_beside_the_weights_and_numbers_of_other_labels_warn() {
     let place = scenes();
     let two = ["--set", "train.steps=4", "--set", "model.heads=2"];
