@@ -307,18 +307,22 @@ fn range(key: &'static str, found: u64, from: u64, to: u64) -> Result<(), Config
 ///
 /// # Errors
 ///
-/// [`ConfigError::Unreadable`], [`ConfigError::Parse`].
+/// [`ConfigError::Unreadable`], [`ConfigError::Parse`]; [`ConfigError::Value`] for one of another
+/// type.
 pub fn overlay<T: serde::de::DeserializeOwned>(
     default: &str,
     file: Option<&std::path::Path>,
     settings: &[String],
 ) -> Result<T, ConfigError> {
     let mut table = parse("the default config", default)?;
+    let (default, mut said) = (table.clone(), Vec::new());
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
         let origin = path.display().to_string();
-        merge(&origin, "", &mut table, parse(&origin, &text)?)?;
+        let over = parse(&origin, &text)?;
+        merge(&origin, "", &mut table, over.clone())?;
+        said.push((origin, over));
     }
     for setting in settings {
         let origin = format!("--set {setting}");
@@ -338,12 +342,62 @@ pub fn overlay<T: serde::de::DeserializeOwned>(
             .unwrap_or_else(|| toml::Value::String(value.to_owned()));
         let one = toml::Table::from_iter([(key.to_owned(), value)]);
         let over = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(one))]);
-        merge(&origin, "", &mut table, over)?;
+        merge(&origin, "", &mut table, over.clone())?;
+        said.push((origin, over));
     }
-    toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| ConfigError::Parse {
-        origin: file.map_or_else(|| "the settings".to_owned(), |p| p.display().to_string()),
-        message: e.message().to_owned(),
+    toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| {
+        let of_one = said.iter().find_map(|(origin, over)| {
+            wrong_value::<T>(&default, &[], over).map(|(key, value, message)| {
+                let (found, expected) = (value.to_string(), expected(&message));
+                ConfigError::Value { origin: origin.clone(), key, found, expected }
+            })
+        });
+        of_one.unwrap_or_else(|| ConfigError::Parse {
+            origin: file.map_or_else(|| "the settings".to_owned(), |p| p.display().to_string()),
+            message: e.message().to_owned(),
+        })
     })
+}
+
+/// The first value of `over` that the default config does not become a `T` with: its key, itself,
+/// and what serde says, which knows no key.
+fn wrong_value<T: serde::de::DeserializeOwned>(
+    default: &toml::Table,
+    above: &[&str],
+    over: &toml::Table,
+) -> Option<(String, toml::Value, String)> {
+    over.iter().find_map(|(key, value)| {
+        let path = [above, &[key.as_str()]].concat();
+        // What the default has a table for is a section, of which one value is wrong.
+        let is_section = above.is_empty() && default.get(key).is_some_and(toml::Value::is_table);
+        if let (toml::Value::Table(inner), true) = (value, is_section) {
+            return wrong_value::<T>(default, &path, inner);
+        }
+        let one = |inner: toml::Value, key: &&str| {
+            toml::Value::Table(toml::Table::from_iter([((*key).to_owned(), inner)]))
+        };
+        let mut table = default.clone();
+        if let toml::Value::Table(alone) = path.iter().rev().fold(value.clone(), one) {
+            merge("", "", &mut table, alone).ok()?;
+        }
+        let outcome: Result<T, toml::de::Error> = toml::Value::Table(table).try_into();
+        outcome.err().map(|error| (path.join("."), value.clone(), error.message().to_owned()))
+    })
+}
+
+/// What serde expected, in words for whoever knows no Rust.
+fn expected(message: &str) -> String {
+    let expected = message.split_once(", expected ").map_or(message, |(_, expected)| expected);
+    match expected.trim_end() {
+        "u8" => "a whole number from 0 to 255".to_owned(),
+        "u16" | "u32" | "u64" | "usize" => "a whole number from 0".to_owned(),
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "f32" | "f64" | "floating point number" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list, such as [1, 2]".to_owned(),
+        "a string" => "a text in quotes".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn parse(origin: &str, text: &str) -> Result<toml::Table, ConfigError> {
@@ -441,11 +495,26 @@ mod tests {
 
     #[test]
     fn a_value_of_the_wrong_type_or_range_is_refused() {
-        assert!(load(&["image.quality=high"]).unwrap_err().contains("u8"));
+        assert_eq!(
+            load(&["image.quality=high"]).unwrap_err(),
+            "--set image.quality=high: `image.quality` is \"high\", expected a whole number from 0 \
+             to 255"
+        );
         assert_eq!(
             load(&["image.quality=0"]).unwrap_err(),
             "`image.quality` is 0, expected 1 to 100"
         );
+        assert_eq!(
+            load(&["image.quality=75", "image.mode=large"]).unwrap_err(),
+            "--set image.mode=large: `image.mode` is \"large\", expected one of `resize`, \
+             `keep`, `reference`"
+        );
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("prep.toml");
+        std::fs::write(&file, "[image]\nquality = 80\nshort_side_px = -1\n").unwrap();
+        let error = PrepConfig::load(Some(&file), &["image.quality=75".to_owned()]).unwrap_err();
+        let expected = ": `image.short_side_px` is -1, expected a whole number from 0";
+        assert_eq!(error.to_string(), format!("{}{expected}", file.display()));
         assert!(load(&["image.rows_per_group=1024"]).unwrap_err().contains("below 2 GiB"));
         assert_eq!(
             load(&["runtime.memory_bytes=1000000000"]).unwrap_err(),

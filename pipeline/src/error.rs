@@ -52,6 +52,18 @@ pub enum ConfigError {
         /// What is wrong, with line or nearest key.
         message: String,
     },
+    /// A value of another type than its key has.
+    #[error("{origin}: `{key}` is {found}, expected {expected}")]
+    Value {
+        /// The file or `--set` text.
+        origin: String,
+        /// Section and key.
+        key: String,
+        /// The value.
+        found: String,
+        /// The type, or the words that are known.
+        expected: String,
+    },
     /// A value outside its range.
     #[error("`{key}` is {found}, expected {expected}")]
     Range {

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use catlip_tests::{demo_data, files_of, run, told};
+use catlip_tests::{Place, demo_data, files_of, program, run, told};
 
 const SETTINGS: [&str; 11] = [
     "feed.lanes=2",
@@ -220,4 +223,277 @@ fn shards_become_a_checkpoint_that_evaluates_and_predicts() {
     let (code, _, err) = fit(dir, "wrong", &["--recipe", &recipe, "--set", "train.bacth=3"]);
     assert_eq!(code, 3);
     assert!(err.contains("did you mean `train.batch`?"), "{err}");
+}
+
+/// Data sets of scenes in a folder that vanishes.
+fn scenes() -> Place {
+    let place = Place::new();
+    demo_data(&place.path("."));
+    place
+}
+
+/// A run of the demo's scenes, rows of which are held out by their id.
+fn fit_alone(place: &Place, out: &str, more: &[&str]) -> (i32, String, String) {
+    let (train, out) = (place.text("train"), place.text(out));
+    let mut arguments = vec!["fit", "--data", &train, "--out", &out];
+    for setting in SETTINGS.iter().chain(&["data.holdout_percent=20"]) {
+        arguments.extend(["--set", setting]);
+    }
+    arguments.extend(more);
+    told(&run("catlip-train", &arguments))
+}
+
+/// What `catlip-train` says to these words.
+fn said(arguments: &[&str]) -> (i32, String, String) {
+    told(&run("catlip-train", arguments))
+}
+
+#[test]
+fn a_run_goes_on_over_its_own_labels_and_snapshot_when_others_have_come() {
+    let place = scenes();
+    let (train, folder) = (place.text("train"), place.text("run"));
+    let (code, _, err) = fit_alone(&place, "run", &["--set", "train.steps=4"]);
+    assert_eq!(code, 0, "{err}");
+    let config = std::fs::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(config.contains("snapshots = [1]"), "{config}");
+    let eval = ["eval", "--run", &folder, "--data", &train];
+    let before = ok("catlip-train", &eval);
+
+    ok("catlip-prep", &["relabel", &train, "--rule", "nouns"]);
+    let (code, _, err) = fit_alone(&place, "other", &[]);
+    assert!(code == 3 && err.contains("hint: choose one, with --labels NAME"), "{err}");
+    let feed = ["feed", "--data", &train, "--ids", "--batch", "10"];
+    let ids = ok("catlip-train", &[&feed[..], &["--labels", "corenet-1"]].concat());
+    place.write("ids.txt", format!("{}\n", ids.split(' ').nth(3).unwrap()).as_bytes());
+    ok("catlip-prep", &["drop", &train, "--ids", &place.text("ids.txt")]);
+
+    // The run that is there reads what it read; a new one reads what it is told to.
+    let (code, _, err) = fit_alone(&place, "run", &["--set", "train.steps=4", "--resume"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(ok("catlip-train", &eval), before);
+    let other = ["--snapshot", "2", "--labels", "corenet-1"];
+    let resumed = ["--set", "train.steps=4", "--resume"];
+    let (code, _, err) = fit_alone(&place, "run", &[&resumed[..], &other].concat());
+    assert!(code == 6 && err.contains("`data.snapshots` = [1], this command says [2]"), "{err}");
+    let (code, _, err) = fit_alone(&place, "other", &other);
+    assert_eq!(code, 0, "{err}");
+    let config = std::fs::read_to_string(place.path("other/config.toml")).unwrap();
+    assert!(config.contains("label_set = \"synsets.corenet-1\""), "{config}");
+    assert!(config.contains("snapshots = [2]"), "{config}");
+
+    let steps = |more: &[&str]| ok("catlip-train", &[&feed[..], more].concat());
+    let all = steps(&["--snapshot", "1", "--set", "feed.last_batch=pad"]);
+    let less = steps(&["--labels", "nouns-1", "--set", "feed.last_batch=pad"]);
+    assert_eq!(all.split(' ').count(), less.split(' ').count() + 1);
+    for wrong in [["--snapshot", "99"], ["--labels", "nope"]] {
+        let (code, _, err) = said(&[&feed[..], &wrong].concat());
+        assert_eq!(code, 3, "{err}");
+    }
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_refused() {
+    let place = scenes();
+    std::fs::create_dir(place.path("thesis")).unwrap();
+    place.write("thesis/chapter.tex", b"once");
+    let (train, shards) = (place.text("train"), place.text("shards"));
+    for (out, code_expected, found) in [
+        (train.as_str(), 6, "holds something else: "),
+        (&place.text("thesis"), 6, "holds something else: chapter.tex"),
+        ("s3://bucket/run", 2, "s3://bucket/run is a URL"),
+    ] {
+        for command in ["fit", "batches"] {
+            let (code, _, err) = said(&[command, "--data", &train, "--out", out]);
+            assert!(code == code_expected && err.contains(found), "{code} {err}");
+        }
+    }
+    assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
+    let export = ["export", "--weights", &place.text("run"), "--to", "hf", "--out"];
+    for (out, code_expected) in [(shards.as_str(), 6), ("s3://bucket/x", 2)] {
+        let (code, _, err) = said(&[&export[..], &[out]].concat());
+        assert_eq!(code, code_expected, "{err}");
+    }
+    assert!(!Path::new("s3:").exists());
+}
+
+#[test]
+fn a_run_that_is_being_trained_is_left_alone() {
+    let place = scenes();
+    let (train, out) = (place.text("train"), place.text("run"));
+    let mut command = program("catlip-train");
+    command.args(["fit", "--data", &train, "--out", &out]);
+    for setting in SETTINGS.iter().chain(&["train.steps=1000000", "eval.every_steps=0"]) {
+        command.args(["--set", setting]);
+    }
+    let mut first = command.stderr(Stdio::null()).spawn().unwrap();
+    let log = place.path("run/checkpoints");
+    while !log.exists() {
+        assert!(first.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let more = ["--set", "train.steps=1000000", "--resume"];
+    let (code, _, err) = fit_alone(&place, "run", &more);
+    assert_eq!(code, 6, "{err}");
+    assert!(err.contains(&format!("trained by process {} on host", first.id())), "{err}");
+    // A kill gives the lock back.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut again = command.arg("--resume").stderr(Stdio::piped()).spawn().unwrap();
+    let told = BufReader::new(again.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let begun = told.take(200).find(|line| line.starts_with("begin at step "));
+    assert!(begun.is_some());
+    again.kill().unwrap();
+    again.wait().unwrap();
+}
+
+#[test]
+fn a_missing_or_cut_file_of_the_data_is_named_before_the_first_step() {
+    let place = scenes();
+    assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
+    let (heldout, train) = (place.text("heldout"), place.text("train"));
+    let captions = files_of(&place.path("heldout")).into_iter().map(|(name, _)| name);
+    let captions = captions.filter(|name| name.contains("captions/")).next_back().unwrap();
+    let captions = place.path("heldout").join(captions);
+    let whole = std::fs::read(&captions).unwrap();
+    std::fs::write(&captions, &whole[..100]).unwrap();
+    let expected = format!("size is 100 bytes, expected {} bytes", whole.len());
+    let (code, _, err) = fit(&place.path("."), "cut", &[]);
+    assert!(code == 7 && err.contains(&expected), "{code} {err}");
+    assert!(!err.contains("begin at step"), "{err}");
+    std::fs::remove_file(&captions).unwrap();
+    let eval = ["eval", "--run", &place.text("run"), "--data", &heldout];
+    let (code, _, err) = said(&[&eval[..], &["--set", "data.holdout_percent=0"]].concat());
+    assert!(code == 7 && err.contains("size is no file, expected "), "{code} {err}");
+
+    let feed = ["feed", "--data", &train, "--ids", "--batch", "10"];
+    for more in [["--epoch", "18446744073709551615"], ["--epochs", "18446744073709551615"]] {
+        let (code, _, err) = said(&[&feed[..], &more].concat());
+        assert!(code == 2 && err.contains("not in 0..=1000000000"), "{code} {err}");
+    }
+    let last = ["--epoch", "1000000000", "--start-step", "8"];
+    let (code, out, err) = said(&[&feed[..], &last].concat());
+    assert!(code == 0 && out.lines().count() == 1, "{code} {out} {err}");
+    let last = ["--start-step", "1099511627776"];
+    assert_eq!(said(&[&feed[..], &last].concat()).1, "");
+}
+
+/// Sends a signal to a process that this test started.
+fn send(signal: &str, child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+}
+
+#[test]
+fn signals_are_heard_from_the_beginning_and_twice_at_once_still_saves() {
+    let place = scenes();
+    let start = |out: &str| {
+        let (train, out) = (place.text("train"), place.text(out));
+        let mut command = program("catlip-train");
+        command.args(["fit", "--resume", "--data", &train, "--out", &out]);
+        for setting in SETTINGS.iter().chain(&["train.steps=1000000"]) {
+            command.args(["--set", setting]);
+        }
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = start("run");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("begin at step ")));
+    send("-INT", &child);
+    send("-INT", &child);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(9), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("stopped by a signal")), "{rest:?}");
+    let folders = || -> Vec<String> {
+        let names = std::fs::read_dir(place.path("run/checkpoints")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert!(folders().iter().all(|name| name.starts_with("step-")), "{:?}", folders());
+
+    // What a kill left half is gone once the next start has begun, which a signal stops too.
+    std::fs::create_dir(place.path("run/checkpoints/.step-99999999.new")).unwrap();
+    let mut child = start("run");
+    // The loader maps libtorch for a while; the program itself begins by asking for signals.
+    let hears = |id: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
+        u64::from_str_radix(caught, 16).unwrap() & (1 << 14) != 0
+    };
+    while !hears(child.id()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send("-TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert!(folders().iter().all(|name| name.starts_with("step-")), "{:?}", folders());
+}
+
+#[test]
+fn what_is_wrong_with_an_input_or_a_setting_has_its_code_and_names_it() {
+    let place = scenes();
+    assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
+    let (train, run, none) = (place.text("train"), place.text("run"), place.text("none"));
+    let never = place.text("never");
+    let junk = place.text("junk.pkl");
+    place.write("junk.pkl", b"this is no pickle");
+    let fit = ["fit", "--data", &train, "--out", &never];
+    let eval = ["eval", "--run", &run, "--data", &train];
+    for (arguments, code_expected, message) in [
+        (vec!["predict", "--run", &run, &none], 5, "cannot read"),
+        ([&fit[..], &["--vocab", &none]].concat(), 5, "cannot read"),
+        ([&fit[..], &["--vocab", &junk]].concat(), 5, "junk.pkl is no vocabulary"),
+        ([&fit[..], &["--vocab", &junk]].concat(), 5, "hint: make one with `catlip-prep vocab"),
+        ([&fit[..], &["--prep-log", &none]].concat(), 5, "cannot read"),
+        ([&fit[..], &["--prep-log", &junk]].concat(), 5, "it is no log of catlip-prep"),
+        (vec!["import", "--weights", &none, "--out", &never], 5, "cannot read"),
+        (
+            vec!["logits", "--weights", &run, "--images", &none, "--output", &never],
+            5,
+            "cannot read",
+        ),
+        (vec!["fit", "--data", &none, "--out", &never], 5, "is no whole data set"),
+        (vec!["eval", "--run", &run, "--data", &none], 5, "is no whole data set"),
+        ([&eval[..], &["--snapshot", "99"]].concat(), 3, "has no snapshot 99"),
+        ([&eval[..], &["--labels", "nope"]].concat(), 3, "synsets.nope is not there"),
+        ([&eval[..], &["--snapshot", "0"]].concat(), 2, "0 is not in 1.."),
+        ([&eval[..], &["--set", "model.width=32"]].concat(), 3, "`model.width` is 32, but"),
+        (
+            [&fit[..], &["--set", "train.steps=-1"]].concat(),
+            3,
+            "--set train.steps=-1: `train.steps`",
+        ),
+        (vec!["batches", "--data", &train, "--out", &never, "--resume"], 2, "--resume"),
+        (vec!["fit"], 2, "Usage: catlip-train fit [OPTIONS] --data <DIR|URL|SHARDS> --out <RUN>"),
+    ] {
+        let (code, out, err) = said(&arguments);
+        assert!(code == code_expected && err.contains(message), "{arguments:?}: {code} {out}{err}");
+    }
+    assert!(!place.path("never").exists());
+}
+
+#[test]
+fn heads_come_from_beside_the_weights_and_numbers_of_other_labels_warn() {
+    let place = scenes();
+    let two = ["--set", "train.steps=4", "--set", "model.heads=2"];
+    assert_eq!(fit_alone(&place, "run", &two).0, 0);
+    let weights = place.text("run/checkpoints/step-00000004/model.safetensors");
+    let out = place.text("back");
+    let told = ok("catlip-train", &["import", "--weights", &weights, "--out", &out]);
+    assert!(told.starts_with("64 × 2 blocks, 2 heads"), "{told}");
+    std::fs::copy(&weights, place.path("alone.safetensors")).unwrap();
+    let (alone, out) = (place.text("alone.safetensors"), place.text("alone"));
+    let import = ["import", "--weights", &alone, "--out", &out];
+    let (code, _, err) = said(&import);
+    assert!(code == 5 && err.contains("hint: say how many: --set model.heads=N"), "{code} {err}");
+    let told = ok("catlip-train", &[&import[..], &["--set", "model.heads=2"]].concat());
+    assert!(told.contains("2 heads"), "{told}");
+
+    // Captions that name nothing: no row has a label of the run's vocabulary.
+    let image = catlip_tests::picture(3, 48, 48);
+    let files = [("0.jpg".to_owned(), image), ("0.txt".to_owned(), b"of the".to_vec())];
+    place.shard("mute.tar", &files);
+    let (tar, mute) = (place.text("mute.tar"), place.text("mute"));
+    ok("catlip-prep", &["run", "--quiet", "--input", &tar, "--output", &mute]);
+    let eval = ["eval", "--run", &place.text("run"), "--data", &mute];
+    let (code, out, err) = said(&[&eval[..], &["--set", "data.holdout_percent=0"]].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("warning: no held-out row has a synset of the run's vocabulary"), "{err}");
 }

@@ -8,36 +8,28 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use catlip_pipeline::error::exit;
-use catlip_pipeline::feed::Stream;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use tch::TchError;
 
-use crate::batches;
 use crate::bench;
 use crate::config::TrainConfig;
-use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
-use crate::machine::Machine;
-use crate::plan::{self, DataPlace, FitRequest, TrainPlan};
+use crate::plan::{self, DataPlace};
 use crate::predict::{self, Prediction};
-use crate::report;
-use crate::train;
 use crate::trained::TrainedRun;
-use progress::Progress;
 
 mod dry_run;
 mod exchange;
 mod feed;
+mod fit;
 mod progress;
+mod stop;
 
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
@@ -55,9 +47,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Trains a model; writes checkpoints, log and report.html into the folder of the run
-    Fit(FitArgs),
+    Fit(fit::FitArgs),
     /// Writes the first weights and the batches of a run, for a program to compare with
-    Batches(BatchesArgs),
+    Batches(fit::BatchesArgs),
     /// Evaluates a run on held-out rows
     Eval(EvalArgs),
     /// Prints the likeliest synsets of image files
@@ -74,63 +66,31 @@ enum Command {
     Bench(BenchArgs),
 }
 
+/// What of a data set is read.
 #[derive(Debug, Args)]
-struct FitArgs {
-    /// Data set made by `catlip-prep run`: a folder, or s3://bucket/folder, gs://…, az://…; or plain
-    /// shards such as 'train-{000..099}.tar'. Several are mixed by `data.weights`
-    #[arg(long, value_name = "DIR|URL|SHARDS", required_unless_present = "dry_run")]
-    data: Vec<PathBuf>,
-    /// Data set to evaluate on; without it, `data.holdout_percent` of the rows are held out
-    #[arg(long, value_name = "DIR|URL")]
-    val: Option<PathBuf>,
-    /// Vocabulary; without it, one is made from the training rows
-    #[arg(long, value_name = "FILE")]
-    vocab: Option<PathBuf>,
-    /// TOML file of settings that differ from the defaults
-    #[arg(long, value_name = "FILE")]
-    recipe: Option<PathBuf>,
-    /// What `catlip-prep run --log` wrote: its stages then stand in the report too
-    #[arg(long = "prep-log", value_name = "FILE")]
-    prep_logs: Vec<PathBuf>,
-    /// Folder of the run
-    #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
-    out: Option<PathBuf>,
-    /// One setting; wins over the recipe
-    #[arg(long = "set", value_name = "section.key=value")]
-    settings: Vec<String>,
-    /// Print parameters, operations, memory and images per epoch; write nothing. --data and --vocab
-    /// make the numbers exact
-    #[arg(long)]
-    dry_run: bool,
-    /// Go on with the run in --out, if there is one
-    #[arg(long)]
-    resume: bool,
+struct ReadArgs {
+    /// Which labels, such as corenet-1; needed where the data set has several. As --set
+    /// data.label_set=NAME
+    #[arg(long, value_name = "NAME")]
+    labels: Option<String>,
+    /// Which snapshot, once for all or once for each --data; the newest if it is left out, but a
+    /// run goes on over its own and is evaluated on it. As --set data.snapshots=[N]
+    #[arg(long = "snapshot", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    snapshots: Vec<u64>,
 }
 
-impl FitArgs {
-    /// clap asks for data and folder unless it is a dry run, which needs no request.
-    fn request(&self, config: &TrainConfig, world: &Rc<World>) -> Result<FitRequest, TrainError> {
-        let stores = stores();
-        let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
-        Ok(FitRequest {
-            data: DataPlace::find(config, &self.data, &stores)?,
-            val,
-            vocab: self.vocab.clone(),
-            out: self.out.clone().unwrap_or_default(),
-            prep_logs: self.prep_logs.clone(),
-            resume: self.resume,
-            world: world.clone(),
-        })
+impl ReadArgs {
+    /// The settings of a command, and what these flags mean.
+    fn with(&self, settings: &[String]) -> Vec<String> {
+        let mut settings = settings.to_vec();
+        if let Some(name) = &self.labels {
+            settings.push(format!("data.label_set={}", toml::Value::from(name.as_str())));
+        }
+        if !self.snapshots.is_empty() {
+            settings.push(format!("data.snapshots={:?}", self.snapshots));
+        }
+        settings
     }
-}
-
-#[derive(Debug, Args)]
-struct BatchesArgs {
-    #[command(flatten)]
-    fit: FitArgs,
-    /// Batches to write; 0: those of the whole run
-    #[arg(long, default_value_t = 0)]
-    steps: u64,
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +101,8 @@ struct EvalArgs {
     /// Data set: its rows that the run holds out, or all if it holds out none
     #[arg(long, value_name = "DIR|URL")]
     data: PathBuf,
+    #[command(flatten)]
+    read: ReadArgs,
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
     weights: WeightsChoice,
@@ -157,7 +119,7 @@ struct PredictArgs {
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
     weights: WeightsChoice,
-    /// JPEG, PNG or WebP files
+    /// JPEG, PNG, WebP or GIF files
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
 }
@@ -190,8 +152,8 @@ enum WeightsChoice {
 /// Runs the program, which was built from `commit` if that was known.
 pub fn run(commit: Option<&str>) -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Fit(args) => fit(&args, commit),
-        Command::Batches(args) => batches(&args),
+        Command::Fit(args) => fit::run(&args, commit),
+        Command::Batches(args) => fit::batches(&args),
         Command::Eval(args) => eval(&args),
         Command::Predict(args) => predict(&args),
         Command::Feed(args) => feed::run(&args),
@@ -209,46 +171,6 @@ pub fn run(commit: Option<&str>) -> ExitCode {
     }
 }
 
-fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
-    let BatchesArgs { fit, steps } = args;
-    let config = TrainConfig::load(fit.recipe.as_deref(), &fit.settings)?;
-    let plan = plan::plan(config.clone(), &fit.request(&config, &Rc::new(World::alone()))?)?;
-    let written = batches::write(&plan, *steps)?;
-    say(&format!("{written} batches: {}", plan.run.path().display()));
-    Ok(exit::OK)
-}
-
-fn fit(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError> {
-    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
-    if args.dry_run {
-        let data = DataPlace::find(&config, &args.data, &stores())?;
-        print(&dry_run::text(&config, &data, args.vocab.as_deref())?);
-        return Ok(exit::OK);
-    }
-    let stop = stop_flag();
-    let world = join(&config)?;
-    let plan = plan::plan(config.clone(), &args.request(&config, &world)?)?;
-    if world.is_first() {
-        say(&plan.device_report);
-        say(&described(&plan));
-        say(&order_text(&plan.feed.stream));
-        plan.run.add_machine(&Machine::here(commit, &plan))?;
-    }
-    let mut progress = Progress::new(&plan);
-    let outcome = train::train(&plan, &mut progress, &stop);
-    progress.finish();
-    let summary = outcome?;
-    if !world.is_first() {
-        return Ok(exit::OK);
-    }
-    say(&format!("report: {}", plan.run.report_path().display()));
-    match &summary.evaluation {
-        Some(evaluation) => print(&eval_text(&evaluation.report.summary)),
-        None => say("nothing is held out: say --val, or --set data.holdout_percent=5"),
-    }
-    Ok(exit::OK)
-}
-
 /// The way to stores, by the usual variables of the environment.
 fn stores() -> Stores {
     Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
@@ -256,11 +178,11 @@ fn stores() -> Stores {
 
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
-    let run = TrainedRun::open(&args.run, raw, &args.settings)?;
+    let run = TrainedRun::open(&args.run, raw, &args.read.with(&args.settings))?;
     warn_of_damage(&run);
     let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores())?;
     let evaluation = run.evaluate(data[0].clone())?;
-    print(&eval_text(&evaluation.report.summary));
+    tell(&evaluation.report.summary);
     Ok(exit::OK)
 }
 
@@ -313,61 +235,6 @@ fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
     Ok(exit::OK)
 }
 
-/// Joins the other ranks, if the environment says that there are any.
-fn join(config: &TrainConfig) -> Result<Rc<World>, TrainError> {
-    let Some(at) = rendezvous::read(|name| std::env::var(name).ok())? else {
-        return Ok(Rc::new(World::alone()));
-    };
-    if at.rank == 0 && at.world_size > 1 {
-        say(&format!("waiting for {} ranks at {}:{}", at.world_size, at.host, at.port));
-    }
-    Ok(Rc::new(World::join(&at, Duration::from_secs(config.dist.timeout_secs))?))
-}
-
-/// Set by the first SIGINT, SIGTERM or SIGUSR1; a second SIGINT ends the program at once.
-fn stop_flag() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let interrupted = i32::from(exit::INTERRUPTED);
-    let registered =
-        signal_hook::flag::register_conditional_shutdown(SIGINT, interrupted, stop.clone())
-            .and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()))
-            .and_then(|_| signal_hook::flag::register(SIGTERM, stop.clone()))
-            // SLURM's warning before the time is up (`--signal`), when a job asked for it.
-            .and_then(|_| signal_hook::flag::register(SIGUSR1, stop.clone()));
-    if let Err(error) = registered {
-        say(&format!("warning: signals end the run without a checkpoint: {error}"));
-    }
-    stop
-}
-
-fn described(plan: &TrainPlan) -> String {
-    let (vit, held_out) = (&plan.vit, plan.eval.as_ref().map_or(0, |eval| eval.num_rows));
-    format!(
-        "model: {} × {} blocks, {} heads; {} synsets; {} training rows, {held_out} held out; \
-         {} steps of {}; {} threads",
-        vit.width,
-        vit.depth,
-        vit.num_heads,
-        plan.vocab.len(),
-        plan.priors.rows,
-        plan.schedule.steps,
-        report::step_sizes(&plan.feed.stream.sampler),
-        plan.num_threads,
-    )
-}
-
-/// How well the order shuffles, and what that costs.
-fn order_text(stream: &Stream) -> String {
-    format!(
-        "order: {} lanes; {:.3} × the rows are read in an epoch; were the data sorted by class, \
-         the counts of a batch would vary {:.1} × as much as drawn independently \
-         (feed.window_bytes)",
-        stream.num_lanes(),
-        stream.rows_read_ratio(0),
-        stream.sorted_variance_ratio(),
-    )
-}
-
 fn warn_of_damage(run: &TrainedRun) {
     for damage in &run.passed_over {
         say(&format!(
@@ -380,13 +247,13 @@ fn warn_of_damage(run: &TrainedRun) {
 fn eval_text(summary: &EvalSummary) -> String {
     let mut text = format!(
         "held-out rows {}, synsets {}, of which scored {}\n\
-         held-out BCE {:.4} (label-frequency baseline {:.4}, {:.2} % lower)\n",
+         held-out BCE {:.4} (label-frequency baseline {:.4}, {})\n",
         summary.rows,
         summary.labels,
         summary.labels_scored,
         summary.bce,
         summary.bce_baseline,
-        summary.bce_improvement_percent,
+        difference_text(summary.bce_improvement_percent),
     );
     for recall in &summary.recall {
         _ = writeln!(
@@ -418,6 +285,24 @@ fn eval_text(summary: &EvalSummary) -> String {
     text
 }
 
+/// The numbers of an evaluation, and why there may be none to speak of.
+fn tell(summary: &EvalSummary) {
+    print(&eval_text(summary));
+    // The average over all pairs of a row and a label is there as soon as a row has a label.
+    if summary.map_micro.is_none() {
+        say("warning: no held-out row has a synset of the run's vocabulary: these numbers say \
+             nothing about the model\n\
+             hint: evaluate on data with labels by the rule that the run was trained with; see \
+             --labels");
+    }
+}
+
+/// How far a number is from the baseline's.
+fn difference_text(lower_percent: f64) -> String {
+    let side = if lower_percent < 0.0 { "higher" } else { "lower" };
+    format!("{:.2} % {side}", lower_percent.abs())
+}
+
 fn share_text(share_min: f64) -> String {
     if share_min == 0.0 {
         return "fewer".to_owned();
@@ -438,7 +323,13 @@ fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
     let mut text = format!("error: {error}");
     let mut cause = error.source();
     while let Some(inner) = cause {
-        _ = write!(text, "\n  caused by: {inner}");
+        // Of libtorch the first line; what follows are addresses in its own stack.
+        let message = inner.to_string();
+        let message = match inner.is::<TchError>() {
+            true => message.lines().next().unwrap_or_default(),
+            false => &message,
+        };
+        _ = write!(text, "\n  caused by: {message}");
         cause = inner.source();
     }
     if let Some(hint) = hint {
@@ -478,6 +369,29 @@ mod tests {
              `train.bach`; did you mean `train.batch`?\nhint: look"
         );
         assert_eq!(error.exit_code(), exit::CONFIG);
+    }
+
+    #[test]
+    fn of_libtorch_one_line_is_shown_and_memory_has_a_hint() {
+        let trace = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\n\
+                     Exception raised from alloc_cpu at x.cpp:1\nframe #0: c10::Error";
+        let error = TrainError::torch("allocate the weights")(TchError::Torch(trace.to_owned()));
+        let text = error_text(&error, error.hint());
+        assert_eq!(
+            text,
+            "error: libtorch failed to allocate the weights\n  caused by: DefaultCPUAllocator: \
+             can't allocate memory: you tried to allocate 9 bytes\nhint: lower `train.batch`, \
+             `train.image_px` or the model (`model.size`, `model.width`, `model.depth`), or raise \
+             `train.parts`"
+        );
+        let other = TrainError::torch("copy a batch")(TchError::Torch("no".to_owned()));
+        assert_eq!(other.hint(), None);
+    }
+
+    #[test]
+    fn a_number_above_the_baseline_is_called_higher() {
+        assert_eq!(difference_text(-62.853), "62.85 % higher");
+        assert_eq!(difference_text(6.8), "6.80 % lower");
     }
 
     #[test]

@@ -23,7 +23,10 @@ pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
 /// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
 /// resumed with others. A section ends with a dot.
-const NOT_HASHED: [&str; 15] = [
+const NOT_HASHED: [&str; 17] = [
+    // What these mean, the table of parts and the name of the labels, is hashed beside the config.
+    "data.label_set",
+    "data.snapshots",
     "data.holdout_rows_max",
     "data.shards",
     "feed.threads",
@@ -305,9 +308,18 @@ impl TrainConfig {
     /// The first key that changes what a run computes and in which `self` and `other` differ, with
     /// both values.
     pub fn first_difference(&self, other: &Self) -> Option<[String; 3]> {
+        self.first_difference_of(other, |_| true)
+    }
+
+    /// The same among the keys that are `wanted`.
+    pub fn first_difference_of(
+        &self,
+        other: &Self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Option<[String; 3]> {
         let pairs = self.hashed().into_iter().zip(other.hashed());
         pairs
-            .filter(|(mine, theirs)| mine != theirs)
+            .filter(|(mine, theirs)| mine != theirs && wanted(&mine.0))
             .map(|((key, mine), (_, theirs))| [key, mine, theirs])
             .next()
     }

@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod tensor_file;
 pub mod machine;
 pub mod tensorboard;
+pub mod output;
 pub mod run_folder;
 pub mod metrics;
 pub mod eval;

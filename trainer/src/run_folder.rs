@@ -2,13 +2,14 @@
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
 //! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as
-//! events of TensorBoard; `machines.jsonl`, a line for each start; `eval.json` and `report.html` at
-//! the end. Never: a file that is half written under its own name; a log line of a step that the
-//! newest checkpoint has not seen.
+//! events of TensorBoard; `.lock`, who trains it; `machines.jsonl`, a line for each start;
+//! `eval.json` and `report.html` at the end. Never: a file that is half written under its own name;
+//! a log line of a step that the newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use catlip_pipeline::prep::{commit, vocab};
 use catlip_schemas::{Cursor, Vocab};
@@ -19,8 +20,13 @@ use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
 use crate::machine::Machine;
 use crate::metrics::LabelPriors;
+use crate::output;
 use crate::tensorboard::EventFile;
 
+/// Files that the first step needs, in the order in which they are written.
+const VOCAB: &str = "vocab.parquet";
+const PRIORS: &str = "priors.json";
+const CONFIG: &str = "config.toml";
 /// TensorBoard finds files by `tfevents` in their names.
 const EVENTS: &str = "events.out.tfevents.catlip";
 
@@ -28,6 +34,8 @@ const EVENTS: &str = "events.out.tfevents.catlip";
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Held by the process that writes, as long as a copy of this is there.
+    lock: Option<Arc<File>>,
 }
 
 /// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec`, `goodput`, `mfu` and
@@ -197,7 +205,29 @@ impl LogLine {
 impl RunFolder {
     /// The run in `path`, which may not be there yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf() }
+        Self { path: path.to_path_buf(), lock: None }
+    }
+
+    /// Refuses a folder that holds anything but a run, whole or hardly begun.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NotOnDisk`], [`TrainError::Foreign`].
+    pub fn check(&self) -> Result<(), TrainError> {
+        match self.is_begun() {
+            true => output::check_on_disk(&self.path),
+            false => output::check(&self.path, &[VOCAB, PRIORS, CONFIG]),
+        }
+    }
+
+    /// Takes the run for this process alone, until the last copy of this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Locked`], [`TrainError::Io`].
+    pub fn lock(&mut self) -> Result<(), TrainError> {
+        self.lock = output::lock(&self.path)?.map(Arc::new);
+        Ok(())
     }
 
     /// Where it is.
@@ -228,7 +258,7 @@ impl RunFolder {
     ) -> Result<(), TrainError> {
         fs::create_dir_all(&self.path).map_err(TrainError::io("create", &self.path))?;
         vocab::write(&self.vocab_path(), vocab)?;
-        self.write_json("priors.json", priors)?;
+        self.write_json(PRIORS, priors)?;
         self.write_config(config)
     }
 
@@ -269,7 +299,7 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`], [`TrainError::Damaged`].
     pub fn priors(&self, vocab: &Vocab) -> Result<LabelPriors, TrainError> {
-        let path = self.path.join("priors.json");
+        let path = self.path.join(PRIORS);
         let bytes = fs::read(&path).map_err(TrainError::io("read", &path))?;
         let damaged = |message| TrainError::Damaged { path: path.clone(), message };
         let priors: LabelPriors =
@@ -283,11 +313,11 @@ impl RunFolder {
 
     /// Where the vocabulary lies.
     pub fn vocab_path(&self) -> PathBuf {
-        self.path.join("vocab.parquet")
+        self.path.join(VOCAB)
     }
 
     fn config_path(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG)
     }
 
     fn log_path(&self) -> PathBuf {

@@ -14,8 +14,24 @@ use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
 use crate::metrics::LabelPriors;
 use crate::model::{Vit, Weights};
-use crate::plan::{self, DataPlace, DataSets, OpenDevice};
+use crate::plan::{self, Choice, DataPlace, DataSets, OpenDevice};
 use crate::run_folder::RunFolder;
+
+/// Refuses settings by which the weights of the run would be another model's.
+fn check_same_model(
+    own: &TrainConfig,
+    config: &TrainConfig,
+    labels: usize,
+) -> Result<(), TrainError> {
+    if plan::vit_plan(own, labels) == plan::vit_plan(config, labels) {
+        return Ok(());
+    }
+    let of_model = |key: &str| key.starts_with("model.") || key.starts_with("augment.range");
+    match own.first_difference_of(config, of_model) {
+        Some([key, expected, found]) => Err(TrainError::OtherModel { key, found, expected }),
+        None => Ok(()),
+    }
+}
 
 /// The model of a run at its newest whole checkpoint.
 #[derive(Debug)]
@@ -36,6 +52,12 @@ pub struct TrainedRun {
     pub step: u64,
     /// Newer checkpoints that are damaged.
     pub passed_over: Vec<Damage>,
+    /// The config without the settings of the command.
+    own: TrainConfig,
+    /// Config and data set that the run was trained with, as the checkpoint names them.
+    trained_with: String,
+    /// Whether the settings of the command choose a snapshot, and labels.
+    chooses: [bool; 2],
 }
 
 impl TrainedRun {
@@ -46,9 +68,12 @@ impl TrainedRun {
     /// [`TrainError::NoRun`], [`TrainError::Checkpoint`], and what its files may give.
     pub fn open(folder: &Path, raw: bool, settings: &[String]) -> Result<Self, TrainError> {
         let run = RunFolder::new(folder);
-        let config = run.config(settings)?;
-        let device = plan::open_device(&config)?;
+        let (own, config) = (run.config(&[])?, run.config(settings)?);
+        let says = |key: &str| settings.iter().any(|said| said.starts_with(key));
+        let chooses = ["data.snapshots=", "data.label_set="].map(says);
         let vocab = run.vocab()?;
+        check_same_model(&own, &config, vocab.len())?;
+        let device = plan::open_device(&config)?;
         let priors = run.priors(&vocab)?;
         let vit = Vit::new(plan::vit_plan(&config, vocab.len()));
         let mut weights = Weights::zeros(vit.layout(), device.device)
@@ -64,7 +89,10 @@ impl TrainedRun {
             vocab: Arc::new(vocab),
             priors: Arc::new(priors),
             step: whole.state.step,
+            trained_with: whole.state.config_hash,
             passed_over: whole.passed_over,
+            own,
+            chooses,
         })
     }
 
@@ -76,7 +104,8 @@ impl TrainedRun {
     /// [`TrainError::NothingHeldOut`], and what [`eval::evaluate`] may give.
     pub fn evaluate(&self, data: impl Into<DataPlace>) -> Result<Evaluation, TrainError> {
         let place = data.into();
-        let opened = DataSets::open(&self.config, std::slice::from_ref(&place))?;
+        let opened = self.data_sets(&place)?;
+        plan::files::check(&opened)?;
         let plan = if self.config.data.holdout_percent == 0.0 {
             plan::plan_of_rows(&self.config, &opened, opened.all_rows(), &self.vocab, &self.priors)
         } else {
@@ -84,5 +113,24 @@ impl TrainedRun {
         };
         let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: place.place() })?;
         eval::evaluate(&plan, &self.vit, &self.weights, self.step)
+    }
+
+    /// The data set at `place`: of the run's own the snapshot that it was trained on, of another
+    /// one the newest, where the command does not say which; and the run's labels, where there are
+    /// several.
+    fn data_sets(&self, place: &DataPlace) -> Result<DataSets, TrainError> {
+        let places = std::slice::from_ref(place);
+        let [says_snapshot, says_labels] = self.chooses;
+        let said = Choice { takes_others: !says_labels, ..Choice::of(&self.config) };
+        if says_snapshot || said.snapshots.is_empty() {
+            return DataSets::open_as(&self.config, places, &said);
+        }
+        if let Ok(own) = DataSets::open_as(&self.own, places, &said) {
+            let identity = plan::identity(&self.own, &own, &self.vocab);
+            if identity.config_hash == self.trained_with {
+                return Ok(own);
+            }
+        }
+        DataSets::open_as(&self.config, places, &Choice { snapshots: Vec::new(), ..said })
     }
 }

@@ -161,10 +161,11 @@ impl ChangeError {
             | Self::ShardsNotNamed { .. }
             | Self::Table { .. }
             | Self::NoColumnSet { .. }
-            | Self::NoSnapshot { .. }
             | Self::UnknownKeys { .. } => exit::INPUT,
             Self::PartsMissing { .. } => exit::DAMAGED,
-            Self::WhichConfig { .. } | Self::SeveralLabels { .. } => exit::CONFIG,
+            Self::WhichConfig { .. } | Self::SeveralLabels { .. } | Self::NoSnapshot { .. } => {
+                exit::CONFIG
+            }
         }
     }
 
@@ -189,7 +190,9 @@ impl ChangeError {
             }
             Self::WhichConfig { .. } => "name one with --config-tag",
             Self::NoSnapshot { .. } => "`catlip-prep inspect DIR` lists the snapshots",
-            Self::SeveralLabels { .. } => "choose one, with --labels or `data.labels`",
+            Self::SeveralLabels { .. } => {
+                "choose one, with --labels NAME (in a recipe, `data.label_set`)"
+            }
             Self::NoColumnSet { .. } => {
                 "relabel or add-column again makes it for the parts that lack it; `catlip-prep \
                  inspect DIR` lists what is there"

@@ -19,6 +19,9 @@ pub(super) struct ImportArgs {
     /// vit_ti16, vit_s16, vit_b16, vit_l16, vit_h16; 8 or 4 for other patches; auto: by its shapes
     #[arg(long, default_value = "auto")]
     model: String,
+    /// Heads of a block, where neither name, size nor a file beside the weights says it
+    #[arg(long = "set", value_name = "model.heads=N", value_parser = heads)]
+    heads: Option<i64>,
     /// Vocabulary of its labels
     #[arg(long, value_name = "FILE")]
     vocab: Option<PathBuf>,
@@ -59,8 +62,14 @@ enum To {
     Hf,
 }
 
+/// `model.heads=2` → 2: the one setting that weights do not say.
+fn heads(setting: &str) -> Result<i64, String> {
+    let number = setting.strip_prefix("model.heads=").and_then(|number| number.parse().ok());
+    number.filter(|&heads| heads > 0).ok_or_else(|| "expected model.heads=N".to_owned())
+}
+
 pub(super) fn import(args: &ImportArgs) -> Result<u8, TrainError> {
-    let model = import::import(&args.weights, &args.model, args.vocab.as_deref())?;
+    let model = import::import(&args.weights, &args.model, args.heads, args.vocab.as_deref())?;
     model.write(&args.out)?;
     let (plan, params) = (model.vit.plan(), model.vit.layout().num_params());
     print(&format!(

@@ -8,12 +8,18 @@ use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::trace::{self, RowIds, RowName};
 use catlip_pipeline::feed::{Stream, measure};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
+use super::ReadArgs;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::plan::{self, DataPlace, DataSets};
 use crate::report::step_sizes;
 
+/// Last epoch that can be asked for, and most epochs: what a position counts stays below 2^64.
+const EPOCHS_MAX: u64 = 1_000_000_000;
+/// Last step of an epoch that can be asked for: 2^40 steps of 2^16 images are below 2^64.
+const STEPS_MAX: u64 = 1 << 40;
 /// Images on which `bench feed` measures the decoder alone.
 const IMAGES_ALONE: usize = 1000;
 
@@ -28,6 +34,8 @@ pub(super) struct FeedArgs {
     /// Print a line for each time it is read: epoch, step (- if the epoch's end drops it), position
     #[arg(long = "where", id = "whereabouts", value_name = "SAMPLE_ID|PART:ROW")]
     whereabouts: Option<Row>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -41,10 +49,10 @@ pub(super) struct FeedArgs {
     #[arg(long, value_name = "GLOBAL")]
     batch: Option<usize>,
     /// Epoch to begin with
-    #[arg(long, default_value_t = 0, value_name = "E")]
+    #[arg(long, default_value_t = 0, value_name = "E", value_parser = up_to(EPOCHS_MAX))]
     epoch: u64,
     /// Epochs to print
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = up_to(EPOCHS_MAX))]
     epochs: u64,
     /// Ranks
     #[arg(long, default_value_t = 1, value_name = "W")]
@@ -53,7 +61,7 @@ pub(super) struct FeedArgs {
     #[arg(long, default_value_t = 0, value_name = "R")]
     rank: u32,
     /// Step of the first epoch to begin with
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, default_value_t = 0, value_name = "K", value_parser = up_to(STEPS_MAX))]
     start_step: u64,
 }
 
@@ -62,6 +70,8 @@ pub(super) struct BenchFeedArgs {
     /// Data set made by `catlip-prep run`, or plain shards; several are mixed by `data.weights`
     #[arg(long, value_name = "DIR|URL|SHARDS", required = true)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// TOML file of settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -71,6 +81,11 @@ pub(super) struct BenchFeedArgs {
     /// Images to feed, at least
     #[arg(long, default_value_t = 8192, value_name = "N")]
     images: u64,
+}
+
+/// A number from 0 to `limit`.
+fn up_to(limit: u64) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(0..=limit)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +109,7 @@ impl FromStr for Row {
 }
 
 pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
-    let mut settings = args.settings.clone();
+    let mut settings = args.read.with(&args.settings);
     settings.extend(args.seed.map(|seed| format!("train.seed={seed}")));
     settings.extend(args.batch.map(|batch| format!("train.batch={batch}")));
     let config = TrainConfig::load(args.recipe.as_deref(), &settings)?;
@@ -120,7 +135,7 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
 
 /// Measures the feed that `fit` would have.
 pub(super) fn bench(args: &BenchFeedArgs) -> Result<u8, TrainError> {
-    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
+    let config = TrainConfig::load(args.recipe.as_deref(), &args.read.with(&args.settings))?;
     let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
     let feed = plan::feed_alone(&config, &data, args.images)?;
     let report = measure::measure(&feed, IMAGES_ALONE)?;

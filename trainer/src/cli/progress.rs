@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::say;
+use super::{difference_text, say};
 use crate::plan::TrainPlan;
 use crate::run_folder::{Fault, StepLine};
 use crate::train::{Event, Watch};
@@ -88,8 +88,9 @@ impl Watch for Progress {
             Event::Evaluated { step, summary } => {
                 let map = summary.map.map_or_else(|| "–".to_owned(), |map| format!("{map:.3}"));
                 self.line(&format!(
-                    "step {step}: held-out BCE {:.4} ({:.2} % below the baseline), mAP {map}",
-                    summary.bce, summary.bce_improvement_percent
+                    "step {step}: held-out BCE {:.4} ({} than the baseline), mAP {map}",
+                    summary.bce,
+                    difference_text(summary.bce_improvement_percent)
                 ));
             }
             Event::RolledBack(line) => self.line(&format!(

@@ -12,6 +12,8 @@ use super::within;
 pub struct DataConfig {
     pub weights: Vec<f64>,
     pub labels: LabelsKind,
+    pub label_set: String,
+    pub snapshots: Vec<u64>,
     pub shards: Vec<String>,
     pub holdout_percent: f64,
     pub holdout_rows_max: u64,
@@ -58,6 +60,8 @@ impl Default for DataConfig {
         Self {
             weights: Vec::new(),
             labels: LabelsKind::Union,
+            label_set: String::new(),
+            snapshots: Vec::new(),
             shards: Vec::new(),
             holdout_percent: 0.0,
             holdout_rows_max: 10_000,
@@ -88,6 +92,29 @@ impl DataConfig {
         within("data.holdout_percent", self.holdout_percent, 0.0, 50.0)?;
         within("data.holdout_rows_max", self.holdout_rows_max as f64, 1.0, 1e6)?;
         Ok(())
+    }
+
+    /// Reads the snapshots and labels that a run over so many data sets was begun with, where
+    /// nothing else was said.
+    pub fn go_on_with(&mut self, begun: &Self, num_sets: usize) {
+        if self.snapshots.is_empty() && begun.snapshots.len() == num_sets {
+            self.snapshots.clone_from(&begun.snapshots);
+        }
+        if self.label_set.is_empty() {
+            self.label_set.clone_from(&begun.label_set);
+        }
+    }
+
+    /// The key by which `other` reads another snapshot or other labels, with both values. A run of
+    /// a version that did not note what it read differs in nothing.
+    pub fn other_choice(&self, other: &Self) -> Option<[String; 3]> {
+        if !self.snapshots.is_empty() && self.snapshots != other.snapshots {
+            let text = |data: &Self| format!("{:?}", data.snapshots);
+            return Some(["data.snapshots".to_owned(), text(self), text(other)]);
+        }
+        let differs = !self.label_set.is_empty() && self.label_set != other.label_set;
+        let both = || [self.label_set.clone(), other.label_set.clone()];
+        differs.then(both).map(|[mine, theirs]| ["data.label_set".to_owned(), mine, theirs])
     }
 }
 

@@ -69,6 +69,18 @@ pub enum ExchangeError {
         /// What was said.
         expected: String,
     },
+    /// Nothing says into how many heads the width is divided.
+    #[error(
+        "{path} does not say how many attention heads its {depth} blocks of width {width} have"
+    )]
+    Heads {
+        /// The file.
+        path: PathBuf,
+        /// Its width.
+        width: i64,
+        /// Its blocks.
+        depth: i64,
+    },
     /// A model that the other program does not have.
     #[error("{target} has no {what}: this model is not exported to it")]
     NoEquivalent {

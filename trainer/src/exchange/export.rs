@@ -18,6 +18,15 @@ use crate::model::{Pool, StemKind, VitPlan};
 
 /// The model in Python, for timm and for `trust_remote_code`.
 const MODELING: &str = include_str!("modeling_catlip.py");
+/// What an export that was killed may have left. The card, written just before the end, is not
+/// among them: it has the name that many folders have.
+const FILES: [&str; 5] = [
+    "model.safetensors",
+    "vocab.parquet",
+    "modeling_catlip.py",
+    "preprocessor_config.json",
+    "config.json",
+];
 /// Names of sizes as timm has them, by width, depth and heads.
 const TIMM_SIZES: [(&str, [i64; 3]); 5] = [
     ("tiny", [192, 12, 3]),
@@ -40,7 +49,8 @@ pub enum Target {
 ///
 /// # Errors
 ///
-/// [`TrainError::Exchange`] for a model that the target does not have; [`TrainError::OutputTaken`],
+/// [`TrainError::Exchange`] for a model that the target does not have; [`TrainError::ModelTaken`],
+/// [`TrainError::Foreign`],
 /// [`TrainError::Io`].
 pub fn export(model: &ModelFolder, target: Target, folder: &Path) -> Result<(), TrainError> {
     let plan = model.vit.plan();
@@ -51,7 +61,7 @@ pub fn export(model: &ModelFolder, target: Target, folder: &Path) -> Result<(), 
         (false, Target::Timm) => names::theirs(plan, &named, Names::Timm)?,
         (false, Target::HuggingFace) => names::theirs(plan, &named, Names::HuggingFace)?,
     };
-    begin(folder, "config.json")?;
+    begin(folder, "config.json", &FILES)?;
     write_weights(folder, &named)?;
     if let Some(vocab) = &model.vocab {
         vocab::write(&folder.join("vocab.parquet"), vocab)?;

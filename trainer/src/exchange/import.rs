@@ -6,24 +6,24 @@
 
 use std::path::Path;
 
-use catlip_pipeline::prep::vocab;
 use tch::{Device, Kind};
 
 use super::ExchangeError;
+use super::heads;
 use super::model_folder::{ModelFolder, check_vocab, default_view};
 use super::names::{self, Names};
 use super::state::{self, State};
 use crate::config::ModelSize;
 use crate::error::TrainError;
 use crate::model::{Pool, StemKind, Vit, VitPlan, Weights};
+use crate::plan::read_vocab;
 
-/// Width of an attention head where no name says it: the reference's, of all sizes.
-const HEAD_WIDTH: i64 = 64;
 /// Limits of what is believed of a file: far above ViT-22B.
 const WIDTH_MAX: i64 = 16_384;
 const DEPTH_MAX: i64 = 1024;
 
-/// Reads `weights` as the model that is called `model`, or as what its shapes say for `auto`.
+/// Reads `weights` as the model that is called `model`, or as what its shapes say for `auto`; its
+/// number of heads, which no shape says, is `heads`, or that of the files beside it.
 ///
 /// # Errors
 ///
@@ -31,6 +31,7 @@ const DEPTH_MAX: i64 = 1024;
 pub fn import(
     weights: &Path,
     model: &str,
+    heads: Option<i64>,
     vocab: Option<&Path>,
 ) -> Result<ModelFolder, TrainError> {
     let state = names::unwrapped(state::read(weights)?);
@@ -40,12 +41,13 @@ pub fn import(
         return Err(ExchangeError::Names { path, found: found.join(", ") }.into());
     };
     let state = names::ours(state, names).map_err(TrainError::torch("rename a tensor"))?;
-    let plan = plan_of(weights, &state, model)?;
+    let heads = heads.or_else(|| heads::beside(weights));
+    let plan = plan_of(weights, &state, model, heads)?;
     let vit = Vit::new(plan);
     let weights = filled(weights, &vit, &state)?;
     let vocab = match vocab {
         Some(path) => {
-            let vocab = vocab::read(path)?;
+            let vocab = read_vocab(path)?;
             check_vocab(path, &vocab, &plan)?;
             Some(vocab.into())
         }
@@ -76,7 +78,12 @@ fn named_shape(model: &str) -> Result<Option<([i64; 3], i64)>, ExchangeError> {
 }
 
 /// What a model the tensors are.
-fn plan_of(path: &Path, state: &State, model: &str) -> Result<VitPlan, ExchangeError> {
+fn plan_of(
+    path: &Path,
+    state: &State,
+    model: &str,
+    heads: Option<i64>,
+) -> Result<VitPlan, ExchangeError> {
     let named = named_shape(model)?;
     let side = |name: &str, at: usize| -> Result<i64, ExchangeError> {
         let wrong = |found: String| ExchangeError::Tensor {
@@ -94,16 +101,18 @@ fn plan_of(path: &Path, state: &State, model: &str) -> Result<VitPlan, ExchangeE
     let is_block = |at: &i64| has(&format!("transformer.{at}.pre_norm_ffn.4.weight"));
     let depth = (0..DEPTH_MAX).take_while(is_block).count() as i64;
     let found = format!("{depth} blocks of width {width}");
+    let stem =
+        if has("patch_emb.0.block.conv.weight") { StemKind::Corenet } else { StemKind::Linear };
     let heads = match named {
-        Some(([w, d, heads], _)) if [w, d] == [width, depth] => heads,
+        Some(([w, d, named], _)) if [w, d] == [width, depth] => heads.unwrap_or(named),
         Some(([w, d, _], _)) => {
             let expected = format!("{d} blocks of width {w}, as {model} has");
             return Err(ExchangeError::OtherModel { path: path.to_path_buf(), found, expected });
         }
-        None => width / HEAD_WIDTH,
+        None => heads
+            .or_else(|| heads::of_size(width, depth, stem))
+            .ok_or_else(|| ExchangeError::Heads { path: path.to_path_buf(), width, depth })?,
     };
-    let stem =
-        if has("patch_emb.0.block.conv.weight") { StemKind::Corenet } else { StemKind::Linear };
     let patch_px = match (stem, named) {
         (StemKind::Linear, _) => side("patch_emb.proj.weight", 3)?,
         (StemKind::Corenet, Some((_, patch_px))) => patch_px,

@@ -9,6 +9,7 @@ pub mod state;
 pub mod names;
 pub mod error;
 pub mod model_folder;
+mod heads;
 pub mod import;
 pub mod export;
 pub mod logits;

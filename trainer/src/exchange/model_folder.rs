@@ -17,6 +17,7 @@ use super::ExchangeError;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::model::{Vit, VitPlan, Weights};
+use crate::output;
 use crate::run_folder::RunFolder;
 use crate::tensor_file;
 use crate::trained::TrainedRun;
@@ -110,9 +111,10 @@ impl ModelFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::OutputTaken`], [`TrainError::Io`], [`TrainError::Checkpoint`].
+    /// [`TrainError::ModelTaken`], [`TrainError::Foreign`], [`TrainError::Io`],
+    /// [`TrainError::Checkpoint`].
     pub fn write(&self, folder: &Path) -> Result<(), TrainError> {
-        begin(folder, MODEL)?;
+        begin(folder, MODEL, &[WEIGHTS, VOCAB, MODEL])?;
         write_weights(folder, &tensors(&self.weights)?)?;
         if let Some(vocab) = &self.vocab {
             vocab::write(&folder.join(VOCAB), vocab)?;
@@ -143,11 +145,14 @@ pub(super) fn check_vocab(
     Err(ExchangeError::Vocab { path, found, expected })
 }
 
-/// Makes `folder` if it is not there; refuses it if it holds `file`.
-pub(super) fn begin(folder: &Path, file: &str) -> Result<(), TrainError> {
+/// Makes `folder` if it is not there; refuses it if it holds `file`, or anything that is not among
+/// `files`.
+pub(super) fn begin(folder: &Path, file: &str, files: &[&str]) -> Result<(), TrainError> {
+    output::check_on_disk(folder)?;
     if folder.join(file).exists() {
-        return Err(TrainError::OutputTaken { path: folder.to_path_buf() });
+        return Err(TrainError::ModelTaken { path: folder.to_path_buf() });
     }
+    output::check(folder, files)?;
     fs::create_dir_all(folder).map_err(TrainError::io("create", folder))
 }
 

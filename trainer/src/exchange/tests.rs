@@ -137,7 +137,7 @@ fn round_trip(plan: VitPlan, target: export::Target) -> (Weights, ModelFolder, V
     let model = ModelFolder { vit, weights, vocab: None, image_px: 224, crop_share: 1.0 };
     export::export(&model, target, &dir.path().join("theirs")).unwrap();
     let file = dir.path().join("theirs/model.safetensors");
-    let back = import::import(&file, "auto", None).unwrap();
+    let back = import::import(&file, "auto", None, None).unwrap();
     let again = dir.path().join("ours");
     back.write(&again).unwrap();
     let found = ModelFolder::open(&again).unwrap();
@@ -281,12 +281,15 @@ fn a_file_of_another_model_is_refused_with_both() {
     let path = dir.path().join("w.safetensors");
     let mut tensors = tensor_file::named(&filled(&vit)).unwrap();
     tensor_file::write(&path, &tensors).unwrap();
-    let error = |path: &Path, model| import::import(path, model, None).unwrap_err();
+    let error = |path: &Path, model| import::import(path, model, Some(1), None).unwrap_err();
     let text = |error: &dyn std::error::Error| error.source().unwrap().to_string();
     assert!(
         text(&error(&path, "vit_b16"))
             .ends_with("is 2 blocks of width 64, expected 12 blocks of width 768, as vit_b16 has")
     );
+    let unsaid = import::import(&path, "auto", None, None).unwrap_err();
+    assert_eq!(unsaid.hint(), Some("say how many: --set model.heads=N"));
+    assert!(text(&unsaid).ends_with("how many attention heads its 2 blocks of width 64 have"));
     assert!(text(&error(&path, "vit_x16")).starts_with("model is `vit_x16`, expected `auto`"));
     tensors.retain(|(name, _)| name != "classifier.bias");
     let path = dir.path().join("missing.safetensors");

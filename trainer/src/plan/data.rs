@@ -16,6 +16,7 @@ use catlip_pipeline::feed::{
 use catlip_pipeline::metrics::PrepMetrics;
 use catlip_pipeline::prep::{DataSet, Folder, Stores, index};
 use catlip_schemas::SampleId;
+use catlip_schemas::columns::SYNSETS_PREFIX;
 
 use super::batch_sampler;
 use crate::config::{LabelsKind, LastBatchKind, TrainConfig};
@@ -26,6 +27,8 @@ use crate::error::TrainError;
 pub struct DataPlace {
     folder: Folder,
     shards: Option<Folder>,
+    /// Whether it is an index of plain shards, which follows them by new snapshots.
+    is_index: bool,
 }
 
 /// A data set beside its shards, as an index of them is.
@@ -33,7 +36,7 @@ impl From<Folder> for DataPlace {
     fn from(folder: Folder) -> Self {
         let place = folder.place();
         let parent = place.parent().filter(|_| folder.is_local());
-        Self { shards: parent.map(Folder::from), folder }
+        Self { shards: parent.map(Folder::from), folder, is_index: false }
     }
 }
 
@@ -76,7 +79,7 @@ impl DataPlace {
             if index::names_shards(&text) {
                 let stop = AtomicBool::new(false);
                 let (index, _) = index::make_index(&[text], &[], &PrepMetrics::default(), &stop)?;
-                return Ok(Self::from(&index.folder));
+                return Ok(Self { is_index: true, ..Self::from(&index.folder) });
             }
             let said = said.get(number).or(said.first()).filter(|folder| !folder.is_empty());
             let shards = match said {
@@ -84,7 +87,7 @@ impl DataPlace {
                 // Only needed, and only then missed, where there are no images.
                 None => path.parent().and_then(|parent| stores.folder(parent).ok()),
             };
-            Ok(Self { folder: stores.folder(path)?, shards })
+            Ok(Self { folder: stores.folder(path)?, shards, is_index: false })
         };
         named.iter().enumerate().map(find).collect()
     }
@@ -95,21 +98,80 @@ impl DataPlace {
     }
 }
 
+/// Which snapshots of data sets are read, and which of their labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// A number for each data set, or one for all; 0, or no number: the newest.
+    pub snapshots: Vec<u64>,
+    /// A column set of synsets such as `corenet-1`; empty: the only one.
+    pub labels: String,
+    /// Whether a data set is read that has other labels, and no choice of them.
+    pub takes_others: bool,
+}
+
+impl Choice {
+    /// What a config says.
+    pub fn of(config: &TrainConfig) -> Self {
+        let (snapshots, labels) = (config.data.snapshots.clone(), config.data.label_set.clone());
+        Self { snapshots, labels, takes_others: false }
+    }
+
+    fn snapshot(&self, number: usize) -> Option<u64> {
+        let said = self.snapshots.get(number).or(self.snapshots.first());
+        said.copied().filter(|&snapshot| snapshot > 0)
+    }
+
+    fn open(&self, place: &DataPlace, number: usize) -> Result<DataSet, TrainError> {
+        let set = DataSet::open_at(&place.folder, self.snapshot(number))?;
+        // The name of the labels is part of what identifies a data set where there are several, and
+        // there only: a run over the only ones goes on when others have come.
+        let only = set.synsets_set().map(|only| only.name()).unwrap_or_default();
+        let short = only.strip_prefix(SYNSETS_PREFIX).unwrap_or_default();
+        let is_meant = self.takes_others || [&only, short].contains(&self.labels.as_str());
+        match is_meant && !only.is_empty() {
+            true => Ok(set),
+            false => Ok(set.with_labels(&self.labels)?),
+        }
+    }
+}
+
 /// Data sets that are read together.
 #[derive(Clone, Debug)]
 pub struct DataSets {
     sets: Vec<Arc<DataSet>>,
     sources: Sources,
+    /// The number of each snapshot; 0 for an index, of which the newest is always read.
+    snapshots: Vec<u64>,
 }
 
 impl DataSets {
-    /// Opens the data sets at `places`, one at least.
+    /// Opens the data sets at `places`, one at least, as the config chooses snapshots and labels.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`]; [`TrainError::OtherRule`] if they are labelled by different rules.
+    /// [`TrainError::Data`]; [`TrainError::OtherRule`] if they are labelled by different rules;
+    /// [`TrainError::Mix`] for as many snapshots as there are no data sets.
     pub fn open(config: &TrainConfig, places: &[DataPlace]) -> Result<Self, TrainError> {
-        let opened = places.iter().map(|place| Ok(Arc::new(DataSet::open(&place.folder)?)));
+        Self::open_as(config, places, &Choice::of(config))
+    }
+
+    /// Opens the data sets at `places`, one at least, as `choice` says.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DataSets::open`].
+    pub fn open_as(
+        config: &TrainConfig,
+        places: &[DataPlace],
+        choice: &Choice,
+    ) -> Result<Self, TrainError> {
+        let said = &choice.snapshots;
+        if said.len() > 1 && said.len() != places.len() {
+            let (key, found) = ("data.snapshots", format!("{said:?}"));
+            return Err(TrainError::Mix { key, found, sets: places.len() });
+        }
+        let open = |(number, place)| Ok(Arc::new(choice.open(place, number)?));
+        let opened = places.iter().enumerate().map(open);
         let sets: Vec<Arc<DataSet>> = opened.collect::<Result<_, TrainError>>()?;
         let expected = sets[0].synsets_set()?.name();
         for set in &sets {
@@ -120,7 +182,23 @@ impl DataSets {
             Source::open(set.clone(), place.shards.as_ref(), &reads)
         };
         let sources = places.iter().zip(&sets).map(source).collect::<Result<_, _>>()?;
-        Ok(Self { sources: Sources::new(sources), sets })
+        let number = |(place, set): (&DataPlace, &Arc<DataSet>)| match place.is_index {
+            true => 0,
+            false => set.manifest.snapshot,
+        };
+        let snapshots = places.iter().zip(&sets).map(number).collect();
+        Ok(Self { sources: Sources::new(sources), sets, snapshots })
+    }
+
+    /// Notes in the config of a run what was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Data`].
+    pub fn note(&self, config: &mut TrainConfig) -> Result<(), TrainError> {
+        config.data.snapshots.clone_from(&self.snapshots);
+        config.data.label_set = self.rule()?;
+        Ok(())
     }
 
     /// The snapshots.
