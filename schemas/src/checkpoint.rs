@@ -35,6 +35,10 @@ pub struct CheckpointState {
     /// Running mean of the loss at log steps, if there is one yet. Since version 2.
     #[serde(default)]
     pub loss_mean: Option<f32>,
+    /// Whether the run was asked to stop here, at a step that is not saved otherwise: then it goes on
+    /// from here, but never goes back to here. Since version 3.
+    #[serde(default)]
+    pub stopped: bool,
     /// Files of this checkpoint with their SHA-256.
     pub files: Vec<CheckpointFile>,
 }
@@ -125,9 +129,18 @@ mod tests {
     }
 
     #[test]
+    fn a_state_of_version_2_was_not_made_by_a_stop() {
+        let more = r#""world_size": 2, "skipped_steps": 3, "skipped_in_row": 1, "loss_mean": 0.1,"#;
+        let text = VERSION_1.replace("version\": 1,", &format!("version\": 2, {more}"));
+        let state = CheckpointState::from_json(text.as_bytes()).unwrap();
+        assert_eq!((state.world_size, state.skipped_steps, state.skipped_in_row), (2, 3, 1));
+        assert_eq!((state.loss_mean, state.stopped), (Some(0.1), false));
+    }
+
+    #[test]
     fn a_state_of_a_later_version_is_refused_with_both_numbers() {
         let text = VERSION_1.replace("version\": 1", "version\": 9");
         let error = CheckpointState::from_json(text.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains('9') && error.contains('2'), "{error}");
+        assert!(error.contains('9') && error.contains('3'), "{error}");
     }
 }

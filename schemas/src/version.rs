@@ -12,8 +12,9 @@ pub const PART_VERSION: u32 = 3;
 /// Version of the order of samples. A change of any draw, permutation or lane rule raises it.
 pub const ORDER_VERSION: u32 = 1;
 
-/// Version of a training checkpoint's files. 2: the moments in as many files as ranks.
-pub const CHECKPOINT_VERSION: u32 = 2;
+/// Version of a training checkpoint's files. 2: the moments in as many files as ranks. 3: it says
+/// whether a stop made it.
+pub const CHECKPOINT_VERSION: u32 = 3;
 
 /// Refuses a file of a version that is zero or newer than `newest`.
 ///

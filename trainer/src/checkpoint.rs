@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 pub use self::error::{CheckpointError, Damage};
-pub use self::write::{Keep, Saver, Share, Snapshot};
+pub use self::write::{Keep, Occasion, Saver, Share, Snapshot};
 use crate::model::Weights;
 use crate::state::TrainState;
 use crate::tensor_file;
@@ -74,23 +74,18 @@ pub fn newest(run: &Path) -> Result<Whole, CheckpointError> {
     Err(CheckpointError::AllDamaged { path: run.to_path_buf(), damages: passed_over })
 }
 
-/// The newest whole checkpoint whose last step was a good one: where a run goes back to. One that a
-/// stop made between the steps that are saved anyway, multiples of `every_steps`, is taken only
-/// where there is no other, so that a run that was stopped goes where one that was not does.
+/// The newest whole checkpoint whose last step was a good one: where a run goes back to. Those that
+/// a stop made do not count, so that a run that was stopped goes where one that was not does.
 ///
 /// # Errors
 ///
 /// [`CheckpointError::Io`].
-pub fn newest_good(run: &Path, every_steps: u64) -> Result<Option<Whole>, CheckpointError> {
+pub fn newest_good(run: &Path) -> Result<Option<Whole>, CheckpointError> {
     let latest = latest_step(run);
-    let mut candidates = steps(run)?;
-    candidates.retain(|&step| latest.is_some_and(|latest| step <= latest));
-    // Stable: the newest stays first among those that are alike.
-    candidates.sort_by_key(|step| every_steps == 0 || !step.is_multiple_of(every_steps));
-    for step in candidates {
+    for step in steps(run)?.into_iter().filter(|&step| latest.is_some_and(|l| step <= l)) {
         match open(&run.join(CheckpointState::folder(step))) {
-            Ok(whole) if whole.state.skipped_in_row == 0 => return Ok(Some(whole)),
-            Ok(_) => {}
+            Ok(Whole { state, .. }) if state.stopped || state.skipped_in_row > 0 => {}
+            Ok(whole) => return Ok(Some(whole)),
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }
@@ -98,19 +93,22 @@ pub fn newest_good(run: &Path, every_steps: u64) -> Result<Option<Whole>, Checkp
     Ok(None)
 }
 
-/// Makes `step` the newest checkpoint that counts; without one, none counts and all are removed.
+/// Makes `step` the newest checkpoint and removes newer ones; without one, all are removed.
 ///
 /// # Errors
 ///
 /// [`CheckpointError::Io`].
 pub fn go_back_to(run: &Path, step: Option<u64>) -> Result<(), CheckpointError> {
     if let Some(step) = step {
-        return write::name_latest(run, &CheckpointState::folder(step));
+        write::name_latest(run, &CheckpointState::folder(step))?;
+    }
+    for newer in steps(run)?.into_iter().filter(|&newer| step.is_none_or(|step| newer > step)) {
+        write::discard(&run.join(CheckpointState::folder(newer)))?;
+    }
+    if step.is_some() {
+        return Ok(());
     }
     // Without LATEST every folder counts, so it goes last.
-    for step in steps(run)? {
-        write::discard(&run.join(CheckpointState::folder(step)))?;
-    }
     let path = run.join(LATEST);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -235,7 +233,7 @@ impl Whole {
     }
 }
 
-fn open(folder: &Path) -> Result<Whole, CheckpointError> {
+fn read_state(folder: &Path) -> Result<CheckpointState, CheckpointError> {
     let path = folder.join(STATE);
     let json = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
     let state = CheckpointState::from_json(&json)
@@ -244,6 +242,11 @@ fn open(folder: &Path) -> Result<Whole, CheckpointError> {
     if state.checkpoint_version > 1 {
         check_digest(folder, &json)?;
     }
+    Ok(state)
+}
+
+fn open(folder: &Path) -> Result<Whole, CheckpointError> {
+    let state = read_state(folder)?;
     let mut files = Vec::new();
     for expected in &state.files {
         let path = folder.join(&expected.file);
@@ -388,9 +391,16 @@ mod tests {
     }
 
     fn save(run: &Path, state: &TrainState, last: usize) {
-        let keep = Keep { last, every_steps: 0 };
-        let snapshot = Snapshot::take(run, state, &identity(), &Share::whole(), keep).unwrap();
+        save_on(run, state, due(last, 0));
+    }
+
+    fn save_on(run: &Path, state: &TrainState, occasion: Occasion) {
+        let snapshot = Snapshot::take(run, state, &identity(), &Share::whole(), occasion).unwrap();
         snapshot.write(&AtomicBool::new(false)).unwrap();
+    }
+
+    fn due(last: usize, every_steps: u64) -> Occasion {
+        Occasion::Due(Keep { last, every_steps })
     }
 
     fn saved_at(steps: &[u64], keep_last: usize) -> (tempfile::TempDir, TrainState) {
@@ -518,8 +528,7 @@ mod tests {
         for rank in (0..world_size).rev() {
             let timeout = std::time::Duration::ZERO;
             let share = Share { rank, world_size, start: "-1".to_owned(), timeout };
-            let keep = Keep { last: 3, every_steps: 0 };
-            let snapshot = Snapshot::take(run, state, &identity(), &share, keep).unwrap();
+            let snapshot = Snapshot::take(run, state, &identity(), &share, due(3, 0)).unwrap();
             snapshot.write(&AtomicBool::new(false)).unwrap();
         }
     }
@@ -546,8 +555,7 @@ mod tests {
         train(&mut state, 2);
         let timeout = std::time::Duration::ZERO;
         let share = Share { rank: 0, world_size: 2, start: "-1".to_owned(), timeout };
-        let keep = Keep { last: 3, every_steps: 0 };
-        let snapshot = Snapshot::take(run.path(), &state, &identity(), &share, keep).unwrap();
+        let snapshot = Snapshot::take(run.path(), &state, &identity(), &share, due(3, 0)).unwrap();
         let error = snapshot.write(&AtomicBool::new(false)).unwrap_err().to_string();
         assert_eq!(error, "the checkpoint of step 2 lacks the part of rank 1");
         assert_eq!(newest(run.path()).unwrap().step(), 1);
@@ -563,7 +571,7 @@ mod tests {
         let text = fs::read_to_string(folder.join(STATE)).unwrap();
         let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let fields = json.as_object_mut().unwrap();
-        for new in ["world_size", "skipped_steps", "skipped_in_row", "loss_mean"] {
+        for new in ["world_size", "skipped_steps", "skipped_in_row", "loss_mean", "stopped"] {
             fields.remove(new).unwrap();
         }
         fields["checkpoint_version"] = 1.into();
@@ -581,9 +589,8 @@ mod tests {
         train(&mut state, 2);
         let expected = bits(&state);
         let mut saver = Saver::default();
-        let keep = Keep { last: 1, every_steps: 2 };
         let take = |state: &TrainState| {
-            Snapshot::take(run.path(), state, &identity(), &Share::whole(), keep).unwrap()
+            Snapshot::take(run.path(), state, &identity(), &Share::whole(), due(1, 2)).unwrap()
         };
         assert_eq!(saver.begin(take(&state)).unwrap(), None);
         train(&mut state, 3);
@@ -603,12 +610,15 @@ mod tests {
     fn what_cannot_be_written_is_an_error_of_the_next_call() {
         let run = tempfile::tempdir().unwrap();
         fs::write(run.path().join(FOLDER), "in the way").unwrap();
-        let keep = Keep { last: 1, every_steps: 0 };
-        let snapshot =
-            Snapshot::take(run.path(), &fresh(), &identity(), &Share::whole(), keep).unwrap();
+        let (state, share) = (fresh(), Share::whole());
+        let snapshot = Snapshot::take(run.path(), &state, &identity(), &share, due(1, 0)).unwrap();
         let mut saver = Saver::default();
         saver.begin(snapshot).unwrap();
         assert!(matches!(saver.wait(), Err(CheckpointError::Io { .. })));
+    }
+
+    fn good(run: &Path) -> Option<u64> {
+        newest_good(run).unwrap().map(|whole| whole.step())
     }
 
     #[test]
@@ -618,16 +628,53 @@ mod tests {
         state.set_skipped([2, 2]).unwrap();
         save(run.path(), &state, 3);
         assert_eq!(newest(run.path()).unwrap().state.skipped_steps, 2);
-        assert_eq!(newest_good(run.path(), 0).unwrap().unwrap().step(), 2);
-        // Step 3 is one that is saved anyway, but bad; 2 was saved by a stop.
-        assert_eq!(newest_good(run.path(), 3).unwrap().unwrap().step(), 2);
-        state.set_skipped([0, 2]).unwrap();
-        save(run.path(), &state, 3);
-        assert_eq!(newest_good(run.path(), 2).unwrap().unwrap().step(), 2);
+        assert_eq!(good(run.path()), Some(2));
         go_back_to(run.path(), Some(2)).unwrap();
         assert_eq!(newest(run.path()).unwrap().step(), 2);
+        assert_eq!(steps(run.path()).unwrap(), [2, 1]);
         go_back_to(run.path(), None).unwrap();
         assert!(matches!(newest(run.path()), Err(CheckpointError::None { .. })));
+    }
+
+    #[test]
+    fn a_run_goes_on_from_a_stop_but_never_back_to_one() {
+        let run = tempfile::tempdir().unwrap();
+        let mut state = fresh();
+        train(&mut state, 1);
+        save_on(run.path(), &state, Occasion::Stop);
+        assert_eq!((newest(run.path()).unwrap().step(), good(run.path())), (1, None));
+        train(&mut state, 2);
+        save(run.path(), &state, 1);
+        train(&mut state, 3);
+        save_on(run.path(), &state, Occasion::Stop);
+        assert_eq!((newest(run.path()).unwrap().step(), good(run.path())), (3, Some(2)));
+    }
+
+    #[test]
+    fn a_stop_takes_no_place_of_a_checkpoint_that_is_due() {
+        let (run, mut state) = saved_at(&[1, 2], 2);
+        for (step, occasion, left) in [
+            (3, Occasion::Stop, &[3, 2, 1][..]),
+            (4, Occasion::Stop, &[4, 2, 1]),
+            (5, due(2, 0), &[5, 2]),
+        ] {
+            train(&mut state, step);
+            save_on(run.path(), &state, occasion);
+            assert_eq!(steps(run.path()).unwrap(), left);
+        }
+    }
+
+    #[test]
+    fn the_newest_good_checkpoint_stays_while_steps_are_bad() {
+        let (run, mut state) = saved_at(&[1, 2], 1);
+        for (step, skipped_in_row, left) in
+            [(3, 1, &[3, 2][..]), (4, 2, &[4, 3, 2]), (5, 0, &[5]), (6, 0, &[6])]
+        {
+            train(&mut state, step);
+            state.set_skipped([skipped_in_row, 2]).unwrap();
+            save(run.path(), &state, 1);
+            assert_eq!(steps(run.path()).unwrap(), left);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use catlip_schemas::Cursor;
 use tch::Tensor;
 
 use crate::batch::DeviceBatch;
-use crate::checkpoint::{self, CheckpointError, Keep, Saver, Share, Snapshot};
+use crate::checkpoint::{self, CheckpointError, Keep, Occasion, Saver, Share, Snapshot};
 use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
 use crate::loss::Loss;
@@ -70,7 +70,8 @@ pub fn train(
         let save_due = is_due(run.state.step, plan.config.checkpoint.every_steps) || at_end;
 
         // --- look, and go back where the steps were bad -----------------------------------------
-        if log_due || save_due || stopping {
+        // A stop does not look: what a run does must not depend on where it was stopped.
+        if log_due || save_due {
             let seen = run.look(&metrics)?;
             if let Some(fault) = run.fault(&seen, log_due) {
                 run.go_back(fault, &seen)?;
@@ -91,7 +92,7 @@ pub fn train(
 
         // --- save -------------------------------------------------------------------------------
         if save_due || stopping {
-            run.save()?;
+            run.save(save_due)?;
         }
         if stopping {
             run.settle()?;
@@ -277,7 +278,7 @@ impl<'r> Run<'r> {
         let world = &plan.world;
         let settled = self.settle();
         world.agree(settled, "save")?;
-        let good = checkpoint::newest_good(plan.run.path(), plan.config.checkpoint.every_steps)?;
+        let good = checkpoint::newest_good(plan.run.path())?;
         world.agree(Ok(()), "read a checkpoint")?;
         match &good {
             Some(whole) => whole.restore(&mut self.state)?,
@@ -376,12 +377,13 @@ impl<'r> Run<'r> {
     }
 
     /// Copies the state and leaves the writing to a thread.
-    fn save(&mut self) -> Result<(), TrainError> {
+    fn save(&mut self, is_due: bool) -> Result<(), TrainError> {
         let (plan, state) = (self.plan, &self.state);
         self.since_log.pause();
         let checkpoints = &plan.config.checkpoint;
         let keep = Keep { last: checkpoints.keep_last, every_steps: checkpoints.keep_every_steps };
-        let take = || Snapshot::take(plan.run.path(), state, &plan.identity, &self.share, keep);
+        let occasion = if is_due { Occasion::Due(keep) } else { Occasion::Stop };
+        let take = || Snapshot::take(plan.run.path(), state, &plan.identity, &self.share, occasion);
         let snapshot = self.meters.save.measure(take)?;
         self.report_saved(|saver| saver.begin(snapshot))?;
         self.goodput.saved();

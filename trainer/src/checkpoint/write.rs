@@ -19,7 +19,7 @@ use catlip_schemas::version::CHECKPOINT_VERSION;
 use tch::{Device, Kind, Tensor};
 
 use super::{CheckpointError, EMA, EXP_AVG, EXP_AVG_SQ, FOLDER, Identity, LATEST, MODEL, STATE};
-use super::{STATE_DIGEST, digest_line, step_of, steps};
+use super::{STATE_DIGEST, digest_line, read_state, step_of, steps};
 use crate::ema::Ema;
 use crate::model::Weights;
 use crate::state::TrainState;
@@ -28,7 +28,17 @@ use crate::tensor_file;
 /// How often the first rank looks for what the others wrote.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Which checkpoints are kept besides the newest.
+/// Why a checkpoint is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Its step is one that is saved in any run; then so many older ones stay.
+    Due(Keep),
+    /// The run is asked to stop. No checkpoint goes for it but that of an earlier stop, so that those
+    /// which are due are the same as in a run that is not stopped.
+    Stop,
+}
+
+/// Which checkpoints are kept, of those that were due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// So many of the newest; at least 1.
@@ -63,7 +73,7 @@ impl Share {
 pub struct Snapshot {
     run: PathBuf,
     share: Share,
-    keep: Keep,
+    occasion: Occasion,
     files: Vec<(String, Vec<(String, Tensor)>)>,
     state: CheckpointState,
 }
@@ -79,7 +89,7 @@ impl Snapshot {
         state: &TrainState,
         identity: &Identity,
         share: &Share,
-        keep: Keep,
+        occasion: Occasion,
     ) -> Result<Self, CheckpointError> {
         let mut files = Vec::new();
         if share.rank == 0 {
@@ -101,9 +111,10 @@ impl Snapshot {
             skipped_steps,
             skipped_in_row,
             loss_mean: state.loss_mean,
+            stopped: occasion == Occasion::Stop,
             files: Vec::new(),
         };
-        Ok(Self { run: run.to_path_buf(), share: share.clone(), keep, files, state })
+        Ok(Self { run: run.to_path_buf(), share: share.clone(), occasion, files, state })
     }
 
     /// Its step.
@@ -181,13 +192,22 @@ impl Snapshot {
         files.into_iter().next().ok_or(missing)
     }
 
+    /// Removes what is not to be kept. While steps are bad all that were due stay: the newest that
+    /// is good, to which the run may go back, may be the oldest of them.
     fn remove_old(&self) -> Result<(), CheckpointError> {
-        let Keep { last, every_steps } = self.keep;
-        let mut old = steps(&self.run)?;
-        old.retain(|&step| step <= self.state.step);
-        for step in old.into_iter().skip(last.max(1)) {
-            if every_steps == 0 || !step.is_multiple_of(every_steps) {
-                discard(&self.run.join(CheckpointState::folder(step)))?;
+        let folder = |step| self.run.join(CheckpointState::folder(step));
+        let (mut after, is_good) = (0, self.state.skipped_in_row == 0);
+        for step in steps(&self.run)?.into_iter().filter(|&step| step < self.state.step) {
+            let is_kept = match (self.occasion, is_of_stop(&folder(step))) {
+                (_, true) => false,
+                (Occasion::Due(Keep { last, every_steps }), _) if is_good => {
+                    after += 1;
+                    after < last || every_steps != 0 && step.is_multiple_of(every_steps)
+                }
+                _ => true,
+            };
+            if !is_kept {
+                discard(&folder(step))?;
             }
         }
         Ok(())
@@ -268,6 +288,11 @@ pub fn clean(run: &Path) -> Result<(), CheckpointError> {
         }
     }
     Ok(())
+}
+
+/// Whether a stop made the checkpoint in a folder; one that cannot be read counts as due.
+fn is_of_stop(folder: &Path) -> bool {
+    read_state(folder).is_ok_and(|state| state.stopped)
 }
 
 /// Where a rank says that its part is whole.

@@ -27,6 +27,11 @@ struct Prepared {
 
 /// Two shards of 30 flat images each, whose colour says what their caption says.
 fn prepared() -> Prepared {
+    prepared_of(|i| THINGS[i % 3].0)
+}
+
+/// The same images with other captions, by their number in the shard.
+fn prepared_of(caption: impl Fn(usize) -> &'static str) -> Prepared {
     let dir = tempfile::tempdir().unwrap();
     for shard in 0..2_u8 {
         let file = std::fs::File::create(dir.path().join(format!("{shard}.tar"))).unwrap();
@@ -37,9 +42,9 @@ fn prepared() -> Prepared {
             builder.append_data(&mut header, name, data).unwrap();
         };
         for i in 0..30_u8 {
-            let (caption, colour) = THINGS[usize::from(i) % 3];
+            let (number, colour) = (usize::from(i), THINGS[usize::from(i) % 3].1);
             append(format!("{i:03}.jpg"), &jpeg(colour, i));
-            append(format!("{i:03}.txt"), caption.as_bytes());
+            append(format!("{i:03}.txt"), caption(number).as_bytes());
         }
         builder.finish().unwrap();
     }
@@ -201,6 +206,201 @@ fn stopped_and_resumed_equals_uninterrupted_in_weights_and_log() {
     let prepared = prepared();
     let straight = request(&prepared, "straight", false);
     fit(config(&["eval.every_steps=3"]), &straight).unwrap();
+
+    let stopped = request(&prepared, "stopped", true);
+    let plan = plan::plan(config(&["eval.every_steps=3"]), &stopped).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut notes = Notes { stop: Some((3, &stop)), ..Notes::default() };
+    let error = train(&plan, &mut notes, &stop).err().unwrap();
+    assert!(matches!(error, TrainError::Interrupted { step: 3, steps: 8 }), "{error}");
+    assert_eq!(notes.saved, [3]);
+    // Another number of decoding threads changes nothing.
+    fit(config(&["eval.every_steps=3", "feed.threads=1"]), &stopped).unwrap();
+
+    assert!(model_bytes(&straight.out, 8) == model_bytes(&stopped.out, 8));
+    assert_eq!(log(&straight.out), log(&stopped.out));
+}
+
+#[test]
+fn a_kill_between_checkpoints_goes_back_to_the_last_and_repeats_its_steps() {
+    let prepared = prepared();
+    let straight = request(&prepared, "straight", false);
+    fit(config(&["checkpoint.every_steps=2"]), &straight).unwrap();
+    let killed = request(&prepared, "killed", true);
+    fit(config(&["checkpoint.every_steps=2"]), &killed).unwrap();
+    // As after a kill at step 7, while the checkpoint of step 6 lost a byte: step 4 is the newest
+    // whole one, and the log is ahead of it.
+    for step in [6, 8] {
+        let model = killed.out.join(format!("checkpoints/step-{step:08}/model.safetensors"));
+        let bytes = std::fs::read(&model).unwrap();
+        std::fs::write(&model, &bytes[1..]).unwrap();
+    }
+    let plan = plan::plan(config(&["checkpoint.every_steps=2"]), &killed).unwrap();
+    let mut notes = Notes::default();
+    train(&plan, &mut notes, &AtomicBool::new(false)).unwrap();
+    assert_eq!((notes.passed_over, notes.saved), (2, vec![6, 8]));
+    assert!(model_bytes(&straight.out, 8) == model_bytes(&killed.out, 8));
+    assert_eq!(log(&straight.out), log(&killed.out));
+}
+
+#[test]
+fn weights_that_overflow_end_in_an_error_after_going_back_and_stay_finite_on_disk() {
+    let prepared = prepared();
+    let request = request(&prepared, "run", false);
+    // Each step multiplies the weights by 1 − 10 × 10: they overflow after some 20 steps.
+    let settings = [
+        "train.steps=100",
+        "optim.lr_max=10",
+        "optim.lr_min=10",
+        "optim.warmup_steps=0",
+        "optim.weight_decay=10",
+        "checkpoint.every_steps=5",
+        "fault.skipped_max=3",
+        "fault.rollbacks_max=2",
+    ];
+    let plan = plan::plan(config(&settings), &request).unwrap();
+    let mut notes = Notes::default();
+    let error = train(&plan, &mut notes, &AtomicBool::new(false)).err().unwrap();
+    assert!(matches!(error, TrainError::StaysBad { rollbacks: 2, .. }), "{error}");
+    assert_eq!(notes.rolled_back.len(), 2);
+    for (from, to) in &notes.rolled_back {
+        assert!(to % 5 == 0 && (to + 1..to + 12).contains(from), "{:?}", notes.rolled_back);
+    }
+    assert!(notes.skipped >= 6, "{}", notes.skipped);
+    let lines = crate::run_folder::RunFolder::new(&request.out).log_lines().unwrap();
+    let rollbacks: Vec<_> = lines.iter().filter(|l| matches!(l, LogLine::Rollback(_))).collect();
+    assert_eq!(rollbacks.len(), 2);
+    let good = checkpoint::newest_good(&request.out).unwrap().unwrap();
+    let mut state = new_state(&plan).unwrap();
+    good.restore(&mut state).unwrap();
+    assert!(state.weights.flat().isfinite().all().int64_value(&[]) == 1);
+}
+
+#[test]
+fn a_run_that_stays_bad_says_so_after_the_same_steps_however_it_is_stopped() {
+    let prepared = prepared();
+    // As above, but seen up to three steps later: a stop may come between. It ends at step 8.
+    let settings = || {
+        let overflow = ["optim.lr_max=10", "optim.lr_min=10", "optim.weight_decay=10"];
+        let looked_at = ["checkpoint.every_steps=5", "runtime.log_every_steps=4"];
+        let short = ["train.steps=100", "optim.warmup_steps=0", "fault.skipped_max=3"];
+        config(&[&overflow[..], &looked_at, &short, &["fault.rollbacks_max=2"]].concat())
+    };
+    let log_of = |request: &FitRequest| {
+        let error = fit(settings(), request).err().unwrap();
+        assert!(matches!(error, TrainError::StaysBad { rollbacks: 2, .. }), "{error}");
+        log(&request.out)
+    };
+    let expected = log_of(&request(&prepared, "straight", false));
+    for at in 1..8 {
+        let stopped = request(&prepared, &format!("stopped-{at}"), true);
+        assert!(stop_at(settings(), &stopped, at));
+        assert_eq!(log_of(&stopped), expected, "stopped after step {at}");
+    }
+}
+
+/// Now and then a spike: the rate is so low that the loss of a batch is a function of its labels, and
+/// of 30 rows one has ten rare ones.
+fn prepared_with_spikes() -> Prepared {
+    const RARE: &str =
+        "a horse, a bird, a table, a chair, a clock, a bottle, a train, a bus, a cake and a sheep";
+    prepared_of(|i| if i == 7 { RARE } else { THINGS[i % 3].0 })
+}
+
+const SPIKES: [&str; 8] = [
+    "train.steps=20",
+    "train.seed=2",
+    "optim.lr_max=1e-5",
+    "optim.lr_min=1e-5",
+    "model.bias_from_priors=true",
+    "fault.spike_factor=1.5",
+    "fault.rollbacks_max=200",
+    "eval.every_steps=4",
+];
+
+fn spikes(settings: &[&str]) -> TrainConfig {
+    config(&[&SPIKES[..], settings].concat())
+}
+
+/// Weights and log of a run that nobody disturbs, and the steps from and to which it goes back.
+fn undisturbed(
+    config: TrainConfig,
+    request: &FitRequest,
+    copy: Option<[PathBuf; 2]>,
+) -> ((Vec<Vec<u8>>, Vec<String>), Vec<(u64, u64)>) {
+    let plan = plan::plan(config, request).unwrap();
+    let mut notes = Notes { copy, ..Notes::default() };
+    train(&plan, &mut notes, &AtomicBool::new(false)).unwrap();
+    (result(&request.out), notes.rolled_back)
+}
+
+/// Weights and log of a run of 20 steps.
+fn result(run: &Path) -> (Vec<Vec<u8>>, Vec<String>) {
+    (model_bytes(run, 20), log(run))
+}
+
+/// Goes on with a run until it has taken step `at`; whether that was not its last.
+fn stop_at(config: TrainConfig, request: &FitRequest, at: u64) -> bool {
+    let plan = plan::plan(config, request).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut notes = Notes { stop: Some((at, &stop)), ..Notes::default() };
+    match train(&plan, &mut notes, &stop) {
+        Ok(_) => false,
+        Err(TrainError::Interrupted { .. }) => true,
+        Err(error) => panic!("stop at {at}: {error}"),
+    }
+}
+
+#[test]
+fn a_run_that_goes_back_leaves_out_what_it_read_and_is_resumed_to_the_bit() {
+    let prepared = prepared_with_spikes();
+    let spikes = || spikes(&["checkpoint.every_steps=3"]);
+    let [straight, killed] = [("straight", false), ("killed", true)]
+        .map(|(out, resume)| request(&prepared, out, resume));
+    let copy = Some([straight.out.clone(), killed.out.clone()]);
+    let (expected, rolled_back) = undisturbed(spikes(), &straight, copy);
+    assert!(rolled_back.iter().any(|&(_, to)| to > 0), "{rolled_back:?}");
+    let lines = crate::run_folder::RunFolder::new(&killed.out).log_lines().unwrap();
+    assert!(matches!(lines.last(), Some(LogLine::Rollback(_))));
+    fit(spikes(), &killed).unwrap();
+    assert!(result(&killed.out) == expected);
+}
+
+/// Stops a run after each step in turn, and one after every step that it takes, and goes on.
+fn stops_change_nothing(settings: &[&str]) {
+    let prepared = prepared_with_spikes();
+    let (expected, rolled_back) =
+        undisturbed(spikes(settings), &request(&prepared, "straight", false), None);
+    assert!(rolled_back.len() > 2, "{rolled_back:?}");
+    for at in 1..20 {
+        let stopped = request(&prepared, &format!("stopped-{at}"), true);
+        assert!(stop_at(spikes(settings), &stopped, at));
+        fit(spikes(settings), &stopped).unwrap();
+        let (weights, lines) = result(&stopped.out);
+        assert_eq!(lines, expected.1, "stopped after step {at}; {rolled_back:?}");
+        assert!(weights == expected.0, "stopped after step {at}; {rolled_back:?}");
+    }
+    let often = request(&prepared, "often", true);
+    let mut stops = 0;
+    while stop_at(spikes(settings), &often, checkpoint::latest_step(&often.out).unwrap_or(0) + 1) {
+        stops += 1;
+        assert!(stops < 200);
+    }
+    let (weights, lines) = result(&often.out);
+    assert_eq!(lines, expected.1, "stopped after every step; {rolled_back:?}");
+    assert!(weights == expected.0, "stopped after every step; {rolled_back:?}");
+}
+
+#[test]
+fn a_run_that_goes_back_and_is_stopped_ends_with_the_same_bits() {
+    stops_change_nothing(&["checkpoint.every_steps=3"]);
+}
+
+#[test]
+fn so_does_one_that_keeps_one_checkpoint_and_looks_at_every_third_step() {
+    let rarely =
+        ["checkpoint.every_steps=4", "checkpoint.keep_last=1", "runtime.log_every_steps=3"];
+    stops_change_nothing(&[&rarely[..], &["train.batch=7", "train.seed=5"]].concat());
 }
 
 #[test]
