@@ -351,8 +351,8 @@ fn a_missing_or_cut_file_of_the_data_is_named_before_the_first_step() {
     let place = scenes();
     assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
     let (heldout, train) = (place.text("heldout"), place.text("train"));
-    let captions = files_of(&place.path("heldout")).into_iter().map(|(name, _)| name);
-    let captions = captions.filter(|name| name.contains("captions/")).next_back().unwrap();
+    let mut captions = files_of(&place.path("heldout")).into_iter().map(|(name, _)| name);
+    let captions = captions.rfind(|name| name.contains("captions/")).unwrap();
     let captions = place.path("heldout").join(captions);
     let whole = std::fs::read(&captions).unwrap();
     std::fs::write(&captions, &whole[..100]).unwrap();
@@ -424,6 +424,49 @@ fn signals_are_heard_from_the_beginning_and_twice_at_once_still_saves() {
     send("-TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(9));
     assert!(folders().iter().all(|name| name.starts_with("step-")), "{:?}", folders());
+}
+
+#[test]
+fn what_is_wrong_with_an_input_or_a_setting_has_its_code_and_names_it() {
+    let place = scenes();
+    assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
+    let (train, run, none) = (place.text("train"), place.text("run"), place.text("none"));
+    let never = place.text("never");
+    let junk = place.text("junk.pkl");
+    place.write("junk.pkl", b"this is no pickle");
+    let fit = ["fit", "--data", &train, "--out", &never];
+    let eval = ["eval", "--run", &run, "--data", &train];
+    for (arguments, code_expected, message) in [
+        (vec!["predict", "--run", &run, &none], 5, "cannot read"),
+        ([&fit[..], &["--vocab", &none]].concat(), 5, "cannot read"),
+        ([&fit[..], &["--vocab", &junk]].concat(), 5, "junk.pkl is no vocabulary"),
+        ([&fit[..], &["--vocab", &junk]].concat(), 5, "hint: make one with `catlip-prep vocab"),
+        ([&fit[..], &["--prep-log", &none]].concat(), 5, "cannot read"),
+        ([&fit[..], &["--prep-log", &junk]].concat(), 5, "it is no log of catlip-prep"),
+        (vec!["import", "--weights", &none, "--out", &never], 5, "cannot read"),
+        (
+            vec!["logits", "--weights", &run, "--images", &none, "--output", &never],
+            5,
+            "cannot read",
+        ),
+        (vec!["fit", "--data", &none, "--out", &never], 5, "is no whole data set"),
+        (vec!["eval", "--run", &run, "--data", &none], 5, "is no whole data set"),
+        ([&eval[..], &["--snapshot", "99"]].concat(), 3, "has no snapshot 99"),
+        ([&eval[..], &["--labels", "nope"]].concat(), 3, "synsets.nope is not there"),
+        ([&eval[..], &["--snapshot", "0"]].concat(), 2, "0 is not in 1.."),
+        ([&eval[..], &["--set", "model.width=32"]].concat(), 3, "`model.width` is 32, but"),
+        (
+            [&fit[..], &["--set", "train.steps=-1"]].concat(),
+            3,
+            "--set train.steps=-1: `train.steps`",
+        ),
+        (vec!["batches", "--data", &train, "--out", &never, "--resume"], 2, "--resume"),
+        (vec!["fit"], 2, "Usage: catlip-train fit [OPTIONS] --data <DIR|URL|SHARDS> --out <RUN>"),
+    ] {
+        let (code, out, err) = said(&arguments);
+        assert!(code == code_expected && err.contains(message), "{arguments:?}: {code} {out}{err}");
+    }
+    assert!(!place.path("never").exists());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use catlip_pipeline::error::exit;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tch::TchError;
 
 use crate::bench;
 use crate::config::TrainConfig;
@@ -28,8 +29,8 @@ mod exchange;
 mod feed;
 mod fit;
 mod progress;
-
 mod stop;
+
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
 /// How long `bench` repeats each thing that it measures.
@@ -118,7 +119,7 @@ struct PredictArgs {
     /// The average of the weights, or the weights of the last step
     #[arg(long, value_enum, default_value_t = WeightsChoice::Ema)]
     weights: WeightsChoice,
-    /// JPEG, PNG or WebP files
+    /// JPEG, PNG, WebP or GIF files
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
 }
@@ -284,8 +285,6 @@ fn eval_text(summary: &EvalSummary) -> String {
     text
 }
 
-fn share_text(share_min: f64) -> String {
-    if share_min == 0.0 {
 /// The numbers of an evaluation, and why there may be none to speak of.
 fn tell(summary: &EvalSummary) {
     print(&eval_text(summary));
@@ -304,6 +303,8 @@ fn difference_text(lower_percent: f64) -> String {
     format!("{:.2} % {side}", lower_percent.abs())
 }
 
+fn share_text(share_min: f64) -> String {
+    if share_min == 0.0 {
         return "fewer".to_owned();
     }
     format!("≥ {} %", 100.0 * share_min)
@@ -322,7 +323,13 @@ fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
     let mut text = format!("error: {error}");
     let mut cause = error.source();
     while let Some(inner) = cause {
-        _ = write!(text, "\n  caused by: {inner}");
+        // Of libtorch the first line; what follows are addresses in its own stack.
+        let message = inner.to_string();
+        let message = match inner.is::<TchError>() {
+            true => message.lines().next().unwrap_or_default(),
+            false => &message,
+        };
+        _ = write!(text, "\n  caused by: {message}");
         cause = inner.source();
     }
     if let Some(hint) = hint {
@@ -362,6 +369,29 @@ mod tests {
              `train.bach`; did you mean `train.batch`?\nhint: look"
         );
         assert_eq!(error.exit_code(), exit::CONFIG);
+    }
+
+    #[test]
+    fn of_libtorch_one_line_is_shown_and_memory_has_a_hint() {
+        let trace = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\n\
+                     Exception raised from alloc_cpu at x.cpp:1\nframe #0: c10::Error";
+        let error = TrainError::torch("allocate the weights")(TchError::Torch(trace.to_owned()));
+        let text = error_text(&error, error.hint());
+        assert_eq!(
+            text,
+            "error: libtorch failed to allocate the weights\n  caused by: Internal torch error: \
+             DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\n\
+             hint: lower `train.batch`, `train.image_px` or the model (`model.size`, \
+             `model.width`, `model.depth`), or raise `train.parts`"
+        );
+        let other = TrainError::torch("copy a batch")(TchError::Torch("no".to_owned()));
+        assert_eq!(other.hint(), None);
+    }
+
+    #[test]
+    fn a_number_above_the_baseline_is_called_higher() {
+        assert_eq!(difference_text(-62.853), "62.85 % higher");
+        assert_eq!(difference_text(6.8), "6.80 % lower");
     }
 
     #[test]

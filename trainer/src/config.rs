@@ -308,9 +308,18 @@ impl TrainConfig {
     /// The first key that changes what a run computes and in which `self` and `other` differ, with
     /// both values.
     pub fn first_difference(&self, other: &Self) -> Option<[String; 3]> {
+        self.first_difference_of(other, |_| true)
+    }
+
+    /// The same among the keys that are `wanted`.
+    pub fn first_difference_of(
+        &self,
+        other: &Self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Option<[String; 3]> {
         let pairs = self.hashed().into_iter().zip(other.hashed());
         pairs
-            .filter(|(mine, theirs)| mine != theirs)
+            .filter(|(mine, theirs)| mine != theirs && wanted(&mine.0))
             .map(|((key, mine), (_, theirs))| [key, mine, theirs])
             .next()
     }

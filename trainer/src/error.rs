@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 
 use catlip_pipeline::error::{ConfigError, PrepError, SampleError, exit};
 use catlip_pipeline::feed::FeedError;
+use catlip_pipeline::prep::error::ChangeError;
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
 use crate::dist::DistError;
 use crate::exchange::ExchangeError;
+
+/// What libtorch says, without the addresses of its stack.
+pub fn first_line(error: &TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
 
 /// A run stops: what happened, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +62,34 @@ pub enum TrainError {
         /// What the system says.
         #[source]
         source: std::io::Error,
+    },
+    /// A file that the command names and that cannot be read.
+    #[error("cannot read {path}")]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What the system or the parser says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that is no vocabulary.
+    #[error("{path} is no vocabulary")]
+    NoVocab {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<PrepError>,
+    },
+    /// A setting that would make another model of the run's weights.
+    #[error("`{key}` is {found}, but the weights of the run are of a model with {expected}")]
+    OtherModel {
+        /// Section and key.
+        key: String,
+        /// The command's value.
+        found: String,
+        /// The run's.
+        expected: String,
     },
     /// A file of the run that is not what it should be.
     #[error("{path} is damaged: {message}")]
@@ -232,6 +266,33 @@ impl TrainError {
         move |source| Self::Io { verb, path, source }
     }
 
+    /// Makes an error of what the system says about an input at `path`: that it is not there, no
+    /// file or not allowed is the input's fault.
+    pub fn input(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+        let path = path.to_path_buf();
+        move |source| match source.kind() {
+            // A folder is opened, and then neither read nor mapped.
+            NotFound | PermissionDenied | IsADirectory | NotADirectory => {
+                Self::Input { path, source }
+            }
+            _ if path.is_dir() => Self::Input { path, source },
+            _ => Self::Io { verb: "read", path, source },
+        }
+    }
+
+    /// Whether libtorch found no memory.
+    fn is_out_of_memory(&self) -> bool {
+        let (Self::Torch { source, .. } | Self::Checkpoint(CheckpointError::Torch(source))) = self
+        else {
+            return false;
+        };
+        let said = first_line(source);
+        ["can't allocate memory", "out of memory", "not enough memory"]
+            .iter()
+            .any(|words| said.contains(words))
+    }
+
     fn is_full_disk(&self) -> bool {
         let source = match self {
             Self::Io { source, .. } => source,
@@ -251,6 +312,7 @@ impl TrainError {
             Self::Config(_)
             | Self::Device(_)
             | Self::EmptyVocab { .. }
+            | Self::OtherModel { .. }
             | Self::Ranks { .. }
             | Self::Mix { .. }
             | Self::Dist(DistError::Environment { .. } | DistError::BatchNorm { .. })
@@ -260,6 +322,10 @@ impl TrainError {
                 | FeedError::Memory { .. },
             ) => exit::CONFIG,
             Self::Feed(FeedError::TooManyBadRows { .. }) => exit::BUDGET,
+            // What the command names is no data set, or has no such labels; a program that changes
+            // data sets calls them incomplete.
+            Self::Data(PrepError::NoDataSet { .. }) => exit::INPUT,
+            Self::Data(PrepError::Change(ChangeError::NoColumnSet { .. })) => exit::CONFIG,
             Self::Data(error) => error.exit_code(),
             Self::Feed(FeedError::Data(error)) => error.exit_code(),
             Self::NotOnDisk { .. } => exit::USAGE,
@@ -275,7 +341,9 @@ impl TrainError {
             Self::Feed(FeedError::Group(_)) | Self::Damaged { .. } | Self::Checkpoint(_) => {
                 exit::DAMAGED
             }
-            Self::NoRun { .. }
+            Self::Input { .. }
+            | Self::NoVocab { .. }
+            | Self::NoRun { .. }
             | Self::NoModel { .. }
             | Self::Exchange(_)
             | Self::NoRow { .. }
@@ -296,11 +364,17 @@ impl TrainError {
         if self.is_full_disk() {
             return Some("free space and start the same command with --resume");
         }
+        if self.is_out_of_memory() {
+            return Some(
+                "lower `train.batch`, `train.image_px` or the model (`model.size`, `model.width`, \
+                 `model.depth`), or raise `train.parts`",
+            );
+        }
+        if let Some(hint) = self.hint_of_names() {
+            return Some(hint);
+        }
         match self {
             Self::Data(error) => error.hint(),
-            Self::Exchange(ExchangeError::Heads { .. }) => {
-                Some("say how many: --set model.heads=N")
-            }
             Self::Feed(FeedError::Data(error)) => error.hint(),
             Self::Feed(FeedError::TooFewRows { .. }) => {
                 Some("lower `train.batch`, or hold out fewer rows with `data.holdout_percent`")
@@ -320,19 +394,6 @@ impl TrainError {
                 Some("it may be held out, dropped or of another data set: see data.holdout_percent")
             }
             Self::Device(_) => Some("say --set runtime.device=cpu, or auto"),
-            Self::OutputTaken { .. } => Some("go on with --resume, or choose another --out"),
-            Self::NotOnDisk { .. } => Some("name a folder; copy it to a store when it is whole"),
-            Self::Foreign { .. } | Self::ModelTaken { .. } => {
-                Some("name a folder that is new or empty")
-            }
-            Self::Locked { .. } => Some(
-                "let it train, or stop it by SIGTERM: it saves, and this command then goes on; or \
-                 choose another --out",
-            ),
-            Self::NoModel { .. } => {
-                Some("name a folder that `catlip-train import --out` or `fit --out` wrote")
-            }
-            Self::NoRun { .. } => Some("name the folder that `catlip-train fit --out` wrote"),
             Self::OtherConfig { .. } => {
                 Some("resume with the run's own recipe and settings, or choose another --out")
             }
@@ -365,8 +426,39 @@ impl TrainError {
             Self::Dist(DistError::Diverged { .. }) => {
                 Some("take that machine out; start the others again with --resume")
             }
-            Self::Torch { .. } => Some("if memory ran out, lower `train.batch` or the image size"),
             Self::Interrupted { .. } => Some("start the same command with --resume to go on"),
+            _ => None,
+        }
+    }
+
+    /// What to name instead, where what the command names is wrong.
+    fn hint_of_names(&self) -> Option<&'static str> {
+        match self {
+            Self::Data(PrepError::NoDataSet { .. }) => Some(
+                "name a folder or URL that `catlip-prep run --output` wrote to its end, or shards \
+                 such as 'train-{000..099}.tar'",
+            ),
+            Self::NoVocab { .. } => Some(
+                "make one with `catlip-prep vocab --input DATA --output vocab.parquet`, which also \
+                 reads CatLIP's pickle; without --vocab one is made from the training rows",
+            ),
+            Self::OtherModel { .. } => Some("leave out settings of the model: the run has them"),
+            Self::Exchange(ExchangeError::Heads { .. }) => {
+                Some("say how many: --set model.heads=N")
+            }
+            Self::OutputTaken { .. } => Some("go on with --resume, or choose another --out"),
+            Self::NotOnDisk { .. } => Some("name a folder; copy it to a store when it is whole"),
+            Self::Foreign { .. } | Self::ModelTaken { .. } => {
+                Some("name a folder that is new or empty")
+            }
+            Self::Locked { .. } => Some(
+                "let it train, or stop it by SIGTERM: it saves, and this command then goes on; or \
+                 choose another --out",
+            ),
+            Self::NoModel { .. } => {
+                Some("name a folder that `catlip-train import --out` or `fit --out` wrote")
+            }
+            Self::NoRun { .. } => Some("name the folder that `catlip-train fit --out` wrote"),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Where a command may write: a folder that is new, empty or its own.
 //!
-//! In: a folder that the user named. Out: leave to write there, or what is in the way; the lock of a
-//! run, which one process holds. Never: writes anything but the lock.
+//! In: a folder that the user named. Out: leave to write there, or what is in the way; the lock of
+//! a run, which one process holds. Never: writes anything but the lock.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};

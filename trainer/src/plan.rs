@@ -146,6 +146,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     if request.val.is_some() {
         config.data.holdout_percent = 0.0;
     }
+    let given = request.vocab.as_deref().map(read_vocab).transpose()?;
     let prep_logs = request.prep_logs.iter().map(|path| read_prep_log(path));
     let prep_logs = prep_logs.collect::<Result<_, _>>()?;
     let OpenDevice { device, report, num_threads } = open_device(&config)?;
@@ -158,14 +159,14 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     // The first rank begins the run; the others go on with it as with one that was there.
     if world.is_first() {
         let ours = run.check().and_then(|()| files::check(&data)).and_then(|()| run.lock());
-        let begun = ours.and_then(|()| begin(&run, &config, request, &data));
+        let begun = ours.and_then(|()| begin(&run, &config, request, given.as_ref(), &data));
         world.agree(begun, "begin the run")?;
     } else {
         world.agree(Ok(()), "begin the run")?;
     }
     check_same_config(&run, &config)?;
     let vocab = Arc::new(run.vocab()?);
-    check_same_vocab(request, &vocab)?;
+    check_same_vocab(request, given.as_ref(), &vocab)?;
     let priors = Arc::new(run.priors(&vocab)?);
 
     let feed = training_feed(&config, &data, &vocab)?;
@@ -211,6 +212,7 @@ fn begin(
     run: &RunFolder,
     config: &TrainConfig,
     request: &FitRequest,
+    given: Option<&Vocab>,
     data: &DataSets,
 ) -> Result<(), TrainError> {
     if run.is_begun() {
@@ -221,15 +223,29 @@ fn begin(
     }
     let percent = config.data.holdout_percent;
     let trains = |id: &SampleId| !is_held_out(id, percent);
-    let vocab = choose_vocab(config, request.vocab.as_deref(), data, trains)?;
+    let vocab = choose_vocab(config, given, data, trains)?;
     let priors = count_labels(data, &vocab, trains)?;
     run.begin(config, &vocab, &priors)
 }
 
 fn read_prep_log(path: &Path) -> Result<PrepLog, TrainError> {
-    let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
-    serde_json::from_str(&text)
-        .map_err(|error| TrainError::io("read the prep log in", path)(io::Error::other(error)))
+    let text = fs::read_to_string(path).map_err(TrainError::input(path))?;
+    serde_json::from_str(&text).map_err(|error| TrainError::Input {
+        path: path.to_path_buf(),
+        source: io::Error::other(format!("it is no log of catlip-prep: {error}")),
+    })
+}
+
+/// The vocabulary that a command names: a Parquet file, or the pickle of the reference.
+///
+/// # Errors
+///
+/// [`TrainError::Input`], [`TrainError::NoVocab`].
+pub fn read_vocab(path: &Path) -> Result<Vocab, TrainError> {
+    vocab::read_any(path).map_err(|error| match error {
+        PrepError::Io { source, .. } => TrainError::input(path)(source),
+        other => TrainError::NoVocab { path: path.to_path_buf(), source: Box::new(other) },
+    })
 }
 
 /// The held-out rows of `data`, seen without any draw; `None` if there are none.
@@ -268,6 +284,7 @@ pub fn other_data_plan(
     let choice = Choice { snapshots: Vec::new(), labels: labels.clone(), takes_others: true };
     let data = DataSets::open_as(config, &[folder.clone().into()], &choice)?;
     data::check_rule(&data.sets()[0], &labels)?;
+    files::check(&data)?;
     plan_of_rows(config, &data, data.all_rows(), vocab, priors)
         .ok_or_else(|| TrainError::NothingHeldOut { path: folder.place() })
 }
@@ -284,7 +301,6 @@ pub fn plan_of_rows(
     if num_rows == 0 {
         return None;
     }
-    files::check(&data)?;
     let batch = config.eval.batch.min(num_rows as usize) as u32;
     let sampler = BatchSampler::fixed(config.train.image_px as u32, batch);
     let stream = Stream::of_one(selection, Layout::Sequential, sampler);
@@ -390,12 +406,12 @@ fn feed_plan(
 
 fn choose_vocab(
     config: &TrainConfig,
-    given: Option<&Path>,
+    given: Option<&Vocab>,
     data: &DataSets,
     trains: impl Fn(&SampleId) -> bool + Sync,
 ) -> Result<Vocab, TrainError> {
-    if let Some(path) = given {
-        return Ok(vocab::read(path)?);
+    if let Some(given) = given {
+        return Ok(given.clone());
     }
     let cut = VocabCut {
         min_count: config.vocab.min_count,
@@ -443,16 +459,19 @@ fn check_same_config(run: &RunFolder, config: &TrainConfig) -> Result<(), TrainE
     }
 }
 
-fn check_same_vocab(request: &FitRequest, vocab: &Vocab) -> Result<(), TrainError> {
-    let Some(path) = &request.vocab else { return Ok(()) };
-    let given = vocab::read(path)?;
+fn check_same_vocab(
+    request: &FitRequest,
+    given: Option<&Vocab>,
+    vocab: &Vocab,
+) -> Result<(), TrainError> {
+    let (Some(path), Some(given)) = (&request.vocab, given) else { return Ok(()) };
     if given.hash() == vocab.hash() {
         return Ok(());
     }
     let described = |vocab: &Vocab| format!("{} of {} synsets", vocab.hash(), vocab.len());
     Err(TrainError::OtherVocab {
         path: path.clone(),
-        found: described(&given),
+        found: described(given),
         expected: described(vocab),
     })
 }

@@ -33,10 +33,10 @@ pub struct Prediction {
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`], [`TrainError::Image`], [`TrainError::Torch`].
+/// [`TrainError::Input`], [`TrainError::Image`], [`TrainError::Torch`].
 pub fn predict(run: &TrainedRun, path: &Path, count: usize) -> Result<Vec<Prediction>, TrainError> {
     let side_px = run.config.train.image_px;
-    let encoded = fs::read(path).map_err(TrainError::io("read", path))?;
+    let encoded = fs::read(path).map_err(TrainError::input(path))?;
     let mut pixels = vec![0; side_px * side_px * 3];
     // The centre of an image needs no draw.
     let mut draws = Draws::new(Purpose::View, 0, 0, 0, 0);

@@ -2,9 +2,9 @@
 //!
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
 //! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as
-//! events of TensorBoard; `machines.jsonl`, a line for each start; `eval.json` and `report.html` at
-//! the end. Never: a file that is half written under its own name; a log line of a step that the
-//! newest checkpoint has not seen.
+//! events of TensorBoard; `.lock`, who trains it; `machines.jsonl`, a line for each start;
+//! `eval.json` and `report.html` at the end. Never: a file that is half written under its own name;
+//! a log line of a step that the newest checkpoint has not seen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

@@ -17,6 +17,22 @@ use crate::model::{Vit, Weights};
 use crate::plan::{self, Choice, DataPlace, DataSets, OpenDevice};
 use crate::run_folder::RunFolder;
 
+/// Refuses settings by which the weights of the run would be another model's.
+fn check_same_model(
+    own: &TrainConfig,
+    config: &TrainConfig,
+    labels: usize,
+) -> Result<(), TrainError> {
+    if plan::vit_plan(own, labels) == plan::vit_plan(config, labels) {
+        return Ok(());
+    }
+    let of_model = |key: &str| key.starts_with("model.") || key.starts_with("augment.range");
+    match own.first_difference_of(config, of_model) {
+        Some([key, expected, found]) => Err(TrainError::OtherModel { key, found, expected }),
+        None => Ok(()),
+    }
+}
+
 /// The model of a run at its newest whole checkpoint.
 #[derive(Debug)]
 pub struct TrainedRun {
@@ -55,8 +71,9 @@ impl TrainedRun {
         let (own, config) = (run.config(&[])?, run.config(settings)?);
         let says = |key: &str| settings.iter().any(|said| said.starts_with(key));
         let chooses = ["data.snapshots=", "data.label_set="].map(says);
-        let device = plan::open_device(&config)?;
         let vocab = run.vocab()?;
+        check_same_model(&own, &config, vocab.len())?;
+        let device = plan::open_device(&config)?;
         let priors = run.priors(&vocab)?;
         let vit = Vit::new(plan::vit_plan(&config, vocab.len()));
         let mut weights = Weights::zeros(vit.layout(), device.device)
@@ -88,6 +105,7 @@ impl TrainedRun {
     pub fn evaluate(&self, data: impl Into<DataPlace>) -> Result<Evaluation, TrainError> {
         let place = data.into();
         let opened = self.data_sets(&place)?;
+        plan::files::check(&opened)?;
         let plan = if self.config.data.holdout_percent == 0.0 {
             plan::plan_of_rows(&self.config, &opened, opened.all_rows(), &self.vocab, &self.priors)
         } else {
@@ -105,7 +123,6 @@ impl TrainedRun {
         let [says_snapshot, says_labels] = self.chooses;
         let said = Choice { takes_others: !says_labels, ..Choice::of(&self.config) };
         if says_snapshot || said.snapshots.is_empty() {
-        plan::files::check(&opened)?;
             return DataSets::open_as(&self.config, places, &said);
         }
         if let Ok(own) = DataSets::open_as(&self.own, places, &said) {

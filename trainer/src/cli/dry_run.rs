@@ -3,8 +3,6 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use catlip_pipeline::prep::vocab;
-
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::estimate::{image_cost, state_bytes};
@@ -20,7 +18,7 @@ pub(super) fn text(
     vocab: Option<&Path>,
 ) -> Result<String, TrainError> {
     let num_labels = match vocab {
-        Some(path) => vocab::read(path)?.len(),
+        Some(path) => plan::read_vocab(path)?.len(),
         None => config.vocab.top_k,
     };
     let vit = Vit::new(plan::vit_plan(config, num_labels));

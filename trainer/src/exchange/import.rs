@@ -6,17 +6,17 @@
 
 use std::path::Path;
 
-use catlip_pipeline::prep::vocab;
 use tch::{Device, Kind};
 
-use super::heads;
 use super::ExchangeError;
+use super::heads;
 use super::model_folder::{ModelFolder, check_vocab, default_view};
 use super::names::{self, Names};
 use super::state::{self, State};
 use crate::config::ModelSize;
 use crate::error::TrainError;
 use crate::model::{Pool, StemKind, Vit, VitPlan, Weights};
+use crate::plan::read_vocab;
 
 /// Limits of what is believed of a file: far above ViT-22B.
 const WIDTH_MAX: i64 = 16_384;
@@ -47,7 +47,7 @@ pub fn import(
     let weights = filled(weights, &vit, &state)?;
     let vocab = match vocab {
         Some(path) => {
-            let vocab = vocab::read(path)?;
+            let vocab = read_vocab(path)?;
             check_vocab(path, &vocab, &plan)?;
             Some(vocab.into())
         }

@@ -20,7 +20,7 @@ const BATCH: i64 = 16;
 ///
 /// # Errors
 ///
-/// [`TrainError::Exchange`] for images of another shape, [`TrainError::Io`].
+/// [`TrainError::Exchange`] for images of another shape, [`TrainError::Input`], [`TrainError::Io`].
 pub fn logits(model: &ModelFolder, images: &Path, output: &Path) -> Result<[i64; 2], TrainError> {
     let images_bchw = read_images(images, model.vit.plan().patch_px)?;
     let of_part = |part: &Tensor| model.vit.forward(&model.weights, part, Pass::EVAL);
@@ -36,7 +36,7 @@ pub fn logits(model: &ModelFolder, images: &Path, output: &Path) -> Result<[i64;
 }
 
 fn read_images(path: &Path, patch_px: i64) -> Result<Tensor, TrainError> {
-    let bytes = MappedFile::open(path).map_err(TrainError::io("read", path))?;
+    let bytes = MappedFile::open(path).map_err(TrainError::input(path))?;
     let mut state = state::safetensors(path, &bytes)?;
     let wrong = |found: String| ExchangeError::Tensor {
         path: path.to_path_buf(),

@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use super::{ExchangeError, torch_file};
-use crate::error::TrainError;
+use crate::error::{TrainError, first_line};
 
 /// First bytes of a zip file.
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -23,9 +23,9 @@ pub type State = BTreeMap<String, Tensor>;
 ///
 /// # Errors
 ///
-/// [`TrainError::Io`], [`TrainError::Exchange`].
+/// [`TrainError::Input`], [`TrainError::Exchange`].
 pub fn read(path: &Path) -> Result<State, TrainError> {
-    let bytes = MappedFile::open(path).map_err(TrainError::io("read", path))?;
+    let bytes = MappedFile::open(path).map_err(TrainError::input(path))?;
     let tensors = if bytes.starts_with(ZIP) {
         torch_file::read(path, &bytes)?
     } else {
@@ -68,7 +68,7 @@ pub fn safetensors(path: &Path, bytes: &[u8]) -> Result<State, ExchangeError> {
         };
         let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
         let tensor = Tensor::f_from_data_size(view.data(), &size, kind);
-        state.insert(name.to_owned(), tensor.map_err(|error| wrong(error.to_string()))?);
+        state.insert(name.to_owned(), tensor.map_err(|error| wrong(first_line(&error)))?);
     }
     Ok(state)
 }
