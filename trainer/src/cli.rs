@@ -379,10 +379,10 @@ mod tests {
         let text = error_text(&error, error.hint());
         assert_eq!(
             text,
-            "error: libtorch failed to allocate the weights\n  caused by: DefaultCPUAllocator: \
-             can't allocate memory: you tried to allocate 9 bytes\nhint: lower `train.batch`, \
-             `train.image_px` or the model (`model.size`, `model.width`, `model.depth`), or raise \
-             `train.parts`"
+            "error: libtorch failed to allocate the weights\n  caused by: Internal torch error: \
+             DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\n\
+             hint: lower `train.batch`, `train.image_px` or the model (`model.size`, \
+             `model.width`, `model.depth`), or raise `train.parts`"
         );
         let other = TrainError::torch("copy a batch")(TchError::Torch("no".to_owned()));
         assert_eq!(other.hint(), None);
