@@ -4,7 +4,7 @@
 //! each by itself, and their JPEG. Never: enlarges; changes colours, which are numbers of the same
 //! meaning before and after.
 
-use super::jpeg::{self, BEHIND_PX, Chroma, Plane, Planes, Scale};
+use super::jpeg::{self, Chroma, Planes, Scale};
 use super::resize::{Filter, Part, Region, Resizer, Source};
 use super::{DecodeOptions, Format, Header, Orientation};
 use crate::error::SampleError;
@@ -15,6 +15,8 @@ pub struct Shrinker {
     resizer: Resizer,
     decoded: Planes,
     shrunk: Planes,
+    /// A sample of a plane for each pixel of the result.
+    made: Vec<u8>,
 }
 
 impl Shrinker {
@@ -53,29 +55,31 @@ impl Shrinker {
     ) {
         for (number, (from, to)) in self.decoded.iter().zip(&mut self.shrunk).enumerate() {
             let factor = if number == 0 { 1 } else { chroma.factor() };
+            let columns = Axis::new(from.per_px.0, before_px.0, size_px.0, factor);
+            let rows = Axis::new(from.per_px.1, before_px.1, size_px.1, factor);
             to.size_px = (size_px.0.div_ceil(factor), size_px.1.div_ceil(factor));
             to.stride = to.size_px.0 as usize;
             let samples = to.stride * to.size_px.1 as usize;
             if to.samples.len() < samples {
                 to.samples.resize(samples, 0);
             }
-            let region = Region {
-                left_px: 0.0,
-                top_px: 0.0,
-                width_px: reach(from, 0, before_px.0, size_px.0, to.size_px.0 * factor),
-                height_px: reach(from, 1, before_px.1, size_px.1, to.size_px.1 * factor),
-            };
+            let (width_px, height_px) = (columns.reach, rows.reach);
+            let region = Region { left_px: 0.0, top_px: 0.0, width_px, height_px };
             // What is behind the border is looked at only where the region goes there.
-            let view = |size: u32, region: f64| size.max(region.ceil() as u32);
-            let view = Part::whole((
-                view(from.size_px.0, region.width_px),
-                view(from.size_px.1, region.height_px),
-            ));
-            let rows = (from.samples.len() / from.stride) as u32;
+            let view = |size: u32, reach: f64| size.max(reach.ceil() as u32);
+            let view = (view(from.size_px.0, width_px), view(from.size_px.1, height_px));
+            let lines = (from.samples.len() / from.stride) as u32;
+            let view = Part::whole(view);
             let source =
-                Source { pixels: &from.samples, size_px: (from.stride as u32, rows), view };
-            let out = &mut to.samples[..samples];
-            self.resizer.resize_plane_into(source, region, filter, to.size_px, out);
+                Source { pixels: &from.samples, size_px: (from.stride as u32, lines), view };
+            let (out, made_px) = (&mut to.samples[..samples], (columns.made, rows.made));
+            if made_px == to.size_px {
+                self.resizer.resize_plane_into(source, region, filter, made_px, out);
+            } else {
+                self.made.resize(made_px.0 as usize * made_px.1 as usize, 0);
+                self.resizer.resize_plane_into(source, region, filter, made_px, &mut self.made);
+                average(&self.made, made_px, to.size_px, out);
+            }
         }
     }
 
@@ -89,15 +93,57 @@ impl Shrinker {
     }
 }
 
-/// How far along an axis the samples of a plane reach that become `covered` of the `after_px`
-/// pixels of a result: one more than all, where chroma is halved and the side is odd.
-fn reach(plane: &Plane, axis: usize, before_px: u32, after_px: u32, covered: u32) -> f64 {
-    let (per_px, size) = match axis {
-        0 => (plane.per_px.0, plane.size_px.0),
-        _ => (plane.per_px.1, plane.size_px.1),
+/// How a plane shrinks along one axis.
+struct Axis {
+    /// Samples that the filter makes.
+    made: u32,
+    /// How far it goes along the samples that are there.
+    reach: f64,
+}
+
+impl Axis {
+    /// A sample of the result is one for `factor` of its pixels.
+    ///
+    /// The filter makes a sample for each pixel, of which [`average`] takes means: so it goes with
+    /// RGB. A filter for `factor` pixels at once would blur more, and reach behind the border where
+    /// they are odd. Where the plane has less than a sample for a pixel it makes those of the
+    /// result, and reaches less than [`jpeg::BEHIND_PX`] behind the border.
+    fn new(per_px: f64, before_px: u32, after_px: u32, factor: u32) -> Self {
+        let samples = f64::from(before_px) * per_px;
+        if samples >= f64::from(after_px) {
+            return Self { made: after_px, reach: samples };
+        }
+        let made = after_px.div_ceil(factor);
+        Self { made, reach: samples * f64::from(made * factor) / f64::from(after_px) }
+    }
+}
+
+/// Means of the samples of `from` that lie in one of `to`: two along an axis that has more of them.
+/// A last one without a second counts twice.
+fn average(from: &[u8], from_px: (u32, u32), to_px: (u32, u32), to: &mut [u8]) {
+    let wide = from_px.0 as usize;
+    let down = if from_px.1 > to_px.1 { 2 } else { 1 };
+    let means = if from_px.0 > to_px.0 { means::<2> } else { means::<1> };
+    for (to, rows) in to.chunks_exact_mut(to_px.0 as usize).zip(from.chunks(wide * down)) {
+        means(&rows[..wide], &rows[rows.len() - wide..], to);
+    }
+}
+
+/// Means of `ACROSS` samples of each of two rows.
+fn means<const ACROSS: usize>(above: &[u8], below: &[u8], to: &mut [u8]) {
+    let mean = |x: usize, four: [u8; 4]| {
+        let sum: u16 = four.into_iter().map(u16::from).sum();
+        // A half is rounded down and up by turns, so that no plane becomes brighter.
+        ((sum + 1 + x as u16 % 2) / 4) as u8
     };
-    let samples = f64::from(before_px) * per_px * f64::from(covered) / f64::from(after_px);
-    samples.min(f64::from(size + BEHIND_PX))
+    let ((above, above_last), (below, below_last)) = (above.as_chunks(), below.as_chunks());
+    for (x, (to, (a, b))) in to.iter_mut().zip(above.iter().zip(below)).enumerate() {
+        let (a, b): (&[u8; ACROSS], &[u8; ACROSS]) = (a, b);
+        *to = mean(x, [a[0], a[ACROSS - 1], b[0], b[ACROSS - 1]]);
+    }
+    if let (Some(to), &[a], &[b]) = (to.last_mut(), above_last, below_last) {
+        *to = mean(above.len(), [a, a, b, b]);
+    }
 }
 
 #[cfg(test)]

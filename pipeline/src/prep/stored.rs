@@ -27,10 +27,6 @@ pub struct Stored {
     pub source_size_px: (u32, u32),
 }
 
-/// Shortest side of an image that is shrunk plane by plane. Of smaller ones, at large reductions,
-/// the halved planes are so few samples that they came out 2 dB worse than by way of RGB.
-const PLANES_SIDE_MIN_PX: u32 = 64;
-
 /// What images are made with; keeps its buffers between images: one a thread.
 #[derive(Default)]
 pub struct Tools {
@@ -120,8 +116,7 @@ fn shrunk(
         (plan.config.image.filter, plan.config.image.quality, plan.chroma);
     let shrinker = &mut tools.shrinker;
     let decode = || shrinker.decode(source, header, &options, filter, size_px);
-    let is_large = size_px.0.min(size_px.1) >= PLANES_SIDE_MIN_PX;
-    if is_large && metrics.decode.measure(decode)? {
+    if metrics.decode.measure(decode)? {
         let before_px = header.stored_px;
         metrics.resize.measure(|| shrinker.shrink(before_px, size_px, filter, chroma));
         return metrics.encode.measure(|| shrinker.encode(quality, chroma));

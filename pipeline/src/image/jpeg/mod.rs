@@ -115,4 +115,4 @@ unsafe extern "C-unwind" fn on_warning(cinfo: &mut sys::jpeg_common_struct, leve
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,8 +17,9 @@ const BLOCK_PX: u32 = 8;
 /// The largest sampling factor that a JPEG may have.
 const SAMPLING_MAX: usize = 4;
 
-/// Columns and rows that repeat the last one behind it, for a filter that reaches over the border.
-pub const BEHIND_PX: u32 = 2;
+/// Columns and rows that repeat the last one behind it, for a filter that reaches over the border
+/// by less than a sample.
+pub const BEHIND_PX: u32 = 1;
 
 /// One channel of an image.
 #[derive(Clone, Debug, Default)]

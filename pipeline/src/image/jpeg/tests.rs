@@ -31,12 +31,24 @@ pub(crate) struct Kind {
     restart_rows: i32,
 }
 
+impl Kind {
+    /// Luma has so many samples across and down for one of chroma.
+    pub(crate) fn sampled(horizontal: i32, vertical: i32) -> Self {
+        Self { horizontal, vertical, ..PLAIN }
+    }
+
+    /// One channel.
+    pub(crate) fn grey() -> Self {
+        Self { color: sys::J_COLOR_SPACE::JCS_GRAYSCALE, ..PLAIN }
+    }
+}
+
 const YCC: sys::J_COLOR_SPACE = sys::J_COLOR_SPACE::JCS_YCbCr;
 const PLAIN: Kind =
     Kind { color: YCC, horizontal: 1, vertical: 1, progressive: false, restart_rows: 0 };
 
 /// Encodes RGB pixels, or four channels of ink for CMYK and YCCK, as that kind.
-fn encode_as(kind: Kind, (width, height): (u32, u32), pixels: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_as(kind: Kind, (width, height): (u32, u32), pixels: &[u8]) -> Vec<u8> {
     use sys::J_COLOR_SPACE::{JCS_CMYK, JCS_EXT_RGB, JCS_YCCK};
     let is_ink = matches!(kind.color, JCS_CMYK | JCS_YCCK);
     let channels = if is_ink { 4 } else { 3 };
