@@ -35,8 +35,8 @@ pub struct CheckpointState {
     /// Running mean of the loss at log steps, if there is one yet. Since version 2.
     #[serde(default)]
     pub loss_mean: Option<f32>,
-    /// Whether the run was asked to stop here, at a step that is not saved otherwise: then it goes on
-    /// from here, but never goes back to here. Since version 3.
+    /// Whether the run was asked to stop here, at a step that is not saved otherwise: then it goes
+    /// on from here, but never goes back to here. Since version 3.
     #[serde(default)]
     pub stopped: bool,
     /// Files of this checkpoint with their SHA-256.

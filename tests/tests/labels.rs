@@ -448,7 +448,7 @@ fn flags_that_do_not_go_together_are_refused_before_anything_is_read() {
     );
     refused(&["--input", "/nowhere", "--output", &out, "--multiple-of", "0"], "--multiple-of");
     let (code, _, err) = vocab(&["--input", "/nowhere", "--output", &out]);
-    assert_eq!(code, 1, "{err}");
+    assert_eq!(code, 5, "{err}");
     assert!(err.contains("cannot read /nowhere"), "{err}");
 }
 

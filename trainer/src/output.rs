@@ -64,7 +64,7 @@ pub fn check_on_disk(folder: &Path) -> Result<(), TrainError> {
 /// # Errors
 ///
 /// [`TrainError::Locked`] with who holds it; [`TrainError::Io`].
-pub fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
+pub fn lock(folder: &Path) -> Result<Option<Lock>, TrainError> {
     fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
     let path = folder.join(LOCK);
     let mut options = OpenOptions::new();
@@ -89,7 +89,18 @@ pub fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
     file.set_len(0)
         .and_then(|()| file.write_all(holder.as_bytes()))
         .map_err(TrainError::io("write", &path))?;
-    Ok(Some(file))
+    Ok(Some(Lock(file)))
+}
+
+/// Held until it is dropped, or the process is gone.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child that is being started holds a copy of the file for a moment: closing is not enough.
+        _ = self.0.unlock();
+    }
 }
 
 #[cfg(test)]

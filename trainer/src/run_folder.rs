@@ -20,7 +20,7 @@ use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
 use crate::machine::Machine;
 use crate::metrics::LabelPriors;
-use crate::output;
+use crate::output::{self, Lock};
 use crate::tensorboard::EventFile;
 
 /// Files that the first step needs, in the order in which they are written.
@@ -35,7 +35,7 @@ const EVENTS: &str = "events.out.tfevents.catlip";
 pub struct RunFolder {
     path: PathBuf,
     /// Held by the process that writes, as long as a copy of this is there.
-    lock: Option<Arc<File>>,
+    lock: Option<Arc<Lock>>,
 }
 
 /// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec`, `goodput`, `mfu` and

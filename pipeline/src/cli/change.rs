@@ -9,7 +9,6 @@ use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
 use crate::prep::add_column::{JoinRequest, add_column};
 use crate::prep::drop_rows::{drop_rows, read_list};
-use crate::prep::lock::Lock;
 use crate::prep::relabel::relabel;
 use crate::prep::reshuffle::{ReshuffleRequest, reshuffle};
 use crate::prep::table::Table;
@@ -165,8 +164,6 @@ pub fn run_reshuffle(args: &ReshuffleArgs) -> Result<(), PrepError> {
         scratch: scratch.join(name),
     };
     let stop = stop_flag(&args.output)?;
-    // Two would throw their rows into one another's buckets.
-    let _lock = Lock::take(&request.scratch.with_extension("lock"))?;
     let summary = reshuffle(&data, &request, &stop)?;
     if summary.parts_made == 0 {
         println!("nothing to do: all {} parts were there", summary.parts);

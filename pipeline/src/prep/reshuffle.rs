@@ -28,6 +28,7 @@ use super::columns::ColumnWriter;
 use super::error::ChangeError;
 use super::file_check::{check_bytes, open_listed};
 use super::folder::Folder;
+use super::lock::Lock;
 use super::run::write_receipt;
 use super::snapshot::{DataSet, Part};
 use super::tombstones::Tombstones;
@@ -90,21 +91,16 @@ pub fn reshuffle(
         false => Ok(()),
     };
     if !missing.is_empty() {
-        let clear = || match std::fs::remove_dir_all(&request.scratch) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(PrepError::io("remove", &request.scratch, e))
-            }
-            _ => Ok(()),
-        };
-        clear()?;
-        std::fs::create_dir_all(&request.scratch)
-            .map_err(|e| PrepError::io("create", &request.scratch, e))?;
+        // Two processes would throw their rows into one another's buckets.
+        let lock = Lock::take_empty(&request.scratch)?;
         shuffle.scatter(|| check_stop(0))?;
         for (made, &part) in missing.iter().enumerate() {
             check_stop(made)?;
             shuffle.make_part(part)?;
         }
-        clear()?;
+        std::fs::remove_dir_all(&request.scratch)
+            .map_err(|e| PrepError::io("remove", &request.scratch, e))?;
+        drop(lock);
     }
     let manifest = shuffle.commit()?;
     Ok(ReshuffleSummary {

@@ -33,8 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub enum Occasion {
     /// Its step is one that is saved in any run; then so many older ones stay.
     Due(Keep),
-    /// The run is asked to stop. No checkpoint goes for it but that of an earlier stop, so that those
-    /// which are due are the same as in a run that is not stopped.
+    /// The run is asked to stop. No checkpoint goes for it but that of an earlier stop, so that
+    /// those which are due are the same as in a run that is not stopped.
     Stop,
 }
 

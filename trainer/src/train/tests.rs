@@ -214,6 +214,8 @@ fn stopped_and_resumed_equals_uninterrupted_in_weights_and_log() {
     let error = train(&plan, &mut notes, &stop).err().unwrap();
     assert!(matches!(error, TrainError::Interrupted { step: 3, steps: 8 }), "{error}");
     assert_eq!(notes.saved, [3]);
+    // The run is locked as long as its plan lives.
+    drop(plan);
     // Another number of decoding threads changes nothing.
     fit(config(&["eval.every_steps=3", "feed.threads=1"]), &stopped).unwrap();
 
@@ -299,8 +301,8 @@ fn a_run_that_stays_bad_says_so_after_the_same_steps_however_it_is_stopped() {
     }
 }
 
-/// Now and then a spike: the rate is so low that the loss of a batch is a function of its labels, and
-/// of 30 rows one has ten rare ones.
+/// Now and then a spike: the rate is so low that the loss of a batch is a function of its labels,
+/// and of 30 rows one has ten rare ones.
 fn prepared_with_spikes() -> Prepared {
     const RARE: &str =
         "a horse, a bird, a table, a chair, a clock, a bottle, a train, a bus, a cake and a sheep";
