@@ -14,7 +14,8 @@ pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A child that is being started holds a copy of the file for a moment: closing is not enough.
+        // A child that is being started holds a copy of the file for a moment: closing it here is
+        // not enough.
         let _ = self.0.unlock();
     }
 }
