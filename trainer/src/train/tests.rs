@@ -324,12 +324,15 @@ fn spikes(settings: &[&str]) -> TrainConfig {
     config(&[&SPIKES[..], settings].concat())
 }
 
+/// Weights and log of a run.
+type Outcome = (Vec<Vec<u8>>, Vec<String>);
+
 /// Weights and log of a run that nobody disturbs, and the steps from and to which it goes back.
 fn undisturbed(
     config: TrainConfig,
     request: &FitRequest,
     copy: Option<[PathBuf; 2]>,
-) -> ((Vec<Vec<u8>>, Vec<String>), Vec<(u64, u64)>) {
+) -> (Outcome, Vec<(u64, u64)>) {
     let plan = plan::plan(config, request).unwrap();
     let mut notes = Notes { copy, ..Notes::default() };
     train(&plan, &mut notes, &AtomicBool::new(false)).unwrap();
@@ -337,7 +340,7 @@ fn undisturbed(
 }
 
 /// Weights and log of a run of 20 steps.
-fn result(run: &Path) -> (Vec<Vec<u8>>, Vec<String>) {
+fn result(run: &Path) -> Outcome {
     (model_bytes(run, 20), log(run))
 }
 
