@@ -13,6 +13,9 @@ use crate::prep::memory::{DECODE_BYTES_PER_PX, Memory};
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../prep.default.toml");
 
+/// Most threads that a setting or flag may ask for.
+pub const THREADS_MAX: u64 = 4096;
+
 /// Section `source`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -241,7 +244,7 @@ impl PrepConfig {
         range("image.rows_per_group", u64::from(image.rows_per_group), 1, 65_536)?;
         range("image.pixels_max", image.pixels_max, 1, 1 << 32)?;
         range("caption.bytes_max", self.caption.bytes_max as u64, 1, 1 << 30)?;
-        range("runtime.threads", self.runtime.threads as u64, 0, 4096)?;
+        range("runtime.threads", self.runtime.threads as u64, 0, THREADS_MAX)?;
         let needed_bytes = Memory::needed_bytes(image.pixels_max);
         if self.runtime.memory_bytes < needed_bytes {
             return Err(ConfigError::Range {

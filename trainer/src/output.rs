@@ -4,9 +4,10 @@
 //! a run, which one process holds. Never: writes anything but the lock.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use catlip_pipeline::prep::lock::Lock;
 use catlip_pipeline::source::store::RemoteUrl;
 
 use crate::error::TrainError;
@@ -69,13 +70,14 @@ pub fn lock(folder: &Path) -> Result<Option<Lock>, TrainError> {
     let path = folder.join(LOCK);
     let mut options = OpenOptions::new();
     let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = opened.map_err(TrainError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
+    let file = opened.map_err(TrainError::io("open", &path))?;
+    let lock = match Lock::on(file) {
+        Ok(lock) => lock,
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // Who it is helps, and is not needed to refuse.
-            _ = file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
+            _ = File::open(&path)
+                .and_then(|file| file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder));
             let holder = match holder.trim() {
                 "" => "another process".to_owned(),
                 holder => holder.to_owned(),
@@ -83,25 +85,11 @@ pub fn lock(folder: &Path) -> Result<Option<Lock>, TrainError> {
             return Err(TrainError::Locked { path: folder.to_path_buf(), holder });
         }
         Err(TryLockError::Error(_)) => return Ok(None),
-    }
+    };
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let holder = format!("process {} on host {}\n", std::process::id(), host.trim());
-    file.set_len(0)
-        .and_then(|()| file.write_all(holder.as_bytes()))
-        .map_err(TrainError::io("write", &path))?;
-    Ok(Some(Lock(file)))
-}
-
-/// Held until it is dropped, or the process is gone.
-#[derive(Debug)]
-pub struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // A child that is being started holds a copy of the file for a moment: closing it here is
-        // not enough.
-        _ = self.0.unlock();
-    }
+    fs::write(&path, holder).map_err(TrainError::io("write", &path))?;
+    Ok(Some(lock))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use catlip_pipeline::prep::lock::Lock;
 use catlip_pipeline::prep::{commit, vocab};
 use catlip_schemas::{Cursor, Vocab};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use crate::error::TrainError;
 use crate::eval::{EvalReport, EvalSummary};
 use crate::machine::Machine;
 use crate::metrics::LabelPriors;
-use crate::output::{self, Lock};
+use crate::output;
 use crate::tensorboard::EventFile;
 
 /// Files that the first step needs, in the order in which they are written.

@@ -15,7 +15,7 @@ use super::caption_line::{CaptionLine, Captions, Format};
 use super::lines::{Block, Blocks, in_order};
 use super::{explain, print};
 use crate::caption::{LabelRule, rule};
-use crate::config::PrepConfig;
+use crate::config::{PrepConfig, THREADS_MAX};
 use crate::error::PrepError;
 use crate::source::SourceError;
 
@@ -86,7 +86,7 @@ pub struct LabelsArgs {
     line_bytes_max: usize,
     /// Threads that label, at most 4096. 0: one a core.
     #[arg(long, value_name = "N", default_value_t = 0,
-          value_parser = RangedU64ValueParser::<usize>::new().range(0..=4096))]
+          value_parser = RangedU64ValueParser::<usize>::new().range(0..=THREADS_MAX))]
     threads: usize,
 }
 

@@ -16,6 +16,7 @@ use catlip_schemas::{ColumnSetEntry, Counts, FileEntry, Manifest, PartName, Rece
 
 use super::change::{Draft, commit};
 use super::columns::ColumnWriter;
+use super::file_check::same;
 use super::folder::Folder;
 use super::run::write_receipt;
 use super::snapshot::{DataSet, Part};
@@ -174,14 +175,7 @@ impl SetJob<'_> {
         let mut writer = ColumnWriter::create_small(folder, &self.name, file, self.schema.clone())?;
         let counts = make(part, &mut writer)?;
         let entry = self.metrics.write.measure(|| writer.finish())?;
-        if entry.rows != part.rows() {
-            return Err(PrepError::Damaged {
-                path: folder.path(&entry.file),
-                what: "number of rows".to_owned(),
-                found: entry.rows.to_string(),
-                expected: part.rows().to_string(),
-            });
-        }
+        same(&folder.path(&entry.file), "number of rows", entry.rows, part.rows())?;
         let receipt = Receipt {
             format_version: FORMAT_VERSION,
             part: part.name.to_string(),

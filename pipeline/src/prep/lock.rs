@@ -1,7 +1,7 @@
 //! One process at a time.
 //!
-//! In: the local folder that is written. Out: a lock on it that the system takes back when the
-//! process ends, however it ends. Never: waits; leaves a file.
+//! In: an open file, or the local folder that is written. Out: a lock on it that the system takes
+//! back when the process ends, however it ends. Never: waits; makes a file.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -21,6 +21,16 @@ impl Drop for Lock {
 }
 
 impl Lock {
+    /// Locks an open file or folder.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn on(file: File) -> Result<Self, TryLockError> {
+        file.try_lock()?;
+        Ok(Self(file))
+    }
+
     /// Locks `folder`, which is made where it is missing.
     ///
     /// # Errors
@@ -29,14 +39,13 @@ impl Lock {
     pub fn take(folder: &Path) -> Result<Self, PrepError> {
         std::fs::create_dir_all(folder).map_err(|e| PrepError::io("create", folder, e))?;
         let file = File::open(folder).map_err(|e| PrepError::io("open", folder, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(PrepError::OutputTaken {
+        Self::on(file).map_err(|error| match error {
+            TryLockError::WouldBlock => PrepError::OutputTaken {
                 path: folder.into(),
                 message: "is being written by another process; wait for it, or end it".to_owned(),
-            }),
-            Err(TryLockError::Error(e)) => Err(PrepError::io("lock", folder, e)),
-        }
+            },
+            TryLockError::Error(e) => PrepError::io("lock", folder, e),
+        })
     }
 
     /// The same, and removes the files that an earlier holder left there.

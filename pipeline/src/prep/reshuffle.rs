@@ -163,22 +163,21 @@ impl<'s> Shuffle<'s> {
             },
             "config": data.manifest.config,
         });
-        let num_parts = bytes.div_ceil(request.part_bytes.max(1)).max(1);
+        let (num_parts, rows) =
+            (bytes.div_ceil(request.part_bytes.max(1)).max(1), data.live_rows().max(1));
+        let too_many = || ConfigError::Range {
+            key: "--part-bytes",
+            found: format!("{}, which makes {num_parts} parts", request.part_bytes),
+            expected: format!("more: the data set has {rows} rows, {bytes} bytes"),
+        };
         // A part has a row or more.
-        let parts_max = data.live_rows().clamp(1, u64::from(u32::MAX));
-        if num_parts > parts_max {
-            let key = "--part-bytes";
-            let found = format!("{}, which makes {num_parts} parts", request.part_bytes);
-            let expected = format!("more: the data set has {parts_max} rows, {bytes} bytes");
-            return Err(ConfigError::Range { key, found, expected }.into());
-        }
-        let num_parts = u32::try_from(num_parts).unwrap_or(u32::MAX);
+        let num_parts = u32::try_from(num_parts).ok().filter(|&parts| u64::from(parts) <= rows);
         Ok(Self {
             data,
             request,
             sets,
             schema: Arc::new(Schema::new(fields)),
-            num_parts,
+            num_parts: num_parts.ok_or_else(too_many)?,
             config_hash: blake3::hash(config.to_string().as_bytes()).to_hex().to_string(),
             config,
         })
@@ -231,7 +230,7 @@ impl<'s> Shuffle<'s> {
             let mut draw = self.draws("bucket", number as u64);
             let mut readers = Vec::new();
             for set in &self.sets {
-                readers.push(open_set(self.data, part, &set.entry.name)?.0);
+                readers.push(checked(self.data, part, &set.entry.name)?);
             }
             let mut row = 0;
             while let Some(batch) = self.next_rows(part, &mut readers)? {
@@ -414,7 +413,7 @@ impl<'s> Shuffle<'s> {
         if part.shard == 0 {
             for part in self.data.parts.iter().filter(|p| p.files.contains_key("rejects")) {
                 let path = self.path_of(part, "rejects");
-                for batch in open_set(self.data, part, "rejects")?.0 {
+                for batch in checked(self.data, part, "rejects")? {
                     let wrong =
                         |e: arrow_schema::ArrowError| PrepError::parquet("read", &path, &e.into());
                     writer.write(&batch.map_err(wrong)?)?;
@@ -477,6 +476,12 @@ fn gather(
     interleave(&arrays, rows)
 }
 
+/// Opens a column set of a part, whose damage must not get the checksums of what is written.
+fn checked(data: &DataSet, part: &Part, set: &str) -> Result<ParquetRecordBatchReader, PrepError> {
+    check_bytes(&data.folder, data.named_file(part, set)?)?;
+    Ok(open_set(data, part, set)?.0)
+}
+
 /// A reader of a column set of a part, and the set's columns.
 fn open_set(
     data: &DataSet,
@@ -484,8 +489,6 @@ fn open_set(
     set: &str,
 ) -> Result<(ParquetRecordBatchReader, SchemaRef), PrepError> {
     let entry = data.named_file(part, set)?;
-    // What is written has checksums of its own: damage must not get them.
-    check_bytes(&data.folder, entry)?;
     let path = &data.folder.path(&entry.file);
     let wrong = |e: parquet::errors::ParquetError| PrepError::parquet("read", path, &e);
     let file = open_listed(&data.folder, entry)?;

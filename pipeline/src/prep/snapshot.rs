@@ -4,8 +4,6 @@
 //! it describes. Never: lists a folder to learn what is in a data set. How snapshots come to be:
 //! [`super::change`].
 
-use std::path::Path;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef};
@@ -16,7 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::columns::fingerprint;
 use super::error::ChangeError;
-use super::file_check::open_listed;
+use super::file_check::{open_listed, same};
 use super::folder::Folder;
 pub use super::parts_table::Part;
 use super::parts_table::read_parts;
@@ -60,13 +58,11 @@ impl DataSet {
     pub fn open_at(folder: impl Into<Folder>, snapshot: Option<u64>) -> Result<Self, PrepError> {
         let folder = folder.into();
         let newest = newest_number(&folder)?;
-        if newest == 0 && folder.top_names()?.is_empty() {
-            return Err(PrepError::NotThere { path: folder.place() });
-        }
         if newest == 0 {
-            return Err(PrepError::NoDataSet {
-                path: folder.place(),
-                message: "it has no committed snapshot".to_owned(),
+            let (path, message) = (folder.place(), "it has no committed snapshot".to_owned());
+            return Err(match folder.top_names()?.is_empty() {
+                true => PrepError::NotThere { path },
+                false => PrepError::NoDataSet { path, message },
             });
         }
         let found = snapshot.unwrap_or(newest);
@@ -78,13 +74,13 @@ impl DataSet {
         let path = folder.path(&entry.file);
         let parts =
             read_parts(&path, read_checked(&folder, &entry.file, entry.bytes, &entry.sha256)?)?;
-        check(&path, "number of parts", parts.len() as u64, entry.parts)?;
+        same(&path, "number of parts", parts.len() as u64, entry.parts)?;
         let mut dropped = Tombstones::default();
         if let Some(entry) = &manifest.tombstones {
             let path = folder.path(&entry.file);
             let bytes = read_checked(&folder, &entry.file, entry.bytes, &entry.sha256)?;
             dropped = read_tombstones(&path, bytes)?;
-            check(&path, "number of rows left out", dropped.count(), entry.rows)?;
+            same(&path, "number of rows left out", dropped.count(), entry.rows)?;
         }
         Ok(Self { folder, manifest, parts, dropped, labels: None })
     }
@@ -329,7 +325,7 @@ impl DataSet {
             rows += column.len() as u64;
             take(column);
         })?;
-        check(&path, "number of rows", rows, entry.rows)
+        same(&path, "number of rows", rows, entry.rows)
     }
 
     /// The same for the first rows of a part only.
@@ -365,28 +361,11 @@ impl DataSet {
 fn read_checked(folder: &Folder, name: &str, bytes: u64, sha256: &str) -> Result<Bytes, PrepError> {
     let path = &folder.path(name);
     let found = folder.read(name)?;
-    check(path, "size", found.len() as u64, bytes)?;
+    same(path, "size", found.len() as u64, bytes)?;
     let (_, found_sha256, _) =
         fingerprint(&found[..], Vec::new()).map_err(|e| PrepError::io("read", path, e))?;
-    check(path, "SHA-256", found_sha256.as_str(), sha256)?;
+    same(path, "SHA-256", found_sha256.as_str(), sha256)?;
     Ok(found.into())
-}
-
-fn check<T: PartialEq + ToString>(
-    path: &Path,
-    what: &str,
-    found: T,
-    expected: T,
-) -> Result<(), PrepError> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(PrepError::Damaged {
-        path: path.into(),
-        what: what.to_owned(),
-        found: found.to_string(),
-        expected: expected.to_string(),
-    })
 }
 
 /// Number of the newest snapshot in `folder`, 0 if there is none.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use catlip_schemas::{FileEntry, Manifest, SourceList};
 use rayon::prelude::*;
 
-use super::file_check::check_bytes;
+use super::file_check::{check_bytes, same};
 use super::folder::Folder;
 use super::snapshot::{DataSet, Part, newest_number};
 use super::work::{Receipts, read_receipts};
@@ -63,14 +63,8 @@ pub fn verify(
     other.into_iter().next().map_or(Ok(()), Err)?;
     all_of(damaged)?;
     let sum: u64 = data.parts.iter().map(Part::rows).sum();
-    if sum != data.manifest.totals.rows {
-        return Err(PrepError::Damaged {
-            path: folder.path(&Manifest::file(data.manifest.snapshot)),
-            what: "number of rows".to_owned(),
-            found: data.manifest.totals.rows.to_string(),
-            expected: sum.to_string(),
-        });
-    }
+    let manifest = folder.path(&Manifest::file(data.manifest.snapshot));
+    same(&manifest, "number of rows", data.manifest.totals.rows, sum)?;
     let rubbish = rubbish(folder)?;
     let mut removed = 0;
     for name in rubbish.iter().filter(|_| clean) {
@@ -90,13 +84,8 @@ pub fn verify(
 }
 
 fn check_file(folder: &Folder, file: &FileEntry, rows: u64) -> Result<(), PrepError> {
-    if file.column_set != "rejects" && file.rows != rows {
-        return Err(PrepError::Damaged {
-            path: folder.path(&file.file),
-            what: "number of rows".to_owned(),
-            found: file.rows.to_string(),
-            expected: rows.to_string(),
-        });
+    if file.column_set != "rejects" {
+        same(&folder.path(&file.file), "number of rows", file.rows, rows)?;
     }
     check_bytes(folder, file)
 }

@@ -378,13 +378,12 @@ fn shared_folder(paths: &[&Path]) -> PathBuf {
 }
 
 fn relative_name(path: &Path, root: &Path) -> Result<String, SourceError> {
-    // One may be relative to the current folder and the other not.
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-    let (whole_path, whole_root) = (whole(path), whole(root));
-    let relative = path
-        .strip_prefix(root)
-        .or_else(|_| whole_path.strip_prefix(&whole_root))
-        .map_err(|_| SourceError::OutsideRoot { path: path.into(), root: root.into() })?;
+    let below = |path: &Path, root: &Path| path.strip_prefix(root).ok().map(Path::to_path_buf);
+    let relative = below(path, root)
+        // One may be relative to the current folder and the other not.
+        .or_else(|| below(&whole(path), &whole(root)))
+        .ok_or_else(|| SourceError::OutsideRoot { path: path.into(), root: root.into() })?;
     let parts: Option<Vec<&str>> =
         relative.components().map(|part| part.as_os_str().to_str()).collect();
     parts

@@ -13,11 +13,10 @@ use super::neighbours::{Hint, Neighbours, NextWords};
 use super::phrases::{begins_phrase, meaning};
 use super::tables::{Class, Tables};
 use super::words::word;
-use super::{ALIVE, COLOUR_JOINTS, DETERMINERS, Nouns};
+use super::{COLOUR_JOINTS, DETERMINERS, Nouns, is_alive};
 use crate::caption::fast::Word;
 use crate::caption::lemmas::{may_have_more_endings, shorter_forms};
 use crate::caption::word_table::WordTable;
-use crate::caption::wordnet::WordNet;
 
 /// What the rule knows of every word and every phrase.
 #[derive(Clone, Debug)]
@@ -233,8 +232,4 @@ impl Together {
         };
         Self { meaning, head: head.filter(is_kind) }
     }
-}
-
-fn is_alive(synset: SynsetId) -> bool {
-    WordNet::embedded().is_kind_of(synset, |above| ALIVE.contains(&above))
 }

@@ -129,6 +129,10 @@ pub struct Nouns {
     lookup: OnceLock<Lookup>,
 }
 
+fn is_alive(synset: SynsetId) -> bool {
+    WordNet::embedded().is_kind_of(synset, |above| ALIVE.contains(&above))
+}
+
 /// What became of one or more tokens that are read together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
@@ -152,12 +156,9 @@ struct Before {
 impl Before {
     /// Whether a label is a living being or a group of them. No label is asked twice.
     fn is_somebody_named(&mut self) -> bool {
-        let is_alive = |reading: &Reading| {
-            let is_alive =
-                |synset| WordNet::embedded().is_kind_of(synset, |above| ALIVE.contains(&above));
-            reading.synset.is_ok_and(is_alive)
-        };
-        self.is_somebody = self.is_somebody || self.readings[self.num_asked..].iter().any(is_alive);
+        let mut unasked = self.readings[self.num_asked..].iter();
+        self.is_somebody =
+            self.is_somebody || unasked.any(|reading| reading.synset.is_ok_and(is_alive));
         self.num_asked = self.readings.len();
         self.is_somebody
     }
