@@ -17,6 +17,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,16 @@ struct World {
   }
 };
 
+// Collectives are begun one at a time in a process: the first of each group goes into a map of
+// c10d's flight recorder without a lock (torch 2.11), and ranks may be threads.
+std::mutex beginning;
+
+template <typename Begin>
+auto begun(World* world, Begin begin) {
+  const std::lock_guard<std::mutex> lock(beginning);
+  return begin(world->joined());
+}
+
 // A collective under way, with what it reads and writes.
 struct Pending {
   c10::intrusive_ptr<c10d::Work> work;
@@ -126,7 +137,7 @@ struct Buckets {
 
   void launch() {
     std::vector<at::Tensor> tensors{stretches[next]};
-    auto work = world->joined().allreduce(tensors);
+    auto work = begun(world, [&](auto& group) { return group.allreduce(tensors); });
     pending.push_back(Pending{std::move(work), std::move(tensors)});
     next += 1;
   }
@@ -224,7 +235,8 @@ void catlip_world_close(World* world) {
 int catlip_reduce(World* world, at::Tensor* tensor, int op, Pending** out, Reason reason) {
   return guarded(reason, [&] {
     std::vector<at::Tensor> tensors{*tensor};
-    auto work = world->joined().allreduce(tensors, reduction(op));
+    auto work = begun(
+        world, [&](auto& group) { return group.allreduce(tensors, reduction(op)); });
     *out = new Pending{std::move(work), std::move(tensors)};
   });
 }
@@ -237,7 +249,8 @@ int catlip_gather(
     Pending** out,
     Reason reason) {
   return guarded(reason, [&] {
-    auto work = world->joined()._allgather_base(*whole, *part);
+    auto work = begun(
+        world, [&](auto& group) { return group._allgather_base(*whole, *part); });
     *out = new Pending{std::move(work), {*whole, *part}};
   });
 }
@@ -250,7 +263,8 @@ int catlip_scatter(
     Pending** out,
     Reason reason) {
   return guarded(reason, [&] {
-    auto work = world->joined()._reduce_scatter_base(*part, *whole);
+    auto work = begun(
+        world, [&](auto& group) { return group._reduce_scatter_base(*part, *whole); });
     *out = new Pending{std::move(work), {*part, *whole}};
   });
 }
@@ -261,7 +275,8 @@ int catlip_broadcast(World* world, at::Tensor* tensor, int root, Pending** out, 
     c10d::BroadcastOptions options;
     options.rootRank = root;
     std::vector<at::Tensor> tensors{*tensor};
-    auto work = world->joined().broadcast(tensors, options);
+    auto work = begun(
+        world, [&](auto& group) { return group.broadcast(tensors, options); });
     *out = new Pending{std::move(work), std::move(tensors)};
   });
 }

@@ -101,7 +101,13 @@ impl World {
             address: if at.address.is_empty() { loopback } else { &at.address },
             timeout,
         };
-        let link = Link::open(&seat).map_err(|reason| DistError::Join {
+        // Who has joined may still be a stranger to others, and could leave before they know it.
+        let all_have_joined = |link: &Link| {
+            let nothing = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+            link.reduce(&nothing, Reduction::Sum)?.wait()
+        };
+        let joined = Link::open(&seat).and_then(|link| all_have_joined(&link).map(|()| link));
+        let link = joined.map_err(|reason| DistError::Join {
             rank: at.rank,
             world_size: at.world_size,
             host: at.host.clone(),
