@@ -12,7 +12,10 @@ export CATLIP_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 
 # One profile and one set of packages and features for everything, so that nothing is compiled
 # twice: what `build` made is what `test` runs. The binding to libtorch alone takes 3 minutes.
-CARGO_SCOPE := --release --workspace --features catlip-tests/train
+# AVIF is in it: its decoder takes 145 s of one core once, where tests of its own would compile
+# arrow, parquet and the pipeline a second time. Without nasm it is left out.
+CARGO_AVIF := $(if $(filter 1,$(CATLIP_NO_SIMD)),,--features catlip-pipeline/avif)
+CARGO_SCOPE := --release --workspace --features catlip-tests/train $(CARGO_AVIF)
 CARGO_OUT := $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: help

@@ -35,7 +35,7 @@ out.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")'
 
 for target in tar pax pickle image manifest; do
     has_part "fuzz-$target" || continue
-    cargo build --quiet --release -p catlip-fuzz --bin "$target"
+    cargo build --quiet --release -p catlip-fuzz --features catlip-pipeline/avif --bin "$target"
     # A header that lies about a length would show here as memory that is not there.
     result=$(ulimit -v 4194304 && "$release/$target" "$secs" "$seed")
     keep "fuzz-$target" "$result"

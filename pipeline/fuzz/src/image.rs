@@ -3,7 +3,7 @@
 use catlip_pipeline::error::SampleError;
 use catlip_pipeline::image::jpeg::Chroma;
 use catlip_pipeline::image::{
-    Crop, CropDecoder, DecodeOptions, Filter, Header, Region, Shrinker, decode,
+    Crop, CropDecoder, DecodeOptions, Filter, Header, READS_AVIF, Region, Shrinker, decode,
 };
 
 use crate::drive::Random;
@@ -29,7 +29,7 @@ const NUMBERS: [&[u8]; 10] = [
 ];
 
 /// Words of the formats.
-const WORDS: [&[u8]; 24] = [
+const WORDS: [&[u8]; 30] = [
     b"\xff\xd8\xff",
     b"\xff\xd9",
     b"\xff\xda",
@@ -54,6 +54,12 @@ const WORDS: [&[u8]; 24] = [
     b"VP8 ",
     b"VP8L",
     b"GIF89a",
+    b"ispe",
+    b"irot",
+    b"ipma",
+    b"iloc",
+    b"grid",
+    b"auxl",
 ];
 
 /// Decodes all of an image and a crop of it; what became of it. A decoder that is not ours and
@@ -158,10 +164,15 @@ fn mutate(image: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>]) {
 /// If those are not there.
 pub fn maker() -> impl FnMut(&mut Random, &mut Vec<u8>) {
     let mut seeds = Vec::new();
-    for folder in ["images", "crops"] {
+    for folder in ["images", "crops", "avif"] {
+        if folder == "avif" && !READS_AVIF {
+            continue;
+        }
         let folder = format!("{}/../tests/data/{folder}", env!("CARGO_MANIFEST_DIR"));
         let files = std::fs::read_dir(&folder).expect("the folder of drawn images");
         let mut paths: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();
+        // Beside each AVIF stands what it must decode to.
+        paths.retain(|path| folder != "avif" || path.extension().is_some_and(|e| e == "avif"));
         paths.sort();
         seeds.extend(paths.iter().map(|path| std::fs::read(path).expect("a drawn image")));
     }

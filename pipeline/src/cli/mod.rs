@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::{DemoConfig, write_demo};
 use crate::error::{PrepError, exit};
+use crate::image::READS_AVIF;
 use crate::image::simd::jpeg_simd;
 use crate::prep::{DataSet, duplicates, verify};
 
@@ -30,7 +31,7 @@ use crate::prep::{DataSet, duplicates, verify};
 #[derive(Parser)]
 #[command(name = "catlip-prep", disable_version_flag = true, arg_required_else_help = true)]
 struct Args {
-    /// Print the version and whether JPEG uses SIMD.
+    /// Print the version, whether JPEG uses SIMD and whether AVIF is read.
     #[arg(long, short = 'V')]
     version: bool,
     #[command(subcommand)]
@@ -140,7 +141,8 @@ pub fn main() -> ExitCode {
 
 fn version_line() -> String {
     let simd = if jpeg_simd() { "with SIMD" } else { "WITHOUT SIMD (slow)" };
-    format!("catlip-prep {}, JPEG {simd}", env!("CARGO_PKG_VERSION"))
+    let avif = if READS_AVIF { "with AVIF" } else { "without AVIF" };
+    format!("catlip-prep {}, JPEG {simd}, {avif}", env!("CARGO_PKG_VERSION"))
 }
 
 fn demo_data(args: &DemoDataArgs) -> Result<(), PrepError> {

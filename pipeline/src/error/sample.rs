@@ -63,7 +63,7 @@ pub enum SampleError {
         member: String,
     },
     /// Bytes that are no known image format.
-    #[error("first bytes {head} are no JPEG, PNG, WebP or GIF")]
+    #[error("first bytes {head} are no JPEG, PNG, WebP, GIF or AVIF")]
     ImageFormat {
         /// The first bytes in hex.
         head: String,
@@ -89,7 +89,7 @@ pub enum SampleError {
     /// A decoder gave up.
     #[error("{format} does not decode: {message}")]
     ImageCorrupt {
-        /// JPEG, PNG, WebP or GIF.
+        /// JPEG, PNG, WebP, GIF or AVIF.
         format: &'static str,
         /// What the decoder says.
         message: String,
@@ -113,10 +113,18 @@ pub enum SampleError {
     /// An image of a kind that is not decoded.
     #[error("{format} of a kind that is not supported: {message}")]
     ImageUnsupported {
-        /// JPEG, PNG, WebP or GIF.
+        /// JPEG, PNG, WebP, GIF or AVIF.
         format: &'static str,
         /// Which kind.
         message: String,
+    },
+    /// An image of a format that this build was made without.
+    #[error("{format}: this build has no feature `{feature}`; build with `--features {feature}`")]
+    ImageNotBuilt {
+        /// AVIF.
+        format: &'static str,
+        /// The cargo feature of `catlip-pipeline`.
+        feature: &'static str,
     },
     /// A key that was already read from the same shard.
     #[error("key was already read at byte {first_offset} of the same shard")]
@@ -189,7 +197,8 @@ impl SampleError {
             | Self::ImageTooLarge { .. }
             | Self::ImageTooManyBytes { .. }
             | Self::ImageCorrupt { .. }
-            | Self::ImageUnsupported { .. } => "image",
+            | Self::ImageUnsupported { .. }
+            | Self::ImageNotBuilt { .. } => "image",
             Self::Filtered { .. } => STAGE_FILTER,
         }
     }
@@ -210,7 +219,7 @@ impl SampleError {
             Self::ImageTooLarge { .. } => "image-too-large",
             Self::ImageTooManyBytes { .. } => "image-too-many-bytes",
             Self::ImageCorrupt { .. } => "image-corrupt",
-            Self::ImageUnsupported { .. } => "image-unsupported",
+            Self::ImageUnsupported { .. } | Self::ImageNotBuilt { .. } => "image-unsupported",
             Self::Filtered { reason, .. } => reason,
             Self::KeyRepeats { .. } => "key-repeats",
             Self::MemberRepeats { .. } => "member-repeats",

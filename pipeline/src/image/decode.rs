@@ -6,7 +6,7 @@
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{DecodeOptions, Format, Header, Image, jpeg};
+use super::{DecodeOptions, Format, Header, Image, avif, jpeg};
 use crate::error::SampleError;
 
 /// Decodes `bytes` to RGB, upright.
@@ -31,6 +31,7 @@ pub(super) fn decode_stored(
         Format::Png => guarded(header, || decode_png(bytes, header, options)),
         Format::WebP => guarded(header, || decode_webp(bytes, header, options)),
         Format::Gif => guarded(header, || decode_gif(bytes, header, options)),
+        Format::Avif => guarded(header, || avif::decode(bytes, header, options)),
     }?;
     header.check_decoded((decoded.width_px, decoded.height_px))?;
     Ok(decoded)
@@ -54,7 +55,7 @@ fn corrupt(format: Format) -> impl Fn(String) -> SampleError {
 }
 
 /// The bytes of `channels` a pixel, if the address space holds them.
-fn buffer(header: &Header, channels: usize) -> Result<Vec<u8>, SampleError> {
+pub(super) fn buffer(header: &Header, channels: usize) -> Result<Vec<u8>, SampleError> {
     let (width_px, height_px) = (header.stored_px.0 as usize, header.stored_px.1 as usize);
     let bytes = width_px.checked_mul(height_px).and_then(|pixels| pixels.checked_mul(channels));
     let bytes = bytes.ok_or_else(|| SampleError::ImageUnsupported {

@@ -3,8 +3,8 @@
 //! In: the bytes of one image file. Out: a [`Header`]. Walks over markers and boxes by their
 //! lengths. Never: allocates, decompresses, or trusts a size that a decoder would have to hold.
 
-use super::DecodeOptions;
 use super::orientation::Orientation;
+use super::{DecodeOptions, avif};
 use crate::error::SampleError;
 
 /// The formats that are read.
@@ -18,6 +18,8 @@ pub enum Format {
     WebP,
     /// GIF, its first frame.
     Gif,
+    /// AVIF; of a sequence the primary item. Read with the feature `avif`.
+    Avif,
 }
 
 impl Format {
@@ -32,6 +34,7 @@ impl Format {
             [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Ok(Self::Png),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Ok(Self::Gif),
+            [_, _, _, _, b'f', b't', b'y', b'p', ..] if is_avif(bytes) => Ok(Self::Avif),
             _ => {
                 let head: Vec<_> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
                 Err(SampleError::ImageFormat { head: head.join(" ") })
@@ -46,6 +49,7 @@ impl Format {
             Self::Png => "PNG",
             Self::WebP => "WebP",
             Self::Gif => "GIF",
+            Self::Avif => "AVIF",
         }
     }
 
@@ -56,6 +60,7 @@ impl Format {
             Self::Png => "png",
             Self::WebP => "webp",
             Self::Gif => "gif",
+            Self::Avif => "avif",
         }
     }
 }
@@ -77,7 +82,8 @@ impl Header {
     /// # Errors
     ///
     /// [`SampleError::ImageFormat`], [`SampleError::ImageCorrupt`] for a header that is none,
-    /// [`SampleError::ImageTooLarge`] above `options.pixels_max`.
+    /// [`SampleError::ImageTooLarge`] above `options.pixels_max`; of an AVIF also
+    /// [`SampleError::ImageUnsupported`] and, without the feature, [`SampleError::ImageNotBuilt`].
     pub fn read(bytes: &[u8], options: &DecodeOptions) -> Result<Self, SampleError> {
         let format = Format::of(bytes)?;
         let (size, orientation) = match format {
@@ -85,6 +91,7 @@ impl Header {
             Format::Png => png(bytes),
             Format::WebP => webp(bytes),
             Format::Gif => gif(bytes),
+            Format::Avif => avif::header(bytes).map(|(size, turned)| (Some(size), turned))?,
         };
         let corrupt =
             |message: String| SampleError::ImageCorrupt { format: format.name(), message };
@@ -284,4 +291,15 @@ fn bitstream_size(name: &[u8; 4], data: &[u8]) -> Option<(u32, u32)> {
 /// The logical screen.
 fn gif(bytes: &[u8]) -> Found {
     (little_u16(bytes, 6).zip(little_u16(bytes, 8)), Orientation::UPRIGHT)
+}
+
+/// Whether one of the brands, of which files have some five, is that of AVIF.
+fn is_avif(bytes: &[u8]) -> bool {
+    const BRANDS_MAX: usize = 64;
+    let is_brand = |brand: &[u8]| matches!(brand, b"avif" | b"avis");
+    let length = four(bytes, 0).map_or(0, |length| u32::from_be_bytes(length) as usize);
+    let brands = bytes.get(8..length.min(bytes.len())).unwrap_or(&[]);
+    // The second of them is a version.
+    let mut brands = brands.chunks_exact(4).take(BRANDS_MAX).enumerate();
+    brands.any(|(at, brand)| at != 1 && is_brand(brand))
 }

@@ -10,17 +10,27 @@
 //! | PNG | every kind; 16 bits lose the lower eight | later frames of an animation |
 //! | WebP | lossy, lossless, alpha; of an animation the first frame | later frames |
 //! | GIF | the first frame | later frames |
+//! | AVIF | every depth and sampling, grids, the primary item | `clap`, constant luminance, ICtCp |
 //!
-//! Colour profiles are not applied: numbers are taken as sRGB. EXIF orientation is applied.
+//! Colour profiles are not applied: numbers are taken as sRGB. EXIF orientation is applied; of an
+//! AVIF `irot` and `imir`, beside which the standard has no other. AVIF is read with the feature
+//! `avif`, and refused by name without it.
 
 pub mod simd;
 pub mod orientation;
 pub mod header;
 pub mod jpeg;
+#[cfg(any(test, not(feature = "avif")))]
+mod absent_avif;
+#[cfg(feature = "avif")]
+mod avif;
 pub mod decode;
 pub mod resize;
 pub mod crop;
 pub mod shrink;
+
+#[cfg(not(feature = "avif"))]
+use absent_avif as avif;
 
 pub use crop::{Crop, CropDecoder};
 pub use decode::decode;
@@ -28,6 +38,9 @@ pub use header::{Format, Header};
 pub use orientation::Orientation;
 pub use resize::{Filter, Region};
 pub use shrink::Shrinker;
+
+/// Whether this build reads AVIF.
+pub const READS_AVIF: bool = cfg!(feature = "avif");
 
 /// Default limit of an image: 178,956,970 px × 3 B = 512 MiB, what one decode thread may hold.
 /// A progressive JPEG needs three times as much, for its coefficients.

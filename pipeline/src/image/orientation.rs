@@ -56,6 +56,15 @@ impl Orientation {
         }
     }
 
+    /// With the upright image turned by 90° against the clock.
+    pub fn rotated_left(self) -> Self {
+        Self {
+            swaps_sides: !self.swaps_sides,
+            from_right: self.from_right == self.swaps_sides,
+            from_bottom: self.from_bottom != self.swaps_sides,
+        }
+    }
+
     /// Upright size of a stored size, or the other way round.
     pub fn size(self, (width, height): (u32, u32)) -> (u32, u32) {
         if self.swaps_sides { (height, width) } else { (width, height) }
@@ -226,6 +235,25 @@ pub(crate) mod tests {
                 row.copy_from_slice(&turned);
             }
             assert_eq!(orientation.mirrored().upright(six()), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_turn_to_the_left_takes_the_last_column_as_the_first_row() {
+        for number in 1..=8 {
+            let orientation = Orientation::from_exif(number);
+            let before = orientation.upright(six());
+            let after = orientation.rotated_left().upright(six());
+            assert_eq!((after.width_px, after.height_px), (before.height_px, before.width_px));
+            let names = |image: &Image| rows(image).replace(' ', "").into_bytes();
+            let (names_before, names_after) = (names(&before), names(&after));
+            for x in 0..before.width_px {
+                for y in 0..before.height_px {
+                    let from = (y * before.width_px + before.width_px - 1 - x) as usize;
+                    let to = (x * after.width_px + y) as usize;
+                    assert_eq!(names_before[from], names_after[to], "{number}: {x}, {y}");
+                }
+            }
         }
     }
 

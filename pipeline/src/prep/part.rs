@@ -29,7 +29,7 @@ use crate::source::spool::ShardIdentity;
 use crate::source::{OpenShard, Sample, SampleReader, ShardUrl};
 
 /// Extensions that are read as images; the bytes decide the format.
-pub const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
+pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "avif"];
 
 /// Samples that are prepared at once: enough to keep 64 threads busy to the end of a batch.
 pub const BATCH_SAMPLES: usize = 512;

@@ -8,6 +8,7 @@ use catlip_schemas::{ColumnSet, ColumnSetEntry};
 use crate::caption::{self, LabelRule};
 use crate::config::{ChromaConfig, ImageMode, PrepConfig};
 use crate::error::PrepError;
+use crate::image::READS_AVIF;
 use crate::image::jpeg::Chroma;
 use crate::prep::filter::Filter;
 use crate::prep::memory::Memory;
@@ -53,6 +54,8 @@ impl PrepPlan {
             "image": config.image,
             "caption": config.caption,
             "filter": filter.identity(),
+            // What a build without it rejects, one with it decodes.
+            "build": { "avif": READS_AVIF },
         });
         // The options of a rule that is not asked for change no byte.
         if config.caption.rule == "nouns" {
@@ -142,6 +145,12 @@ mod tests {
         assert_eq!(hash(&[]), hash(&["source.spool_dir=/a", "source.retries=2"]));
         assert_ne!(hash(&[]), hash(&["image.quality=91"]));
         assert_ne!(hash(&[]), hash(&["caption.sources=[\"txt\"]"]));
+    }
+
+    #[test]
+    fn a_build_that_reads_other_formats_is_another_config() {
+        let plan = PrepPlan::new(PrepConfig::load(None, &[]).unwrap()).unwrap();
+        assert_eq!(plan.config_json["build"]["avif"], cfg!(feature = "avif"));
     }
 
     #[test]

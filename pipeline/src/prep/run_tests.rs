@@ -322,6 +322,32 @@ fn a_turned_image_is_stored_upright() {
     assert_eq!((header.stored_px, header.upright_px()), ((16, 32), (16, 32)));
 }
 
+#[test]
+fn an_avif_is_a_row_or_an_entry_that_names_the_feature() {
+    let avif = include_bytes!("../../tests/data/avif/turned_6.avif");
+    let files = [("a.avif".to_owned(), avif.to_vec()), ("a.txt".to_owned(), b"a dog".to_vec())];
+    let job = Job::new(&[shard(&files)]);
+    let summary = job.run("out", &[]).unwrap();
+    let data = DataSet::open(&job.output("out")).unwrap();
+    if crate::image::READS_AVIF {
+        assert_eq!((summary.totals.rows, reasons(&summary)), (1, vec![]));
+        let image = crate::image::decode(&first_group_image(&data, 0), &Default::default());
+        let image = image.unwrap();
+        assert_eq!((image.width_px, image.height_px), (16, 32));
+    } else {
+        assert_eq!(reasons(&summary), [("image-unsupported", 1)]);
+        let ledger = job.output("out").join(&data.parts[0].files["rejects"].file);
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+            std::fs::File::open(ledger).unwrap(),
+        );
+        let batch = reader.unwrap().build().unwrap().next().unwrap().unwrap();
+        let messages: &arrow_array::StringArray =
+            arrow_array::cast::AsArray::as_string(batch.column_by_name("message").unwrap());
+        let expected = "AVIF: this build has no feature `avif`; build with `--features avif`";
+        assert_eq!(messages.value(0), expected);
+    }
+}
+
 /// A stored image of the first row group, as the feed reads it.
 fn first_group_image(data: &DataSet, row: u32) -> Vec<u8> {
     let source = {
