@@ -3,14 +3,20 @@
 //! In: the rule. Out: [`Forms`], for the tables of `lookup`.
 //! Never: asked about a caption.
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use super::lookup::{Entry, Together};
 use super::neighbours::{Hint, Neighbours};
-use super::phrases::phrase_forms;
+use super::phrases::{phrase_forms, without_repeats};
 use super::tables::{Class, Tables};
 use super::{COLOUR_JOINTS, DETERMINERS, HALF_LETTERS_MIN, Nouns};
 use crate::caption::lemmas::{forms_of, shorter_forms};
 use crate::caption::word_table::WordTable;
 use crate::caption::wordnet::WordNet;
+
+/// Threads beyond which the tables are made no faster.
+const THREADS_MAX: usize = 16;
 
 /// All forms.
 pub struct Forms {
@@ -32,7 +38,7 @@ impl Forms {
         let ends_oddly =
             |word: &String| shorter_forms(word.as_bytes()).any(|form| rows.get(form).is_some());
         let entry = |word: &String| Entry::of(rule, word).odd_if(ends_oddly(word));
-        let entries = words.iter().map(entry).collect();
+        let entries = on_every_core(&words, entry);
         let mut forms = Self { words, entries, rows, phrases, compounds: Vec::new() };
         if rule.options.compounds {
             forms.compounds = forms.find_compounds();
@@ -46,8 +52,8 @@ impl Forms {
     }
 
     /// Every phrase with `_` between its words.
-    pub fn phrases(&self) -> impl Iterator<Item = &str> + Clone {
-        self.phrases.iter().map(String::as_str)
+    pub fn phrases(&self) -> &[String] {
+        &self.phrases
     }
 
     /// Every compound with a blank between its halves, and what it means.
@@ -60,7 +66,7 @@ impl Forms {
                 Together::of_compound(rule, self.entries[row], second_entry),
             )
         };
-        self.compounds.iter().map(compound).collect()
+        on_every_core(&self.compounds, compound)
     }
 
     /// Every two words that are neighbours; each first word is told its next ones.
@@ -101,6 +107,19 @@ impl Forms {
     }
 }
 
+/// What `make` makes of each of `items`, in their order. Not by rayon: its waiting threads might
+/// begin other work, which waits for these very tables.
+pub fn on_every_core<T: Sync, M: Send>(items: &[T], make: impl Fn(&T) -> M + Sync) -> Vec<M> {
+    let num_threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let (make, share) = (&make, items.len().div_ceil(num_threads).max(1));
+    thread::scope(|scope| {
+        let shares = items.chunks(share);
+        let made = shares.map(|items| scope.spawn(move || items.iter().map(make).collect()));
+        let made: Vec<thread::ScopedJoinHandle<'_, Vec<M>>> = made.collect();
+        made.into_iter().flat_map(|share| share.join().unwrap_or_else(|p| resume_unwind(p))).collect()
+    })
+}
+
 /// Every form that the rule may know more of than that it is none, without repeats.
 fn word_forms(phrases: &[String]) -> Vec<String> {
     let tables = Tables::embedded();
@@ -110,11 +129,7 @@ fn word_forms(phrases: &[String]) -> Vec<String> {
     let listed = listed.chain(&DETERMINERS).chain(&COLOUR_JOINTS).copied();
     let first = phrases.iter().filter_map(|phrase| phrase.split(['_', '\'']).next());
     let more = listed.chain(first).filter(|form| !form.is_empty()).map(str::to_owned);
-    let mut forms = forms_of(WordNet::embedded());
-    forms.extend(more);
-    forms.sort_unstable();
-    forms.dedup();
-    forms
+    without_repeats(forms_of(WordNet::embedded()).into_iter().chain(more))
 }
 
 /// The words of a phrase that stand side by side, and whether they are its first ones; without

@@ -8,7 +8,7 @@
 
 use catlip_schemas::SynsetId;
 
-use super::forms::Forms;
+use super::forms::{Forms, on_every_core};
 use super::neighbours::{Hint, Neighbours, NextWords};
 use super::phrases::{begins_phrase, meaning};
 use super::tables::{Class, Tables};
@@ -83,15 +83,16 @@ impl Lookup {
     pub fn new(rule: &Nouns) -> Self {
         let mut forms = Forms::of(rule);
         let neighbours = forms.join_neighbours();
-        let together = |joined| Together::of_phrase(rule, joined);
-        let phrases: Vec<_> = forms.phrases().map(together).collect();
+        let phrases =
+            on_every_core(forms.phrases(), |joined| Together::of_phrase(rule, joined));
+        let phrases = forms.phrases().iter().map(String::as_str).zip(phrases.iter().copied());
         let compounds = forms.compounds(rule);
         let compounds = compounds.iter().map(|(halves, together)| (halves.as_str(), *together));
         let before_noun = Tables::embedded().senses_before_noun.iter();
         let before_noun = before_noun.map(|(word, synset)| (*word, Some(Meaning::of(*synset))));
         Self {
             words: WordTable::new(forms.words()),
-            phrases: WordTable::new(forms.phrases().zip(phrases.iter().copied())),
+            phrases: WordTable::new(phrases),
             compounds: WordTable::new(compounds),
             neighbours,
             senses_before_noun: WordTable::new(before_noun),

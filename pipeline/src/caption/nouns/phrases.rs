@@ -3,13 +3,14 @@
 //! In: tokens. Out: at each token the longest phrase that begins there.
 //! Never: joins across a punctuation mark, which is a token of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use catlip_schemas::SynsetId;
+use foldhash::fast::FixedState;
 
 use super::NounsOptions;
-use super::tables::{Phrase, Tables};
+use super::tables::{Map, Phrase, Set, Tables};
 use crate::caption::lemmas::{lemmatize, plurals_of};
 use crate::caption::wordnet::WordNet;
 
@@ -43,15 +44,15 @@ pub struct Match {
 /// Every phrase by its first word.
 struct Phrases {
     /// Tokens of the longest phrase that begins with a word.
-    longest: HashMap<&'static str, usize>,
+    longest: Map<usize>,
     /// WordNet's lemmas of several words that are phrases in captions, with `_`.
-    lemmas: HashSet<&'static str>,
+    lemmas: Set,
 }
 
 static PHRASES: LazyLock<Phrases> = LazyLock::new(|| {
     let (wordnet, tables) = (WordNet::embedded(), Tables::embedded());
-    let mut phrases = Phrases { longest: HashMap::new(), lemmas: HashSet::new() };
-    for lemma in wordnet.synsets().flat_map(|synset| wordnet.lemmas(synset)) {
+    let mut phrases = Phrases { longest: Map::default(), lemmas: Set::default() };
+    for lemma in wordnet.noun_lemmas() {
         if lemma.contains('_') && is_phrase(wordnet, lemma) {
             phrases.lemmas.insert(lemma);
             phrases.note_length(lemma, '_');
@@ -120,11 +121,12 @@ pub fn phrase_forms() -> Vec<String> {
     let lemmas = PHRASES.lemmas.iter().map(|lemma| (*lemma).to_owned()).chain(listed);
     let lemmas: Vec<String> = lemmas.collect();
     let plurals = lemmas.iter().flat_map(|lemma| plurals_of(lemma)).collect::<Vec<_>>();
-    let mut forms: Vec<String> =
-        irregular.map(str::to_owned).chain(plurals).chain(lemmas).collect();
-    forms.sort_unstable();
-    forms.dedup();
-    forms
+    without_repeats(irregular.map(str::to_owned).chain(plurals).chain(lemmas))
+}
+
+/// Each of `forms` once, in no order.
+pub fn without_repeats(forms: impl Iterator<Item = String>) -> Vec<String> {
+    forms.collect::<HashSet<_, FixedState>>().into_iter().collect()
 }
 
 /// Tokens with `_` between them; a clitic stands at its word: `man's_clothing`.
@@ -146,8 +148,8 @@ pub fn meaning(options: &NounsOptions, joined: &str) -> Option<Option<SynsetId>>
         Some(lemma) => *lemma,
         None => &*lemmatize(wordnet, joined),
     };
-    let listed =
-        [joined, lemma].iter().find_map(|form| tables.phrases.get(&*form.replace('_', " ")));
+    let forms = [joined, lemma].into_iter().take(if lemma == joined { 1 } else { 2 });
+    let listed = { forms }.find_map(|form| tables.phrases.get(&*form.replace('_', " ")));
     let wordnet_sense = || PHRASES.lemmas.contains(lemma).then(|| wordnet.first_sense(lemma));
     match listed {
         Some(Phrase::Apart) => None,

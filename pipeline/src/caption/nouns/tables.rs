@@ -8,6 +8,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use catlip_schemas::SynsetId;
+use foldhash::fast::FixedState;
+
+/// Values by a word of this build; no stranger chooses the words, so the hash is a fast one.
+pub type Map<V> = HashMap<&'static str, V, FixedState>;
+
+/// Words of this build.
+pub type Set = HashSet<&'static str, FixedState>;
 
 /// Why a word is kept although it is seldom tagged as a noun, or dropped although it often is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,21 +49,21 @@ pub enum Phrase {
 pub struct Tables {
     /// Times tagged as a noun, and times in all, in MASC; in WordNet's own corpus where MASC is
     /// silent.
-    pub noun_shares: HashMap<&'static str, (u32, u32)>,
+    pub noun_shares: Map<(u32, u32)>,
     /// Words whose class is decided here, not by MASC.
-    pub classes: HashMap<&'static str, Class>,
+    pub classes: Map<Class>,
     /// What a word means in captions where that is not WordNet's first sense.
-    pub senses: HashMap<&'static str, SynsetId>,
+    pub senses: Map<SynsetId>,
     /// What a word means before a noun, where that is another thing: `an orange shirt`.
-    pub senses_before_noun: HashMap<&'static str, SynsetId>,
+    pub senses_before_noun: Map<SynsetId>,
     /// Plurals whose shortest lemma is another word.
-    pub plurals: HashMap<&'static str, SynsetId>,
+    pub plurals: Map<SynsetId>,
     /// Phrases that WordNet has otherwise, or not at all.
-    pub phrases: HashMap<&'static str, Phrase>,
+    pub phrases: Map<Phrase>,
     /// Words whose first sense is one person.
-    pub person_names: HashSet<&'static str>,
+    pub person_names: Set,
     /// Given names.
-    pub given_names: HashSet<&'static str>,
+    pub given_names: Set,
 }
 
 /// What follows a word in `senses.tsv` whose sense is the one before a noun.
