@@ -1,7 +1,7 @@
 """Whole jobs of `catlip-prep`, the first beside img2dataset on the same images and cores.
 
 prep_job.py WORK SHARD...: WORK is a folder for inputs and outputs, SHARDs are plain tars of
-originals (`jpg`, `txt` or `json`); each is repeated under new names up to 5,000 images. Measured,
+originals (`jpg`, `txt` or `json`); each is repeated under new names up to IMAGES (5,000). Measured,
 in turn, three rounds, the median:
 
   job        tar to decoded, resized, encoded, labelled, committed, every file fsynced; img2dataset
@@ -28,8 +28,8 @@ import sys
 import tarfile
 import time
 
-IMAGES = 5000
-SMALL = 250_000
+IMAGES = int(os.environ.get("IMAGES", 5000))
+SMALL = int(os.environ.get("ROWS", 250_000))
 ROUNDS = int(os.environ.get("ROUNDS", 3))
 PREP = os.environ.get("PREP", "target/release/catlip-prep")
 SIZE = ["--set", "image.short_side_px=256", "--set", "image.quality=95", "--set",
