@@ -380,6 +380,7 @@ impl PrepError {
             Self::Change(error) => error.hint(),
             Self::FailureCount { .. } => Some(
                 "look at the sample; raise `budget.failure_count`, or skip bad samples with --set \
+                | StoreError::NoCredentials { .. }
                  budget.on_bad_sample=skip",
             ),
             Self::NotThere { .. } => Some(
