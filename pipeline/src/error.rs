@@ -409,6 +409,9 @@ impl PrepError {
                  as {\"n2084071\": 12}; nothing in a pickle is ever run",
             ),
             Self::Interrupted { .. } => Some("start the same command again to go on"),
+            Self::Source(SourceError::EmptyList { .. }) => {
+                Some("a list has one file, glob or URL a line; look at what should have written it")
+            }
             _ => None,
         }
     }

@@ -17,6 +17,7 @@ use crate::error::PrepError;
 use crate::prep::{DataSet, coverage, vocab};
 
 /// Limit of a list for --cover: 1,000,000 entries of 64 bytes.
+use crate::source::byte_order_mark::without_mark;
 const LIST_BYTES_MAX: u64 = 64_000_000;
 
 /// What `--help` says before the flags.
@@ -213,5 +214,5 @@ fn read_list(path: &Path) -> Result<String, PrepError> {
     if bytes.len() as u64 > LIST_BYTES_MAX {
         return Err(PrepError::TooLong { path: path.into(), limit: LIST_BYTES_MAX });
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(without_mark(&bytes)).into_owned())
 }
