@@ -474,6 +474,12 @@ fn a_table_is_joined_as_a_column_set() {
     let (code, text, _) = add(&["--table", &place.text("more.jsonl"), "--allow-unknown"]);
     assert!(code == 0 && text.contains("1 rows have a value, 5 have none, 1 keys"), "{text}");
     let (code, text, err) = place.run(&["verify", &place.text("out")]);
+    place.write("again.csv", b"\xef\xbb\xbfkey,x\n00001,1\n\n00001,2\n");
+    let (code, _, err) = add(&["--table", &place.text("again.csv")]);
+    assert!(code == 5 && err.contains("line 2 and line 4 have the same key"), "{err}");
+    place.write("bare.csv", b"00001,1\n00002,2\n");
+    let (code, _, err) = add(&["--table", &place.text("bare.csv")]);
+    assert!(code == 5 && err.contains("but `00001`, `1` (the first row of a CSV names"), "{err}");
     assert_eq!(code, 0, "{err}");
     assert!(text.contains("snapshot 3: 6 rows in 14 files") && !text.contains("belong"), "{text}");
     // `run` knows the folders of added columns as the data set's own.
