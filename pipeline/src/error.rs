@@ -201,6 +201,21 @@ pub enum PrepError {
          (last: {last})"
     )]
     FailureRate {
+    /// A job of which nothing came, mostly since no sample has a caption where they are looked for.
+    #[error(
+        "no sample became a row: {missing} of {samples} have no caption in `caption.sources` = \
+         {sources} ({first})"
+    )]
+    NoCaptions {
+        /// Samples without a caption.
+        missing: u64,
+        /// All samples.
+        samples: u64,
+        /// The setting.
+        sources: String,
+        /// Shard, key and files of the first one.
+        first: String,
+    },
         /// Bad samples.
         failed: u64,
         /// Samples so far.
@@ -319,8 +334,11 @@ impl PrepError {
     /// The exit code of the program.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Rule(_) | Self::NotFromCaptions { .. } => exit::CONFIG,
-            Self::Usage(_) => exit::USAGE,
+            Self::Config(_)
+            | Self::Rule(_)
+            | Self::NotFromCaptions { .. }
+            | Self::NoCaptions { .. } => exit::CONFIG,
+            Self::Usage(_) | Self::Demo(DemoError::OutOfRange { .. }) => exit::USAGE,
             Self::Change(error) => error.exit_code(),
             Self::Source(_)
             | Self::NoByteRanges { .. }
@@ -405,6 +423,10 @@ impl PrepError {
                  but are no JSON need --format text",
             ),
             Self::VocabPickle { .. } => Some(
+            Self::NoCaptions { .. } => Some(
+                "name files or fields of a json that the samples have, and start again with the \
+                 same --output: nothing was committed to it",
+            ),
                 "a vocabulary is a Parquet file of this program, or a pickled dict of counts such \
                  as {\"n2084071\": 12}; nothing in a pickle is ever run",
             ),

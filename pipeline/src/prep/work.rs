@@ -206,14 +206,33 @@ fn check_configs(
     }
     let configs = present.configs(output)?;
     let is_ours = |config: &JobConfig| config.config_hash == plan.config_hash;
-    if let Some(other) = configs.first().filter(|_| !configs.iter().any(is_ours)) {
-        check_same_config(output, plan, "is being", &other.config_hash, &other.config)?;
+    if configs.iter().any(is_ours) || plan.config.runtime.redo_config {
+        return Ok(present);
+    }
+    for other in &configs {
+        if !came_to_nothing(output, &present, &other.config_hash[..8])? {
+            check_same_config(output, plan, "is being", &other.config_hash, &other.config)?;
+        }
     }
     Ok(present)
 }
 
 /// Refuses a plan of another config, unless everything is to be made again.
 ///
+/// Whether parts were made under a config and none has a row: so ends a job whose settings were
+/// wrong, and one whose are right may take its place.
+fn came_to_nothing(
+    output: &Folder,
+    present: &Receipts,
+    config_tag: &str,
+) -> Result<bool, PrepError> {
+    let ending = format!("-{config_tag}.json");
+    let mut files = present.of_parts();
+    files.retain(|file| file.ends_with(&ending));
+    let receipts = read_receipts(output, &files)?;
+    Ok(!receipts.is_empty() && receipts.iter().all(|receipt| receipt.counts.rows == 0))
+}
+
 /// # Errors
 ///
 /// [`ChangeError::ConfigChanged`] with the keys that differ.
