@@ -314,6 +314,11 @@ fn new_labels_stand_beside_the_old_ones_and_one_must_be_chosen() {
     );
     assert_eq!(vocab(&["--snapshot", "1"]).0, 0);
     assert_eq!(vocab(&["--labels", "first-1"]).0, 0);
+    let (code, _, err) = place.run(&["inspect", &place.text("out")]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("synsets.first-1)") && err.contains("--labels NAME"), "{err}");
+    let (code, text, err) = place.run(&["inspect", &place.text("out"), "--labels", "first-1"]);
+    assert!(code == 0 && text.contains("\nsynsets.first-1: "), "{text}{err}");
 
     // New parts lack the labels until they are made for them alone.
     place.shard("c.tar", &samples(8, 4, 16));
@@ -469,17 +474,17 @@ fn a_table_is_joined_as_a_column_set() {
     let (code, _, err) = add(&["--table", &place.text("other.csv"), "--name", "scores"]);
     assert!(code == 6 && err.contains("has a column set added.scores already"), "{err}");
     place.write("more.jsonl", b"{\"key\":\"nobody\",\"x\":1}\n{\"key\":\"00001\",\"x\":2}\n");
-    let (code, _, err) = add(&["--table", &place.text("more.jsonl")]);
-    assert!(code == 5 && err.contains("1 of 2 keys of") && err.contains("\n    nobody\n"), "{err}");
-    let (code, text, _) = add(&["--table", &place.text("more.jsonl"), "--allow-unknown"]);
-    assert!(code == 0 && text.contains("1 rows have a value, 5 have none, 1 keys"), "{text}");
-    let (code, text, err) = place.run(&["verify", &place.text("out")]);
     place.write("again.csv", b"\xef\xbb\xbfkey,x\n00001,1\n\n00001,2\n");
     let (code, _, err) = add(&["--table", &place.text("again.csv")]);
     assert!(code == 5 && err.contains("line 2 and line 4 have the same key"), "{err}");
     place.write("bare.csv", b"00001,1\n00002,2\n");
     let (code, _, err) = add(&["--table", &place.text("bare.csv")]);
     assert!(code == 5 && err.contains("but `00001`, `1` (the first row of a CSV names"), "{err}");
+    let (code, _, err) = add(&["--table", &place.text("more.jsonl")]);
+    assert!(code == 5 && err.contains("1 of 2 keys of") && err.contains("\n    nobody\n"), "{err}");
+    let (code, text, _) = add(&["--table", &place.text("more.jsonl"), "--allow-unknown"]);
+    assert!(code == 0 && text.contains("1 rows have a value, 5 have none, 1 keys"), "{text}");
+    let (code, text, err) = place.run(&["verify", &place.text("out")]);
     assert_eq!(code, 0, "{err}");
     assert!(text.contains("snapshot 3: 6 rows in 14 files") && !text.contains("belong"), "{text}");
     // `run` knows the folders of added columns as the data set's own.
@@ -598,6 +603,14 @@ fn quarantined_samples_are_a_shard_of_their_own() {
     assert!(text.contains("0 rows from 1 samples") && text.contains("caption-not-utf8"), "{text}");
     let (code, _, err) = place.prep("a.tar", "new", &settings[..2]);
     assert!(code == 3 && err.contains("budget.quarantine_dir"), "{err}");
+    for inside in ["new", "new/bad", "new/rejects", "bad/../new/bad"] {
+        let folder = format!("budget.quarantine_dir={}", place.text(inside));
+        let (code, _, err) =
+            place.prep("a.tar", "new", &[settings[0], settings[1], "--set", &folder]);
+        assert_eq!(code, 3, "{err}");
+        assert!(err.contains("expected a folder outside the data set"), "{err}");
+    }
+    assert!(!place.path("new").exists());
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::folder::Folder;
 use super::numbers::Numbers;
 use super::part::source_entry;
 use super::plan::PrepPlan;
+use super::quarantine::check_outside;
 use super::snapshot::{DataSet, Part};
 use crate::error::PrepError;
 use crate::source::list::ShardPlace;
@@ -69,13 +70,14 @@ impl<'s> Work<'s> {
     /// # Errors
     ///
     /// [`PrepError::OutputTaken`], [`ChangeError::ConfigChanged`], [`ChangeError::SourcesChanged`],
-    /// [`ChangeError::SameShard`], [`PrepError::Io`].
+    /// [`ChangeError::SameShard`], [`PrepError::Io`], those of [`check_outside`].
     pub fn find(
         shards: &'s ShardList,
         output: &Folder,
         plan: &PrepPlan,
         is_dry: bool,
     ) -> Result<Self, PrepError> {
+        check_outside(&plan.config.budget, output)?;
         check_names(output)?;
         let old = DataSet::open_newest(output)?;
         let present = check_configs(output, plan, old.as_ref())?;
