@@ -74,6 +74,16 @@ pub enum ConfigError {
         /// The range.
         expected: String,
     },
+    /// A setting that a command would pass over.
+    #[error("--set {key}: `{command}` does not read that setting, only {}", settings_read(.read))]
+    Ignored {
+        /// Section and key.
+        key: String,
+        /// The command.
+        command: &'static str,
+        /// The keys that it reads; one that ends in a dot is a section.
+        read: &'static [&'static str],
+    },
     /// A file that cannot be read.
     #[error("cannot read the config {path}")]
     Unreadable {
@@ -83,6 +93,18 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::StorageFull
+}
+
+fn settings_read(read: &[&str]) -> String {
+    let name = |key: &&str| match key.strip_suffix('.') {
+        Some(section) => format!("those of `{section}`"),
+        None => format!("`{key}`"),
+    };
+    read.iter().map(name).collect::<Vec<_>>().join(" and ")
 }
 
 /// A job stops: what happened, where, and what to do.
@@ -179,6 +201,21 @@ pub enum PrepError {
     /// A change of a data set that is refused.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// A job of which nothing came, mostly since no sample has a caption where they are looked for.
+    #[error(
+        "no sample became a row: {missing} of {samples} have no caption in `caption.sources` = \
+         {sources} ({first})"
+    )]
+    NoCaptions {
+        /// Samples without a caption.
+        missing: u64,
+        /// All samples.
+        samples: u64,
+        /// The setting.
+        sources: String,
+        /// Shard, key and files of the first one.
+        first: String,
+    },
     /// Rows cannot point into a shard.
     #[error(
         "`image.mode` is \"reference\", but shard {shard} is compressed: it has no byte ranges"
@@ -201,21 +238,6 @@ pub enum PrepError {
          (last: {last})"
     )]
     FailureRate {
-    /// A job of which nothing came, mostly since no sample has a caption where they are looked for.
-    #[error(
-        "no sample became a row: {missing} of {samples} have no caption in `caption.sources` = \
-         {sources} ({first})"
-    )]
-    NoCaptions {
-        /// Samples without a caption.
-        missing: u64,
-        /// All samples.
-        samples: u64,
-        /// The setting.
-        sources: String,
-        /// Shard, key and files of the first one.
-        first: String,
-    },
         /// Bad samples.
         failed: u64,
         /// Samples so far.
@@ -307,7 +329,7 @@ impl PrepError {
             Ok(error) => return Self::from(error),
             Err(source) => source,
         };
-        if source.kind() == std::io::ErrorKind::StorageFull {
+        if is_full(&source) {
             return Self::DiskFull { path: path.into() };
         }
         Self::Io { verb, path: path.into(), source }
@@ -318,7 +340,7 @@ impl PrepError {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(inner) = cause {
             let io = inner.downcast_ref::<std::io::Error>();
-            if io.is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull) {
+            if io.is_some_and(is_full) {
                 return Self::DiskFull { path: path.into() };
             }
             let store = io.and_then(|e| e.get_ref()).and_then(|e| e.downcast_ref::<StoreError>());
@@ -358,15 +380,17 @@ impl PrepError {
             Self::Store(
                 StoreError::NotFound { .. }
                 | StoreError::Denied { .. }
+                | StoreError::NoCredentials { .. }
                 | StoreError::Url { .. }
                 | StoreError::Changed { .. },
             ) => exit::INPUT,
             Self::Store(StoreError::Stopped { .. }) => exit::INTERRUPTED,
             Self::Store(StoreError::Full { .. }) => exit::DISK_FULL,
             Self::Store(StoreError::SpoolTooSmall { .. }) => exit::CONFIG,
+            Self::Demo(DemoError::Io { source, .. }) if is_full(source) => exit::DISK_FULL,
+            Self::OutputTaken { .. } | Self::Demo(DemoError::Occupied { .. }) => exit::CONFLICT,
             Self::Store(_) | Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
-            Self::OutputTaken { .. } => exit::CONFLICT,
             Self::FailureRate { .. } | Self::FailureCount { .. } | Self::DamagedShards { .. } => {
                 exit::BUDGET
             }
@@ -377,8 +401,16 @@ impl PrepError {
     /// What the user can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Config(ConfigError::Ignored { key, command: "labels" | "relabel", .. })
+                if key == "caption.rule" =>
+            {
+                Some("name the rule with --rule")
+            }
             Self::Source(SourceError::NoMatch { .. }) => {
                 Some("check the path; quote globs and braces so that the shell leaves them alone")
+            }
+            Self::Source(SourceError::EmptyList { .. }) => {
+                Some("a list has one file, glob or URL a line; look at what should have written it")
             }
             Self::Source(SourceError::Twice { .. }) => {
                 Some("name each shard once, or set `source.root` to a folder above both")
@@ -391,14 +423,19 @@ impl PrepError {
                 Some("free space and start the same command again: whole parts are kept")
             }
             Self::Parquet { hint, .. } => *hint,
+            Self::NoCaptions { .. } => Some(
+                "name files or fields of a json that the samples have, and start again with the \
+                 same --output: nothing was committed to it",
+            ),
             Self::NoByteRanges { .. } => Some(
                 "decompress the shards, or say --set image.mode=keep to store the original bytes",
             ),
-            Self::OutputTaken { .. } => Some("choose another --output"),
+            Self::OutputTaken { .. } | Self::Demo(DemoError::Occupied { .. }) => {
+                Some("choose another --output")
+            }
             Self::Change(error) => error.hint(),
             Self::FailureCount { .. } => Some(
                 "look at the sample; raise `budget.failure_count`, or skip bad samples with --set \
-                | StoreError::NoCredentials { .. }
                  budget.on_bad_sample=skip",
             ),
             Self::NotThere { .. } => Some(
@@ -423,17 +460,10 @@ impl PrepError {
                  but are no JSON need --format text",
             ),
             Self::VocabPickle { .. } => Some(
-            Self::NoCaptions { .. } => Some(
-                "name files or fields of a json that the samples have, and start again with the \
-                 same --output: nothing was committed to it",
-            ),
                 "a vocabulary is a Parquet file of this program, or a pickled dict of counts such \
                  as {\"n2084071\": 12}; nothing in a pickle is ever run",
             ),
             Self::Interrupted { .. } => Some("start the same command again to go on"),
-            Self::Source(SourceError::EmptyList { .. }) => {
-                Some("a list has one file, glob or URL a line; look at what should have written it")
-            }
             _ => None,
         }
     }

@@ -614,6 +614,27 @@ fn quarantined_samples_are_a_shard_of_their_own() {
 }
 
 #[test]
+fn settings_that_a_command_passes_over_are_refused_by_name() {
+    let place = Place::new();
+    place.shard("a.tar", &samples(0, 2, 16));
+    assert_eq!(place.prep("a.tar", "out", &["--jobs", "1/1"]).0, 0);
+    let out = place.text("out");
+    let (code, _, err) = place.run(&["commit", "--output", &out, "--set", "image.quality=40"]);
+    assert_eq!(code, 3, "{err}");
+    let said = "image.quality: `commit` does not read that setting, only `budget.damaged_shards`";
+    assert!(err.contains(said), "{err}");
+    let damaged = ["commit", "--output", &out, "--set", "budget.damaged_shards=1"];
+    assert_eq!(place.run(&damaged).0, 0);
+    let relabel =
+        |setting: &str| place.run(&["relabel", &out, "--rule", "nouns", "--set", setting]);
+    let (code, _, err) = relabel("caption.rule=corenet");
+    assert!(code == 3 && err.contains("hint: name the rule with --rule"), "{err}");
+    let (code, _, err) = relabel("caption.bytes_max=5");
+    assert!(code == 3 && err.contains("`relabel` does not read that setting"), "{err}");
+    assert_eq!(relabel("nouns.phrases=false").0, 0);
+}
+
+#[test]
 fn a_shuffled_data_set_has_the_same_rows_in_another_order() {
     let place = Place::new();
     let mut files = samples(0, 30, 24);

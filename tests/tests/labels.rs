@@ -266,6 +266,12 @@ fn unknown_rules_and_files_have_their_exit_codes() {
     assert!(err.contains("the input cannot be read\n"), "{err}");
     assert!(err.contains("cannot read /nowhere/captions.txt\n"), "{err}");
     assert_eq!(labels(b"", &["--keys", "padded"]).0, 2);
+    let (code, _, err) = labels(b"", &["--set", "caption.rule=nouns"]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("caption.rule: `labels` does not read that setting"), "{err}");
+    assert!(err.contains("those of `nouns`") && err.contains("hint: name the rule with --rule"));
+    assert_eq!(labels(b"", &["--set", "runtime.threads=1"]).0, 3);
+    assert_eq!(labels(b"", &["--rule", "nouns", "--set", "nouns.phrases=false"]).0, 0);
 }
 
 #[test]
@@ -457,12 +463,6 @@ fn flags_that_do_not_go_together_are_refused_before_anything_is_read() {
 }
 
 #[test]
-fn the_help_of_both_says_what_goes_in_and_what_comes_out() {
-    for (command, words) in [
-        ("labels", &["JSON lines", "--explain", "--bad", "Exit codes:", "one field more"]),
-        ("vocab", &["path_similarity", "--weight", "--cover", "Exit codes:", "pickled dict"]),
-    ] {
-#[test]
 fn a_vocabulary_without_a_label_is_a_mistake_of_the_flags() {
     let place = Place::new();
     let (data, out) = (place.data_set("data", 8), place.text("v.parquet"));
@@ -501,6 +501,12 @@ fn a_vocabulary_lies_in_no_data_set_but_in_its_folder_for_that() {
     assert_eq!(told(&run("catlip-prep", &["verify", &data])).0, 0);
 }
 
+#[test]
+fn the_help_of_both_says_what_goes_in_and_what_comes_out() {
+    for (command, words) in [
+        ("labels", &["JSON lines", "--explain", "--bad", "Exit codes:", "one field more"]),
+        ("vocab", &["path_similarity", "--weight", "--cover", "Exit codes:", "pickled dict"]),
+    ] {
         let (code, out, _) = told(&run("catlip-prep", &[command, "--help"]));
         assert_eq!(code, 0);
         for word in words {

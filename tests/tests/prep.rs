@@ -160,6 +160,27 @@ fn captions_that_no_sample_has_commit_nothing_and_the_right_ones_go_on() {
 }
 
 #[test]
+fn the_demo_is_drawn_for_numbers_and_folders_that_make_sense() {
+    let place = Place::new();
+    let demo = |folder: &str, more: &[&str]| {
+        let folder = place.text(folder);
+        place.run(&[&["demo-data", "--output", folder.as_str()], more].concat())
+    };
+    for flag in ["--scenes", "--heldout"] {
+        let (code, _, err) = demo("new", &[flag, "0"]);
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains(flag) && err.contains("1..=1000000"), "{err}");
+    }
+    assert!(!place.path("new").exists());
+    std::fs::create_dir(place.path("mine")).unwrap();
+    place.write("mine/diary.txt", b"");
+    let (code, _, err) = demo("mine", &["--scenes", "1", "--heldout", "1"]);
+    assert_eq!(code, 6, "{err}");
+    assert!(err.contains("diary.txt") && err.contains("another --output"), "{err}");
+    assert_eq!(files_of(&place.path("mine")).len(), 1);
+}
+
+#[test]
 fn a_job_that_is_killed_goes_on_to_the_same_bytes() {
     let place = Place::new();
     for i in 0..6 {

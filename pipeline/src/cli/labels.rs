@@ -171,7 +171,10 @@ pub fn run(args: LabelsArgs) -> Result<(), PrepError> {
 
 fn labelling(args: LabelsArgs) -> Result<Labelling, PrepError> {
     Ok(Labelling {
-        rule: rule(&args.rule, &PrepConfig::load(None, &args.settings)?.nouns)?,
+        rule: {
+            let config = PrepConfig::load_for("labels", &["nouns."], None, &args.settings)?;
+            rule(&args.rule, &config.nouns)?
+        },
         keys: args.keys,
         field: args.field,
         into: args.into,

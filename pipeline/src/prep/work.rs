@@ -219,8 +219,6 @@ fn check_configs(
     Ok(present)
 }
 
-/// Refuses a plan of another config, unless everything is to be made again.
-///
 /// Whether parts were made under a config and none has a row: so ends a job whose settings were
 /// wrong, and one whose are right may take its place.
 fn came_to_nothing(
@@ -235,6 +233,8 @@ fn came_to_nothing(
     Ok(!receipts.is_empty() && receipts.iter().all(|receipt| receipt.counts.rows == 0))
 }
 
+/// Refuses a plan of another config, unless everything is to be made again.
+///
 /// # Errors
 ///
 /// [`ChangeError::ConfigChanged`] with the keys that differ.
