@@ -228,6 +228,30 @@ impl PrepConfig {
         Ok(config)
     }
 
+    /// As [`PrepConfig::load`] for a command that reads the keys `read` only, `nouns.` for a whole
+    /// section: a setting that it would pass over is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Ignored`], and those of [`PrepConfig::load`].
+    pub fn load_for(
+        command: &'static str,
+        read: &'static [&'static str],
+        file: Option<&std::path::Path>,
+        settings: &[String],
+    ) -> Result<Self, ConfigError> {
+        let config = Self::load(file, settings)?;
+        for setting in settings {
+            let key = setting.split('=').next().unwrap_or_default();
+            let is_read =
+                |read: &&str| key == *read || read.ends_with('.') && key.starts_with(read);
+            if !read.iter().any(is_read) {
+                return Err(ConfigError::Ignored { key: key.to_owned(), command, read });
+            }
+        }
+        Ok(config)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let image = &self.image;
         range("source.requests", self.source.requests as u64, 1, 256)?;

@@ -74,6 +74,16 @@ pub enum ConfigError {
         /// The range.
         expected: String,
     },
+    /// A setting that a command would pass over.
+    #[error("--set {key}: `{command}` does not read that setting, only {}", settings_read(.read))]
+    Ignored {
+        /// Section and key.
+        key: String,
+        /// The command.
+        command: &'static str,
+        /// The keys that it reads; one that ends in a dot is a section.
+        read: &'static [&'static str],
+    },
     /// A file that cannot be read.
     #[error("cannot read the config {path}")]
     Unreadable {
@@ -83,6 +93,18 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::StorageFull
+}
+
+fn settings_read(read: &[&str]) -> String {
+    let name = |key: &&str| match key.strip_suffix('.') {
+        Some(section) => format!("those of `{section}`"),
+        None => format!("`{key}`"),
+    };
+    read.iter().map(name).collect::<Vec<_>>().join(" and ")
 }
 
 /// A job stops: what happened, where, and what to do.
@@ -179,6 +201,21 @@ pub enum PrepError {
     /// A change of a data set that is refused.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// A job of which nothing came, mostly since no sample has a caption where they are looked for.
+    #[error(
+        "no sample became a row: {missing} of {samples} have no caption in `caption.sources` = \
+         {sources} ({first})"
+    )]
+    NoCaptions {
+        /// Samples without a caption.
+        missing: u64,
+        /// All samples.
+        samples: u64,
+        /// The setting.
+        sources: String,
+        /// Shard, key and files of the first one.
+        first: String,
+    },
     /// Rows cannot point into a shard.
     #[error(
         "`image.mode` is \"reference\", but shard {shard} is compressed: it has no byte ranges"
@@ -292,7 +329,7 @@ impl PrepError {
             Ok(error) => return Self::from(error),
             Err(source) => source,
         };
-        if source.kind() == std::io::ErrorKind::StorageFull {
+        if is_full(&source) {
             return Self::DiskFull { path: path.into() };
         }
         Self::Io { verb, path: path.into(), source }
@@ -303,7 +340,7 @@ impl PrepError {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(inner) = cause {
             let io = inner.downcast_ref::<std::io::Error>();
-            if io.is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull) {
+            if io.is_some_and(is_full) {
                 return Self::DiskFull { path: path.into() };
             }
             let store = io.and_then(|e| e.get_ref()).and_then(|e| e.downcast_ref::<StoreError>());
@@ -319,8 +356,11 @@ impl PrepError {
     /// The exit code of the program.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Rule(_) | Self::NotFromCaptions { .. } => exit::CONFIG,
-            Self::Usage(_) => exit::USAGE,
+            Self::Config(_)
+            | Self::Rule(_)
+            | Self::NotFromCaptions { .. }
+            | Self::NoCaptions { .. } => exit::CONFIG,
+            Self::Usage(_) | Self::Demo(DemoError::OutOfRange { .. }) => exit::USAGE,
             Self::Change(error) => error.exit_code(),
             Self::Source(_)
             | Self::NoByteRanges { .. }
@@ -340,15 +380,17 @@ impl PrepError {
             Self::Store(
                 StoreError::NotFound { .. }
                 | StoreError::Denied { .. }
+                | StoreError::NoCredentials { .. }
                 | StoreError::Url { .. }
                 | StoreError::Changed { .. },
             ) => exit::INPUT,
             Self::Store(StoreError::Stopped { .. }) => exit::INTERRUPTED,
             Self::Store(StoreError::Full { .. }) => exit::DISK_FULL,
             Self::Store(StoreError::SpoolTooSmall { .. }) => exit::CONFIG,
+            Self::Demo(DemoError::Io { source, .. }) if is_full(source) => exit::DISK_FULL,
+            Self::OutputTaken { .. } | Self::Demo(DemoError::Occupied { .. }) => exit::CONFLICT,
             Self::Store(_) | Self::Io { .. } | Self::Parquet { .. } | Self::Demo(_) => exit::FAILED,
             Self::DiskFull { .. } => exit::DISK_FULL,
-            Self::OutputTaken { .. } => exit::CONFLICT,
             Self::FailureRate { .. } | Self::FailureCount { .. } | Self::DamagedShards { .. } => {
                 exit::BUDGET
             }
@@ -359,8 +401,16 @@ impl PrepError {
     /// What the user can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Config(ConfigError::Ignored { key, command: "labels" | "relabel", .. })
+                if key == "caption.rule" =>
+            {
+                Some("name the rule with --rule")
+            }
             Self::Source(SourceError::NoMatch { .. }) => {
                 Some("check the path; quote globs and braces so that the shell leaves them alone")
+            }
+            Self::Source(SourceError::EmptyList { .. }) => {
+                Some("a list has one file, glob or URL a line; look at what should have written it")
             }
             Self::Source(SourceError::Twice { .. }) => {
                 Some("name each shard once, or set `source.root` to a folder above both")
@@ -373,10 +423,16 @@ impl PrepError {
                 Some("free space and start the same command again: whole parts are kept")
             }
             Self::Parquet { hint, .. } => *hint,
+            Self::NoCaptions { .. } => Some(
+                "name files or fields of a json that the samples have, and start again with the \
+                 same --output: nothing was committed to it",
+            ),
             Self::NoByteRanges { .. } => Some(
                 "decompress the shards, or say --set image.mode=keep to store the original bytes",
             ),
-            Self::OutputTaken { .. } => Some("choose another --output"),
+            Self::OutputTaken { .. } | Self::Demo(DemoError::Occupied { .. }) => {
+                Some("choose another --output")
+            }
             Self::Change(error) => error.hint(),
             Self::FailureCount { .. } => Some(
                 "look at the sample; raise `budget.failure_count`, or skip bad samples with --set \

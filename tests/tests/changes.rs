@@ -314,6 +314,11 @@ fn new_labels_stand_beside_the_old_ones_and_one_must_be_chosen() {
     );
     assert_eq!(vocab(&["--snapshot", "1"]).0, 0);
     assert_eq!(vocab(&["--labels", "first-1"]).0, 0);
+    let (code, _, err) = place.run(&["inspect", &place.text("out")]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("synsets.first-1)") && err.contains("--labels NAME"), "{err}");
+    let (code, text, err) = place.run(&["inspect", &place.text("out"), "--labels", "first-1"]);
+    assert!(code == 0 && text.contains("\nsynsets.first-1: "), "{text}{err}");
 
     // New parts lack the labels until they are made for them alone.
     place.shard("c.tar", &samples(8, 4, 16));
@@ -469,6 +474,12 @@ fn a_table_is_joined_as_a_column_set() {
     let (code, _, err) = add(&["--table", &place.text("other.csv"), "--name", "scores"]);
     assert!(code == 6 && err.contains("has a column set added.scores already"), "{err}");
     place.write("more.jsonl", b"{\"key\":\"nobody\",\"x\":1}\n{\"key\":\"00001\",\"x\":2}\n");
+    place.write("again.csv", b"\xef\xbb\xbfkey,x\n00001,1\n\n00001,2\n");
+    let (code, _, err) = add(&["--table", &place.text("again.csv")]);
+    assert!(code == 5 && err.contains("line 2 and line 4 have the same key"), "{err}");
+    place.write("bare.csv", b"00001,1\n00002,2\n");
+    let (code, _, err) = add(&["--table", &place.text("bare.csv")]);
+    assert!(code == 5 && err.contains("but `00001`, `1` (the first row of a CSV names"), "{err}");
     let (code, _, err) = add(&["--table", &place.text("more.jsonl")]);
     assert!(code == 5 && err.contains("1 of 2 keys of") && err.contains("\n    nobody\n"), "{err}");
     let (code, text, _) = add(&["--table", &place.text("more.jsonl"), "--allow-unknown"]);
@@ -592,6 +603,35 @@ fn quarantined_samples_are_a_shard_of_their_own() {
     assert!(text.contains("0 rows from 1 samples") && text.contains("caption-not-utf8"), "{text}");
     let (code, _, err) = place.prep("a.tar", "new", &settings[..2]);
     assert!(code == 3 && err.contains("budget.quarantine_dir"), "{err}");
+    for inside in ["new", "new/bad", "new/rejects", "bad/../new/bad"] {
+        let folder = format!("budget.quarantine_dir={}", place.text(inside));
+        let (code, _, err) =
+            place.prep("a.tar", "new", &[settings[0], settings[1], "--set", &folder]);
+        assert_eq!(code, 3, "{err}");
+        assert!(err.contains("expected a folder outside the data set"), "{err}");
+    }
+    assert!(!place.path("new").exists());
+}
+
+#[test]
+fn settings_that_a_command_passes_over_are_refused_by_name() {
+    let place = Place::new();
+    place.shard("a.tar", &samples(0, 2, 16));
+    assert_eq!(place.prep("a.tar", "out", &["--jobs", "1/1"]).0, 0);
+    let out = place.text("out");
+    let (code, _, err) = place.run(&["commit", "--output", &out, "--set", "image.quality=40"]);
+    assert_eq!(code, 3, "{err}");
+    let said = "image.quality: `commit` does not read that setting, only `budget.damaged_shards`";
+    assert!(err.contains(said), "{err}");
+    let damaged = ["commit", "--output", &out, "--set", "budget.damaged_shards=1"];
+    assert_eq!(place.run(&damaged).0, 0);
+    let relabel =
+        |setting: &str| place.run(&["relabel", &out, "--rule", "nouns", "--set", setting]);
+    let (code, _, err) = relabel("caption.rule=corenet");
+    assert!(code == 3 && err.contains("hint: name the rule with --rule"), "{err}");
+    let (code, _, err) = relabel("caption.bytes_max=5");
+    assert!(code == 3 && err.contains("`relabel` does not read that setting"), "{err}");
+    assert_eq!(relabel("nouns.phrases=false").0, 0);
 }
 
 #[test]

@@ -266,6 +266,12 @@ fn unknown_rules_and_files_have_their_exit_codes() {
     assert!(err.contains("the input cannot be read\n"), "{err}");
     assert!(err.contains("cannot read /nowhere/captions.txt\n"), "{err}");
     assert_eq!(labels(b"", &["--keys", "padded"]).0, 2);
+    let (code, _, err) = labels(b"", &["--set", "caption.rule=nouns"]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("caption.rule: `labels` does not read that setting"), "{err}");
+    assert!(err.contains("those of `nouns`") && err.contains("hint: name the rule with --rule"));
+    assert_eq!(labels(b"", &["--set", "runtime.threads=1"]).0, 3);
+    assert_eq!(labels(b"", &["--rule", "nouns", "--set", "nouns.phrases=false"]).0, 0);
 }
 
 #[test]
@@ -442,14 +448,57 @@ fn flags_that_do_not_go_together_are_refused_before_anything_is_read() {
     refused(&["--input", "/nowhere", "--output", "v.json"], "expected .parquet or .pkl");
     let two = ["--input", "/nowhere", "--output", &out, "--weight", "1", "2"];
     refused(&two, "2 weights for 1 inputs, expected one for each");
-    refused(
-        &["--input", "/nowhere", "--output", &out, "--weight=-1"],
-        "weight -1 is not 0 or more",
-    );
-    refused(&["--input", "/nowhere", "--output", &out, "--multiple-of", "0"], "--multiple-of");
+    let with = |flag, value| ["--input", "/nowhere", "--output", out.as_str(), flag, value];
+    for weight in ["-1", "NaN", "inf", "1e300", "1000001", "much"] {
+        refused(&with("--weight", weight), "expected a number from 0 to 1000000");
+    }
+    for (flag, value) in
+        [("--multiple-of", "0"), ("--top-k", "0"), ("--top-k", "-1"), ("--min-count", "-1")]
+    {
+        refused(&with(flag, value), value);
+    }
     let (code, _, err) = vocab(&["--input", "/nowhere", "--output", &out]);
     assert_eq!(code, 5, "{err}");
     assert!(err.contains("cannot read /nowhere"), "{err}");
+}
+
+#[test]
+fn a_vocabulary_without_a_label_is_a_mistake_of_the_flags() {
+    let place = Place::new();
+    let (data, out) = (place.data_set("data", 8), place.text("v.parquet"));
+    assert_eq!(vocab(&["--input", &data, "--output", &out]).0, 0);
+    std::fs::copy(&out, place.path("given.parquet")).unwrap();
+    std::fs::remove_file(&out).unwrap();
+    for input in [data, place.text("given.parquet")] {
+        for flags in [["--min-count", "99999999999"], ["--multiple-of", "256"]] {
+            let words = ["--input", &input, "--output", &out];
+            let (code, _, err) = vocab(&[&words[..], &flags].concat());
+            assert_eq!(code, 2, "{err}");
+            assert!(err.contains("no label would be left of 6 synsets"), "{err}");
+            assert!(err.contains("the commonest occurs 4 times"), "{err}");
+            assert!(err.contains(&flags.join(" ")), "{err}");
+        }
+    }
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn a_vocabulary_lies_in_no_data_set_but_in_its_folder_for_that() {
+    let place = Place::new();
+    let data = place.data_set("data", 4);
+    for name in ["data/v.parquet", "data/captions/v.parquet", "data/../data/v.pkl"] {
+        let (code, _, err) = vocab(&["--input", &data, "--output", &place.text(name)]);
+        assert_eq!(code, 6, "{name}: {err}");
+        assert!(err.contains("lies in the data set") && err.contains("vocab/ only"), "{err}");
+        assert!(!place.path(name).exists());
+    }
+    std::fs::create_dir(place.path("data/vocab")).unwrap();
+    let (code, _, err) =
+        vocab(&["--input", &data, "--output", &place.text("data/vocab/v.parquet")]);
+    assert_eq!(code, 0, "{err}");
+    let again = ["run", "--quiet", "--input", &place.text("data.tar"), "--output", &data];
+    assert_eq!(told(&run("catlip-prep", &again)).0, 0);
+    assert_eq!(told(&run("catlip-prep", &["verify", &data])).0, 0);
 }
 
 #[test]

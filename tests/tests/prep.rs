@@ -109,7 +109,75 @@ fn wrong_words_are_refused_with_the_right_ones() {
     let (code, _, err) = place.prep("s-{0..3}.tar", "out", &[]);
     assert_eq!(code, 5);
     assert!(err.contains("s-0.tar"), "{err}");
+    for (sources, found) in [("[]", "is [],"), ("[\"jsn:caption\"]", "is \"jsn:caption\",")] {
+        let setting = format!("caption.sources={sources}");
+        let (code, _, err) = place.prep("s.tar", "out", &["--set", &setting]);
+        assert_eq!(code, 3, "{err}");
+        assert!(err.contains("`caption.sources`") && err.contains(found), "{err}");
+        assert!(err.contains("\"json:caption\""), "{err}");
+    }
+    place.write("list.txt", b"\xef\xbb\xbf# none yet\n\n");
+    let list = format!("@{}", place.text("list.txt"));
+    let (code, _, err) = place.run(&["run", "--input", &list, "--output", &place.text("out")]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("list.txt names no shard") && err.contains("hint: "), "{err}");
     assert!(!place.path("out").exists());
+}
+
+#[test]
+fn captions_that_no_sample_has_commit_nothing_and_the_right_ones_go_on() {
+    let place = Place::new();
+    place.shard("s.tar", &samples(0, 3, 16));
+    let wrong = ["--set", "caption.sources=[\"json:alt\", \"cap\"]"];
+    for _ in 0..2 {
+        let (code, _, err) = place.prep("s.tar", "out", &wrong);
+        assert_eq!(code, 3, "{err}");
+        let said = "3 of 3 have no caption in `caption.sources` = [\"json:alt\",\"cap\"]";
+        assert!(err.contains(said) && err.contains("(s.tar, key 00000: "), "{err}");
+        assert!(err.contains("(its files: jpg, txt)"), "{err}");
+        assert!(err.contains("same --output"), "{err}");
+    }
+    assert!(!place.path("out/manifest").exists());
+    let (code, out, err) = place.prep("s.tar", "out", &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("snapshot 1, 3 rows from 3 samples"), "{out}");
+    assert_eq!(place.run(&["verify", &place.text("out")]).0, 0);
+
+    // Jobs that share the work are told so where they are joined.
+    let output = place.text("shares");
+    let all = [&wrong[..], &["--jobs", "1/1"]].concat();
+    assert_eq!(place.prep("s.tar", "shares", &all).0, 0);
+    let (code, _, err) = place.run(&["commit", "--output", &output]);
+    assert!(code == 3 && err.contains("caption.sources"), "{err}");
+    assert_eq!(place.prep("s.tar", "shares", &[]).0, 0);
+
+    // What another config made is left alone where it has rows.
+    assert_eq!(place.prep("s.tar", "begun", &["--jobs", "1/1"]).0, 0);
+    let (code, _, err) = place.prep("s.tar", "begun", &["--set", "image.quality=40"]);
+    assert!(code == 6 && err.contains("is being made") && err.contains("if that job"), "{err}");
+    let redo = ["--set", "image.quality=40", "--set", "runtime.redo_config=true"];
+    assert_eq!(place.prep("s.tar", "begun", &redo).0, 0);
+}
+
+#[test]
+fn the_demo_is_drawn_for_numbers_and_folders_that_make_sense() {
+    let place = Place::new();
+    let demo = |folder: &str, more: &[&str]| {
+        let folder = place.text(folder);
+        place.run(&[&["demo-data", "--output", folder.as_str()], more].concat())
+    };
+    for flag in ["--scenes", "--heldout"] {
+        let (code, _, err) = demo("new", &[flag, "0"]);
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains(flag) && err.contains("1..=1000000"), "{err}");
+    }
+    assert!(!place.path("new").exists());
+    std::fs::create_dir(place.path("mine")).unwrap();
+    place.write("mine/diary.txt", b"");
+    let (code, _, err) = demo("mine", &["--scenes", "1", "--heldout", "1"]);
+    assert_eq!(code, 6, "{err}");
+    assert!(err.contains("diary.txt") && err.contains("another --output"), "{err}");
+    assert_eq!(files_of(&place.path("mine")).len(), 1);
 }
 
 #[test]

@@ -220,6 +220,57 @@ fn s3_is_a_store_and_a_source() {
 }
 
 #[test]
+fn a_store_without_credentials_is_told_at_once_with_the_variables_to_set() {
+    let stores = ["AWS_", "GOOGLE_", "AZURE_", "GCE_"];
+    let verify = |url: &str, variables: &[(&str, &str)]| {
+        let mut command = program("catlip-prep");
+        command.args(["verify", url]);
+        for (name, _) in std::env::vars_os() {
+            if stores.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                command.env_remove(&name);
+            }
+        }
+        // Where credentials of the machine's owner might lie, and a metadata service that is none.
+        let none = [("HOME", "/nowhere"), ("GCE_METADATA_HOST", "127.0.0.1:9")];
+        let none = [&none[..], &[("GCE_METADATA_IP", "127.0.0.1:9")]].concat();
+        let none = [&none[..], &[("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")]].concat();
+        told(&command.envs(none).envs(variables.iter().copied()).output().unwrap())
+    };
+    let start = std::time::Instant::now();
+    let (code, _, err) = verify("s3://nobody/x", &[]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("no credentials for s3://nobody/x/"), "{err}");
+    assert!(err.contains("hint: set AWS_ACCESS_KEY_ID") && err.contains("AWS_SKIP_SIGNATURE"));
+    let (code, _, err) = verify("s3://nobody/x", &[("AWS_ACCESS_KEY_ID", "a")]);
+    assert!(code == 5 && err.contains("hint: set AWS_ACCESS_KEY_ID"), "{err}");
+    let (code, _, err) = verify("gs://nobody/x", &[]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("no credentials for gs://nobody/x/"), "{err}");
+    assert!(err.contains("hint: set GOOGLE_APPLICATION_CREDENTIALS"), "{err}");
+    let (code, _, err) = verify("az://nobody/x", &[]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("no credentials for az://nobody/x/"), "{err}");
+    assert!(err.contains("hint: set AZURE_STORAGE_ACCOUNT_NAME"), "{err}");
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_metadata_service_that_never_answers_is_given_up_soon() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    let start = std::time::Instant::now();
+    let mut command = program("catlip-prep");
+    command.args(["verify", "s3://nobody/x"]).env("AWS_METADATA_ENDPOINT", address);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        command.env_remove(name);
+    }
+    let (code, _, err) = told(&command.output().unwrap());
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("no credentials for s3://nobody/x/"), "{err}");
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+}
+
+#[test]
 fn azure_is_a_store() {
     let Some(cloud) = Cloud::azure() else { return };
     let stores = cloud.stores();

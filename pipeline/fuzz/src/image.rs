@@ -157,6 +157,20 @@ fn mutate(image: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>]) {
     }
 }
 
+/// A baseline JPEG of three channels with sampling factors that do not divide the largest, which
+/// libjpeg decodes to planes and not to pixels.
+fn fractional_chroma(image: &[u8]) -> Option<Vec<u8>> {
+    const FACTORS: [u8; 3] = [0x22, 0x13, 0x11];
+    let at = image.windows(3).position(|bytes| bytes == [0xff, 0xc0, 0])?;
+    // Marker, length, precision, sides, channels: 10 bytes; then id, factors and table of each.
+    let mut image = image.to_vec();
+    let channels = image.get_mut(at + 9..at + 19).filter(|bytes| bytes[0] == 3)?;
+    for (channel, factors) in FACTORS.into_iter().enumerate() {
+        channels[2 + 3 * channel] = factors;
+    }
+    Some(image)
+}
+
 /// Makes one image after another out of drawn ones.
 ///
 /// # Panics
@@ -176,6 +190,8 @@ pub fn maker() -> impl FnMut(&mut Random, &mut Vec<u8>) {
         paths.sort();
         seeds.extend(paths.iter().map(|path| std::fs::read(path).expect("a drawn image")));
     }
+    let fractional: Vec<_> = seeds.iter().filter_map(|seed| fractional_chroma(seed)).collect();
+    seeds.extend(fractional);
     move |random, image| {
         if image.is_empty() || image.len() > BYTES_MAX || random.below(8) == 0 {
             image.clone_from(&seeds[random.below(seeds.len())]);

@@ -22,10 +22,11 @@ pub struct RelabelArgs {
     /// Rule that turns captions into synsets.
     #[arg(long)]
     rule: String,
-    /// TOML that says what differs from the defaults; only `caption` and `runtime` matter.
+    /// TOML that says what differs from the defaults; only `nouns` and `runtime.threads`
+    /// matter.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting.
+    /// One setting of `nouns`, or runtime.threads.
     #[arg(long = "set", value_name = "section.key=value")]
     settings: Vec<String>,
 }
@@ -98,9 +99,10 @@ struct ListArgs {
 
 /// New labels from the captions alone.
 pub fn run_relabel(args: &RelabelArgs) -> Result<(), PrepError> {
-    let mut settings = args.settings.clone();
-    settings.push(format!("caption.rule={}", args.rule));
-    let plan = PrepPlan::new(PrepConfig::load(args.config.as_deref(), &settings)?)?;
+    let read = &["nouns.", "runtime.threads"];
+    let mut config = PrepConfig::load_for("relabel", read, args.config.as_deref(), &args.settings)?;
+    config.caption.rule.clone_from(&args.rule);
+    let plan = PrepPlan::new(config)?;
     let data = DataSet::open(&stores().folder(&args.folder)?)?;
     let stop = stop_flag(&args.folder)?;
     let metrics = PrepMetrics::default();

@@ -18,6 +18,7 @@ use crate::caption::{LabelRule, rule};
 use crate::config::{PrepConfig, THREADS_MAX};
 use crate::error::PrepError;
 use crate::source::SourceError;
+use crate::source::byte_order_mark::without_mark;
 
 /// Limit of a line: four times `caption.bytes_max`, since JSON escapes make a text longer. 64
 /// threads hold at most 192 blocks of that size, 805 MB.
@@ -170,7 +171,10 @@ pub fn run(args: LabelsArgs) -> Result<(), PrepError> {
 
 fn labelling(args: LabelsArgs) -> Result<Labelling, PrepError> {
     Ok(Labelling {
-        rule: rule(&args.rule, &PrepConfig::load(None, &args.settings)?.nouns)?,
+        rule: {
+            let config = PrepConfig::load_for("labels", &["nouns."], None, &args.settings)?;
+            rule(&args.rule, &config.nouns)?
+        },
         keys: args.keys,
         field: args.field,
         into: args.into,
@@ -245,7 +249,7 @@ fn label(
 
 fn format_of(asked: FormatArg, first: &Block) -> Format {
     let begin = first.lines().next().map_or(&[][..], |(_, line)| line);
-    let begin = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin).trim_ascii_start();
+    let begin = without_mark(begin).trim_ascii_start();
     match asked {
         FormatArg::Json => Format::Json,
         FormatArg::Auto if begin.starts_with(b"{") => Format::Json,
@@ -253,16 +257,12 @@ fn format_of(asked: FormatArg, first: &Block) -> Format {
     }
 }
 
-/// U+FEFF in UTF-8, which some editors put before the first line.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 impl Labelling {
     fn block(&self, block: &Block, format: Format) -> Labelled {
         let mut labelled = Labelled::default();
         for (number, line) in block.lines() {
             labelled.num_lines += 1;
-            let is_first = number == 1;
-            let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
+            let line = if number == 1 { without_mark(line) } else { line };
             let Err(message) = self.line(line, format, &mut labelled.out) else { continue };
             labelled.num_bad += 1;
             if self.bad == OnBad::Mark {

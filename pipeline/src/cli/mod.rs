@@ -19,9 +19,10 @@ pub mod show;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 
-use crate::demo::{DemoConfig, write_demo};
+use crate::demo::{DemoConfig, SCENES_MAX, write_demo};
 use crate::error::{PrepError, exit};
 use crate::image::READS_AVIF;
 use crate::image::simd::jpeg_simd;
@@ -82,11 +83,13 @@ struct DemoDataArgs {
     /// Folder for the shards.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Scenes for training.
-    #[arg(long)]
+    /// Scenes for training, 1 to 1000000.
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=SCENES_MAX as u64))]
     scenes: Option<usize>,
-    /// Held-out scenes, drawn from another seed.
-    #[arg(long)]
+    /// Held-out scenes, drawn from another seed; 1 to 1000000.
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=SCENES_MAX as u64))]
     heldout: Option<usize>,
     /// Seed of the training scenes.
     #[arg(long)]

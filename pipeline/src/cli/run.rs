@@ -83,7 +83,7 @@ pub struct CommitArgs {
     /// Be content with the parts that are whole; the others can be made and committed later.
     #[arg(long)]
     partial: bool,
-    /// One setting of `budget`, such as budget.damaged_shards=1.
+    /// The setting budget.damaged_shards=N; all others were settled by `run --jobs`.
     #[arg(long = "set", value_name = "section.key=value")]
     settings: Vec<String>,
 }
@@ -203,7 +203,8 @@ pub fn run_retry(args: &RetryArgs) -> Result<(), PrepError> {
 
 /// Joins what jobs of `run --jobs` made.
 pub fn commit(args: &CommitArgs) -> Result<(), PrepError> {
-    let budget = PrepConfig::load(None, &args.settings)?.budget;
+    let read = &["budget.damaged_shards"];
+    let budget = PrepConfig::load_for("commit", read, None, &args.settings)?.budget;
     let summary = commit_shares(
         &stores().folder(&args.output)?,
         args.config_tag.as_deref(),

@@ -5,19 +5,29 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use catlip_schemas::{Frequencies, Vocab, VocabCut};
+use catlip_schemas::vocab::VOCAB_MAX;
+use catlip_schemas::{Frequencies, Manifest, Vocab, VocabCut};
+use clap::builder::RangedU64ValueParser;
 
 use super::print;
 use super::run::stores;
 use super::show::coverage_text;
 use crate::error::PrepError;
+use crate::prep::folder::whole_path;
 use crate::prep::{DataSet, coverage, vocab};
+use crate::source::byte_order_mark::without_mark;
 
 /// Limit of a list for --cover: 1,000,000 entries of 64 bytes.
 const LIST_BYTES_MAX: u64 = 64_000_000;
+
+/// Limit of a weight: with it counts up to 9 · 10^12, 170,000 times those of CatLIP's commonest
+/// synset, stay below the 2^63 that the format has room for.
+const WEIGHT_MAX: f64 = 1e6;
+
+/// The folder of a data set that holds vocabularies.
+const VOCAB_FOLDER: &str = "vocab";
 
 /// What `--help` says before the flags.
 pub const ABOUT: &str = "\
@@ -60,7 +70,9 @@ pub struct VocabArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "DIR|FILE")]
     input: Vec<PathBuf>,
     /// By how much the counts of each input are multiplied, in the order of the inputs.
-    #[arg(long, num_args = 1.., value_name = "W")]
+    /// From 0 to 1000000.
+    #[arg(long, num_args = 1.., value_name = "W", allow_negative_numbers = true,
+          value_parser = parse_weight)]
     weight: Vec<f64>,
     /// Which labels of the data sets, such as corenet-1; needed where one has several.
     #[arg(long, default_value = "", value_name = "RULE")]
@@ -74,12 +86,14 @@ pub struct VocabArgs {
     /// Least number of occurrences of a synset.
     #[arg(long, value_name = "N", default_value_t = 1)]
     min_count: u64,
-    /// Keep only so many, the most frequent.
-    #[arg(long, value_name = "N")]
+    /// Keep only so many, the most frequent: 1 to 1000000.
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=VOCAB_MAX as u64))]
     top_k: Option<usize>,
-    /// Cut the size down to a multiple of this.
-    #[arg(long, value_name = "N", default_value = "1")]
-    multiple_of: NonZeroUsize,
+    /// Cut the size down to a multiple of this: 1 to 1000000.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=VOCAB_MAX as u64))]
+    multiple_of: usize,
     /// Report which lines of this list, synsets or words, the vocabulary has.
     #[arg(long, value_name = "LIST")]
     cover: Option<PathBuf>,
@@ -102,12 +116,10 @@ pub fn run(args: &VocabArgs) -> Result<(), PrepError> {
     let weights = weights(args)?;
     let output = args.output.as_deref();
     let kind = output.map(kind).transpose()?;
+    output.map_or(Ok(()), check_place)?;
     let list = args.cover.as_deref().map(read_list).transpose()?;
-    let cut = VocabCut {
-        min_count: args.min_count,
-        top_k: args.top_k,
-        multiple_of: args.multiple_of.get(),
-    };
+    let cut =
+        VocabCut { min_count: args.min_count, top_k: args.top_k, multiple_of: args.multiple_of };
     let (made, summary) = match args.input.as_slice() {
         [file] if !is_data_set(file) && weights == [1.0] => cut_file(file, &cut)?,
         _ => merge(args, &weights, &cut)?,
@@ -144,10 +156,32 @@ fn weights(args: &VocabArgs) -> Result<Vec<f64>, PrepError> {
         let message = format!("{weights} weights for {inputs} inputs, expected one for each");
         return Err(PrepError::Usage(message));
     }
-    match args.weight.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
-        Some(wrong) => Err(PrepError::Usage(format!("weight {wrong} is not 0 or more"))),
-        None => Ok(args.weight.clone()),
+    Ok(args.weight.clone())
+}
+
+fn parse_weight(text: &str) -> Result<f64, String> {
+    let weight = text.parse().ok().filter(|weight| (0.0..=WEIGHT_MAX).contains(weight));
+    weight.ok_or_else(|| format!("expected a number from 0 to {WEIGHT_MAX}"))
+}
+
+/// A vocabulary of nothing trains nothing: flags that leave none of `all` are a mistake.
+fn check_not_empty(made: &Vocab, all: &Frequencies, cut: &VocabCut) -> Result<(), PrepError> {
+    if !made.is_empty() || all.is_empty() {
+        return Ok(());
     }
+    let whole = VocabCut { min_count: 0, top_k: None, multiple_of: 1 };
+    let ranked = all.ranked(&whole);
+    let most = ranked.first().map_or(0, |(_, frequency)| frequency.occurrences);
+    let left = ranked.iter().filter(|(_, f)| f.occurrences >= cut.min_count).count();
+    let top_k = cut.top_k.map_or_else(String::new, |top_k| format!(", --top-k {top_k}"));
+    Err(PrepError::Usage(format!(
+        "no label would be left of {} synsets: the commonest occurs {most} times, {left} occur \
+         often enough for --min-count {}{top_k}, and the size is cut to a multiple of \
+         --multiple-of {}",
+        ranked.len(),
+        cut.min_count,
+        cut.multiple_of
+    )))
 }
 
 fn kind(output: &Path) -> Result<Kind, PrepError> {
@@ -161,6 +195,24 @@ fn kind(output: &Path) -> Result<Kind, PrepError> {
     }
 }
 
+/// A file in the folder of a data set would keep `run` from it, as somebody else's, or be taken for
+/// one of its columns; only its folder `vocab` is for this.
+fn check_place(output: &Path) -> Result<(), PrepError> {
+    let whole = whole_path(output);
+    let folders = whole.ancestors().skip(1);
+    let set = folders.into_iter().find(|folder| folder.join(Manifest::file(1)).is_file());
+    let Some(set) = set.filter(|set| !whole.starts_with(set.join(VOCAB_FOLDER))) else {
+        return Ok(());
+    };
+    Err(PrepError::OutputTaken {
+        path: output.into(),
+        message: format!(
+            "lies in the data set {}, which holds vocabularies in its folder {VOCAB_FOLDER}/ only",
+            set.display()
+        ),
+    })
+}
+
 /// The rows of a vocabulary file that `cut` keeps, in their order; and what they were taken from.
 fn cut_file(path: &Path, cut: &VocabCut) -> Result<(Vocab, String), PrepError> {
     let whole = vocab::read_any(path)?;
@@ -168,6 +220,7 @@ fn cut_file(path: &Path, cut: &VocabCut) -> Result<(Vocab, String), PrepError> {
     cut.apply(&mut rows, |row| row.frequency);
     let made = Vocab::new(rows).map_err(|source| schema(path, source))?;
     let all = Frequencies::from(&whole);
+    check_not_empty(&made, &all, cut)?;
     Ok((made, format!("{} synsets of {} occurrences", whole.len(), all.occurrences())))
 }
 
@@ -196,6 +249,7 @@ fn merge(args: &VocabArgs, weights: &[f64], cut: &VocabCut) -> Result<(Vocab, St
         rows += counted;
     }
     let made = vocab::from_frequencies(&all, cut).map_err(|source| schema(&inputs[0], source))?;
+    check_not_empty(&made, &all, cut)?;
     let from = if rows > 0 { format!(" from {rows} rows") } else { String::new() };
     Ok((made, format!("{} synsets{from}", all.len())))
 }
@@ -213,5 +267,5 @@ fn read_list(path: &Path) -> Result<String, PrepError> {
     if bytes.len() as u64 > LIST_BYTES_MAX {
         return Err(PrepError::TooLong { path: path.into(), limit: LIST_BYTES_MAX });
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(without_mark(&bytes)).into_owned())
 }

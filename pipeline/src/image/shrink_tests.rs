@@ -200,3 +200,34 @@ fn the_smallest_images_shrink() {
         }
     }
 }
+
+/// The JPEG with other sampling factors of its three channels, in the header alone.
+fn with_factors(jpeg: &[u8], factors: [u8; 3]) -> Vec<u8> {
+    let mut bytes = jpeg.to_vec();
+    let at = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for (channel, factors) in factors.into_iter().enumerate() {
+        // Marker, length, precision, two sides, channels: 10 bytes; then id, factors and table.
+        bytes[at + 10 + 3 * channel + 1] = factors;
+    }
+    bytes
+}
+
+#[test]
+fn planes_of_fractional_chroma_are_refused_as_pixels_are() {
+    let drawn = picture(48, 48, Chroma::Yuv444);
+    let options = DecodeOptions { allow_truncated: true, ..DecodeOptions::default() };
+    for factors in [[0x22, 0x13, 0x11], [0x21, 0x31, 0x11], [0x13, 0x12, 0x11], [0x41, 0x31, 0x11]]
+    {
+        let bytes = with_factors(&drawn, factors);
+        let header = Header::read(&bytes, &options).unwrap();
+        let whole = decode(&bytes, &options).unwrap_err().to_string();
+        for size_px in [(48, 48), (20, 20), (5, 5)] {
+            let mut shrinker = Shrinker::default();
+            let planes = shrinker.decode(&bytes, &header, &options, Filter::Lanczos3, size_px);
+            assert_eq!(planes.unwrap_err().to_string(), whole);
+        }
+        assert!(whole.contains("expected divisors of"), "{whole}");
+    }
+    let bytes = with_factors(&drawn, [0x22, 0x12, 0x21]);
+    assert!(decode(&bytes, &options).is_ok());
+}

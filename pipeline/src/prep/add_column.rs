@@ -157,9 +157,9 @@ fn count_matches(data: &DataSet, request: &JoinRequest<'_>) -> Result<Matches, P
         matched += 1;
         if !used.insert(row) {
             let message = format!(
-                "the key of row {} stands for several rows of the data set: add a column \
-                 source_shard, or use sample_id",
-                u64::from(row) + 1
+                "the key of {} stands for several rows of the data set: add a column source_shard, \
+                 or use sample_id",
+                request.table.place(row as usize)
             );
             return Err(ChangeError::Table { path: request.path.into(), message }.into());
         }

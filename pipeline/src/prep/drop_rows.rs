@@ -14,6 +14,7 @@ use super::error::ChangeError;
 use super::folder::Folder;
 use super::snapshot::{DataSet, Part};
 use crate::error::PrepError;
+use crate::source::byte_order_mark::text_without_mark;
 
 /// Unknown keys that an error shows.
 const UNKNOWN_SHOWN: usize = 20;
@@ -58,6 +59,7 @@ pub struct DropSummary {
 /// [`PrepError::Io`]; [`ChangeError::Table`] for a line that is no sample id.
 pub fn read_list(path: &Path, are_ids: bool) -> Result<RowList, PrepError> {
     let text = std::fs::read_to_string(path).map_err(|e| PrepError::io("read", path, e))?;
+    let text = text_without_mark(&text);
     let lines = || text.lines().zip(1..).filter(|(line, _)| !line.is_empty());
     if !are_ids {
         return Ok(RowList::Keys(lines().map(|(line, _)| line.to_owned()).collect()));
@@ -172,4 +174,22 @@ fn unknown_entries(list: &RowList, known: &HashSet<&str>) -> Vec<String> {
     all.sort();
     all.truncate(UNKNOWN_SHOWN);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_before_the_first_line_is_no_part_of_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list.txt");
+        std::fs::write(&path, "\u{feff}00001\r\n00002\n").unwrap();
+        let RowList::Keys(keys) = read_list(&path, false).unwrap() else { panic!("keys") };
+        assert_eq!(keys, HashSet::from(["00001", "00002"].map(str::to_owned)));
+        let id = SampleId::new("a.tar", b"k");
+        std::fs::write(&path, format!("\u{feff}{id}\n")).unwrap();
+        let RowList::Ids(ids) = read_list(&path, true).unwrap() else { panic!("ids") };
+        assert_eq!(ids, HashSet::from([id]));
+    }
 }

@@ -172,6 +172,10 @@ impl ChangeError {
     /// What the user can do.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            Self::ConfigChanged { was: "is being", .. } => {
+                "a job with other settings began here: use them, choose another --output, or, if \
+                 that job has ended, make every part by these with --set runtime.redo_config=true"
+            }
             Self::ConfigChanged { .. } => {
                 "use the settings of the data set, choose another --output, or make every part \
                  again in a new snapshot with --set runtime.redo_config=true"

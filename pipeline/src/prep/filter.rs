@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::config::FilterConfig;
 use crate::error::{ConfigError, PrepError, SampleError};
+use crate::source::byte_order_mark::without_mark;
 use crate::source::captions::Caption;
 
 /// The section `filter`, resolved.
@@ -149,7 +150,8 @@ impl KeyList {
         }
         let path = Path::new(path);
         let bytes = std::fs::read(path).map_err(|e| PrepError::io("read", path, e))?;
-        let lines = bytes.split(|&b| b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+        let lines = without_mark(&bytes).split(|&b| b == b'\n');
+        let lines = lines.map(|l| l.strip_suffix(b"\r").unwrap_or(l));
         let keys = lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect();
         let hash = format!("blake3-{}", blake3::hash(&bytes).to_hex());
         Ok(Some(Self { keys, hash }))
@@ -288,6 +290,8 @@ mod tests {
         std::fs::write(path("b"), "one\r\ntwo\n\n").unwrap();
         let keeping = |list: &str| filter(|f| f.keep_keys = path(list));
         assert_eq!(verdict(keeping("a").check_key(b"two")), "wanted");
+        std::fs::write(path("marked"), "\u{feff}one\r\ntwo\n").unwrap();
+        assert_eq!(verdict(keeping("marked").check_key(b"one")), "wanted");
         assert_eq!(
             verdict(keeping("a").check_key(b"three")),
             "filter-key: filtered: its key is not in `filter.keep_keys`"

@@ -61,6 +61,16 @@ impl Stores {
     }
 }
 
+/// A path without links and from the root on, as far as it is there: two of them can be compared.
+pub fn whole_path(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let found = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match found {
+        Some((above, whole)) => whole.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => path,
+    }
+}
+
 /// The folder of a data set.
 #[derive(Clone)]
 pub struct Folder(Arc<dyn Store>);

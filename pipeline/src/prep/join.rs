@@ -14,7 +14,7 @@ use super::error::{ChangeError, LINES_SHOWN};
 use super::folder::Folder;
 use super::numbers::Numbers;
 use super::plan::PrepPlan;
-use super::rejects::{SHARD_DAMAGE, read_ledger};
+use super::rejects::{CAPTION_MISSING, SHARD_DAMAGE, read_ledger};
 use super::snapshot::{DataSet, Part};
 use super::tombstones::Tombstones;
 use super::work::{check_same_config, receipts_of};
@@ -43,7 +43,8 @@ impl RunCommit<'_> {
     ///
     /// # Errors
     ///
-    /// [`PrepError::DamagedShards`], [`ChangeError`], [`PrepError::Io`].
+    /// [`PrepError::DamagedShards`], [`PrepError::NoCaptions`], [`ChangeError`],
+    /// [`PrepError::Io`].
     pub fn commit(&self, output: &Folder) -> Result<Manifest, PrepError> {
         let receipts = std::cell::RefCell::new(BTreeMap::new());
         commit(output, |old| {
@@ -89,6 +90,7 @@ impl RunCommit<'_> {
             0 => format!("run: {} parts appended", added.len()),
             count => format!("run: {} parts made, {count} replaced", added.len()),
         };
+        self.check_captions(output, &draft)?;
         if let Some(old) = old {
             carry_tombstones(old, &mut draft)?;
         }
@@ -97,6 +99,28 @@ impl RunCommit<'_> {
 
     fn tag(&self) -> &str {
         &self.config_hash[..8]
+    }
+
+    /// Refuses a data set without a row, if that is because captions were looked for in the wrong
+    /// place: committed, it would stand in the way of the right one.
+    fn check_captions(&self, output: &Folder, draft: &Draft) -> Result<(), PrepError> {
+        let Counts { rows, samples, rejects, .. } = &draft.totals;
+        let missing = rejects.get(CAPTION_MISSING).copied().unwrap_or(0);
+        if *rows > 0 || missing == 0 || missing * 2 < *samples {
+            return Ok(());
+        }
+        let mut first = String::new();
+        for part in &draft.parts {
+            let Some(file) = part.files.get("rejects") else { continue };
+            let ledger = read_ledger(output, &file.file)?;
+            if let Some(reject) = ledger.iter().find(|reject| reject.reason == CAPTION_MISSING) {
+                first = format!("{}, key {}: {}", reject.shard, reject.key, reject.message);
+                break;
+            }
+        }
+        let (missing, samples) = (missing, *samples);
+        let sources = self.config["caption"]["sources"].to_string();
+        Err(PrepError::NoCaptions { missing, samples, sources, first })
     }
 
     fn first_draft(&self) -> Draft {

@@ -7,7 +7,7 @@ use catlip_schemas::{ColumnSet, ColumnSetEntry};
 
 use crate::caption::{self, LabelRule};
 use crate::config::{ChromaConfig, ImageMode, PrepConfig};
-use crate::error::PrepError;
+use crate::error::{ConfigError, PrepError};
 use crate::image::READS_AVIF;
 use crate::image::jpeg::Chroma;
 use crate::prep::filter::Filter;
@@ -43,7 +43,8 @@ impl PrepPlan {
     ///
     /// # Errors
     ///
-    /// [`PrepError::Rule`] for a rule that is not known; those of [`Filter::new`].
+    /// [`PrepError::Rule`] for a rule that is not known; [`PrepError::Config`] for a caption source
+    /// that is none; those of [`Filter::new`].
     pub fn new(config: PrepConfig) -> Result<Self, PrepError> {
         let rule = caption::rule(&config.caption.rule, &config.nouns)?;
         let filter = Filter::new(&config.filter)?;
@@ -67,12 +68,7 @@ impl PrepPlan {
             "config": config_json,
         });
         Ok(Self {
-            caption_sources: config
-                .caption
-                .sources
-                .iter()
-                .map(|s| CaptionSource::parse(s))
-                .collect(),
+            caption_sources: caption_sources(&config.caption.sources)?,
             rule,
             chroma: match config.image.chroma {
                 ChromaConfig::Yuv420 => Chroma::Yuv420,
@@ -129,6 +125,22 @@ impl PrepPlan {
     }
 }
 
+/// `caption.sources`, read: a mistyped one would reject every sample.
+fn caption_sources(sources: &[String]) -> Result<Vec<CaptionSource>, ConfigError> {
+    let wrong = |found: String| ConfigError::Range {
+        key: "caption.sources",
+        found,
+        expected: "a list of extensions such as \"txt\" and fields of a json such as \
+                   \"json:caption\", in lower case and without a dot before them"
+            .to_owned(),
+    };
+    if sources.is_empty() {
+        return Err(wrong("[]".to_owned()));
+    }
+    let read = |text: &String| CaptionSource::parse(text).ok_or_else(|| wrong(format!("{text:?}")));
+    sources.iter().map(read).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +163,17 @@ mod tests {
     fn a_build_that_reads_other_formats_is_another_config() {
         let plan = PrepPlan::new(PrepConfig::load(None, &[]).unwrap()).unwrap();
         assert_eq!(plan.config_json["build"]["avif"], cfg!(feature = "avif"));
+    }
+
+    #[test]
+    fn a_caption_source_that_is_none_is_a_wrong_setting() {
+        for (sources, found) in [("[]", "[]"), ("[\"txt\",\"jsn:caption\"]", "\"jsn:caption\"")] {
+            let settings = [format!("caption.sources={sources}")];
+            let plan = PrepPlan::new(PrepConfig::load(None, &settings).unwrap());
+            let Err(PrepError::Config(error)) = plan else { panic!("{sources} is no list") };
+            let expected = format!("`caption.sources` is {found}, expected a list of extensions");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
     }
 
     #[test]

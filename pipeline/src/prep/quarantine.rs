@@ -12,8 +12,29 @@ use std::sync::Mutex;
 use catlip_schemas::PartName;
 
 use super::commit::write_whole;
-use crate::error::PrepError;
+use super::folder::{Folder, whole_path};
+use crate::config::{BadSample, BudgetConfig};
+use crate::error::{ConfigError, PrepError};
 use crate::source::Sample;
+
+/// Refuses a quarantine in the folder of the data set: `run` would take it for somebody else's, and
+/// `verify --clean` would remove it.
+///
+/// # Errors
+///
+/// [`PrepError::Config`].
+pub fn check_outside(budget: &BudgetConfig, output: &Folder) -> Result<(), PrepError> {
+    let is_used = budget.on_bad_sample == BadSample::Quarantine && output.is_local();
+    let (folder, set) = (Path::new(&budget.quarantine_dir), output.place());
+    if !is_used || !whole_path(folder).starts_with(whole_path(&set)) {
+        return Ok(());
+    }
+    Err(PrepError::Config(ConfigError::Range {
+        key: "budget.quarantine_dir",
+        found: folder.display().to_string(),
+        expected: format!("a folder outside the data set {}", set.display()),
+    }))
+}
 
 /// The bad samples of one part, by offset in its shard.
 #[derive(Debug, Default)]

@@ -12,6 +12,8 @@ use crate::error::PrepError;
 
 /// Reasons that speak of a shard as a whole.
 pub const SHARD_DAMAGE: [&str; 2] = ["shard-cut", "shard-damaged"];
+/// The reason of a sample without a caption in `caption.sources`.
+pub const CAPTION_MISSING: &str = "caption-missing";
 /// Reasons that another sample of the shard brought about.
 pub const SAMPLE_REPEATS: [&str; 2] = ["key-repeats", "member-repeats"];
 

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +27,7 @@ use super::change::{Draft, commit};
 use super::columns::ColumnWriter;
 use super::error::ChangeError;
 use super::file_check::{check_bytes, open_listed};
-use super::folder::Folder;
+use super::folder::{Folder, whole_path};
 use super::lock::Lock;
 use super::run::write_receipt;
 use super::snapshot::{DataSet, Part};
@@ -190,8 +190,7 @@ impl<'s> Shuffle<'s> {
     fn check_output(&self) -> Result<(), PrepError> {
         let output = &self.request.output;
         let (new, old) = (output.place(), self.data.folder.place());
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-        if output.is_local() && absolute(&new).starts_with(absolute(&old)) {
+        if output.is_local() && whole_path(&new).starts_with(whole_path(&old)) {
             let message = format!("lies in the data set {} that is read", old.display());
             return Err(PrepError::OutputTaken { path: new, message });
         }

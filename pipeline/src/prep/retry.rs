@@ -17,6 +17,7 @@ use super::error::ChangeError;
 use super::folder::Folder;
 use super::numbers::Numbers;
 use super::plan::PrepPlan;
+use super::quarantine::check_outside;
 use super::rejects::{SAMPLE_REPEATS, SHARD_DAMAGE, read_ledger};
 use super::run::make_parts;
 use super::snapshot::{DataSet, Part};
@@ -59,6 +60,7 @@ pub fn retry(
     stop: &AtomicBool,
 ) -> Result<RetrySummary, PrepError> {
     let output = &output.into();
+    check_outside(&plan.config.budget, output)?;
     let data = DataSet::open(output)?;
     check_plan(&data, plan)?;
     let mut numbers = Numbers::load(output, Some(&data))?;

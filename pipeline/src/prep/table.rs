@@ -2,7 +2,7 @@
 //!
 //! In: a file with a column `sample_id`, or `key` (with `source_shard` if keys repeat between
 //! shards), and value columns. Out: which row has which key, and the values as nullable columns.
-//! The whole table is held in memory: about 60 bytes a row and its values. Types of CSV and JSON
+//! The whole table is held in memory: about 64 bytes a row and its values. Types of CSV and JSON
 //! are inferred over the whole column: bool, int64, float64, else text.
 
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::error::ChangeError;
 use crate::error::PrepError;
+use crate::source::byte_order_mark::text_without_mark;
 
 /// Columns that say which row is meant; all others are values.
 const KEY_COLUMNS: [&str; 3] = ["sample_id", "key", "source_shard"];
@@ -52,6 +53,8 @@ impl Keys {
 /// A table with its keys.
 #[derive(Clone, Debug)]
 pub struct Table {
+    /// The line of the file on which each row begins; none for Parquet, which has no lines.
+    lines: Vec<u32>,
     /// Which row is which.
     pub keys: Keys,
     /// The value columns, all nullable.
@@ -77,30 +80,42 @@ impl Table {
             let wrong = |e: std::str::Utf8Error| format!("it is not UTF-8: {e}");
             std::str::from_utf8(&bytes).map_err(wrong)
         };
-        let columns = match ending.as_deref() {
-            Some("parquet") => read_parquet(path)?,
-            Some("csv") => typed_columns(text().and_then(read_csv).map_err(wrong)?),
+        let (columns, lines) = match ending.as_deref() {
+            Some("parquet") => (read_parquet(path)?, Vec::new()),
+            Some("csv") => text().and_then(read_csv).map_err(wrong)?.typed(),
             Some("jsonl" | "ndjson" | "json") => {
-                typed_columns(text().and_then(read_json_lines).map_err(wrong)?)
+                text().and_then(read_json_lines).map_err(wrong)?.typed()
             }
             _ => return Err(wrong("its name ends neither in .parquet, .csv nor .jsonl".into())),
         };
-        Self::from_columns(columns, hash).map_err(wrong)
+        Self::from_columns(columns, lines, hash).map_err(wrong)
     }
 
-    fn from_columns(columns: Vec<(String, ArrayRef)>, hash: String) -> Result<Self, String> {
+    /// Where a row stands in the file, as people find it: `line 7`, or `row 7` of Parquet, from 1.
+    pub fn place(&self, row: usize) -> String {
+        place(&self.lines, row)
+    }
+
+    fn from_columns(
+        columns: Vec<(String, ArrayRef)>,
+        lines: Vec<u32>,
+        hash: String,
+    ) -> Result<Self, String> {
         let find = |name: &str| columns.iter().find(|(n, _)| n == name).map(|(_, c)| c);
         let keys = match (find("sample_id"), find("key"), find("source_shard")) {
-            (Some(ids), _, _) => Keys::Ids(by_key(ids.len(), |row| sample_id(ids, row))?),
-            (None, Some(keys), Some(shards)) => Keys::Ids(by_key(keys.len(), |row| {
+            (Some(ids), _, _) => Keys::Ids(by_key(ids.len(), &lines, |row| sample_id(ids, row))?),
+            (None, Some(keys), Some(shards)) => Keys::Ids(by_key(keys.len(), &lines, |row| {
                 let key = text(keys, row, "key")?;
                 Ok(SampleId::new(&text(shards, row, "source_shard")?, key.as_bytes()))
             })?),
             (None, Some(keys), None) => {
-                Keys::Names(by_key(keys.len(), |row| text(keys, row, "key"))?)
+                Keys::Names(by_key(keys.len(), &lines, |row| text(keys, row, "key"))?)
             }
-            (None, None, _) => return Err("it has neither a column sample_id nor key".to_owned()),
+            (None, None, _) => return Err(no_key_column(&columns)),
         };
+        if keys.is_empty() {
+            return Err("it has columns and no row".to_owned());
+        }
         let values: Vec<(String, ArrayRef)> =
             columns.into_iter().filter(|(n, _)| !KEY_COLUMNS.contains(&n.as_str())).collect();
         if values.is_empty() {
@@ -113,20 +128,46 @@ impl Table {
         let columns = values.into_iter().map(|(_, column)| column).collect();
         let values = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
             .map_err(|e| e.to_string())?;
-        Ok(Self { keys, values, hash })
+        Ok(Self { lines, keys, values, hash })
     }
+}
+
+/// `line 7`, or `row 7` of a table without lines.
+fn place(lines: &[u32], row: usize) -> String {
+    match lines.get(row) {
+        Some(line) => format!("line {line}"),
+        None => format!("row {}", row + 1),
+    }
+}
+
+/// A text file without a header has its first row's cells for names.
+fn no_key_column(columns: &[(String, ArrayRef)]) -> String {
+    const SHOWN: usize = 8;
+    let mut names: Vec<_> = columns.iter().map(|(name, _)| format!("`{name}`")).collect();
+    if names.len() > SHOWN {
+        let rest = names.len() - SHOWN;
+        names.truncate(SHOWN);
+        names.push(format!("and {rest} more"));
+    }
+    format!(
+        "it has neither a column sample_id nor key, but {} (the first row of a CSV names its \
+         columns)",
+        names.join(", ")
+    )
 }
 
 fn by_key<K: Eq + std::hash::Hash + std::fmt::Debug + Clone>(
     rows: usize,
+    lines: &[u32],
     key: impl Fn(usize) -> Result<K, String>,
 ) -> Result<HashMap<K, u32>, String> {
     let mut all = HashMap::with_capacity(rows);
     for row in 0..rows {
-        let key = key(row).map_err(|message| format!("row {}: {message}", row + 1))?;
+        let key = key(row).map_err(|message| format!("{}: {message}", place(lines, row)))?;
         let number = u32::try_from(row).map_err(|_| "it has more than 4294967295 rows")?;
         if let Some(first) = all.insert(key.clone(), number) {
-            return Err(format!("rows {} and {} have the same key {key:?}", first + 1, row + 1));
+            let (first, second) = (place(lines, first as usize), place(lines, row));
+            return Err(format!("{first} and {second} have the same key {key:?}"));
         }
     }
     Ok(all)
@@ -175,20 +216,31 @@ fn read_parquet(path: &Path) -> Result<Vec<(String, ArrayRef)>, PrepError> {
 }
 
 /// Names of columns, and the cells of each, `None` where there is none.
-type Cells = Vec<(String, Vec<Option<Value>>)>;
+type Columns = Vec<(String, Vec<Option<Value>>)>;
+
+/// A table that was written as text.
+struct Cells {
+    columns: Columns,
+    /// The line on which each row begins, from 1.
+    lines: Vec<u32>,
+}
 
 /// RFC 4180: commas, quotes doubled inside quotes, line ends inside quotes. Nothing is null but an
 /// empty cell without quotes.
 fn read_csv(text: &str) -> Result<Cells, String> {
-    let mut rows = csv_rows(text.strip_prefix('\u{feff}').unwrap_or(text))?.into_iter();
-    let header = rows.next().ok_or("it is empty")?;
-    let mut columns: Cells =
+    let mut rows = csv_rows(text_without_mark(text))?.into_iter();
+    let (first, header) = rows.next().ok_or("it is empty")?;
+    let mut columns: Columns =
         header.into_iter().map(|name| (name.unwrap_or_default(), Vec::new())).collect();
-    for (row, number) in rows.zip(2..) {
+    let mut lines = Vec::new();
+    for (line, row) in rows {
         if row.len() != columns.len() {
             let (found, expected) = (row.len(), columns.len());
-            return Err(format!("row {number} has {found} cells, the first one {expected}"));
+            return Err(format!(
+                "line {line} has {found} cells, line {first} names {expected} columns"
+            ));
         }
+        lines.push(line);
         for ((name, column), cell) in columns.iter_mut().zip(row) {
             // Keys stay as they are written: 000017 is no number.
             let as_text = KEY_COLUMNS.contains(&name.as_str());
@@ -199,14 +251,21 @@ fn read_csv(text: &str) -> Result<Cells, String> {
             column.push(cell.map(value));
         }
     }
-    Ok(columns)
+    Ok(Cells { columns, lines })
 }
 
-fn csv_rows(text: &str) -> Result<Vec<Vec<Option<String>>>, String> {
-    let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), None::<String>);
+/// The cells of a row.
+type CsvRow = Vec<Option<String>>;
+
+/// The rows that are not empty, each with the line on which it begins.
+fn csv_rows(text: &str) -> Result<Vec<(u32, CsvRow)>, String> {
+    let (mut rows, mut row, mut cell) = (Vec::new(), CsvRow::new(), None::<String>);
     let mut chars = text.chars().peekable();
     let mut in_quotes = false;
+    // Of this character, of the row, and of the last quote that was opened.
+    let (mut line, mut begin, mut quote) = (1, 1, 1);
     while let Some(char) = chars.next() {
+        line += u32::from(char == '\n');
         match char {
             '"' if in_quotes && chars.peek() == Some(&'"') => {
                 chars.next();
@@ -214,7 +273,7 @@ fn csv_rows(text: &str) -> Result<Vec<Vec<Option<String>>>, String> {
             }
             '"' if in_quotes => in_quotes = false,
             '"' if cell.is_none() => {
-                in_quotes = true;
+                (in_quotes, quote) = (true, line);
                 cell = Some(String::new());
             }
             _ if in_quotes => cell.get_or_insert_default().push(char),
@@ -222,26 +281,28 @@ fn csv_rows(text: &str) -> Result<Vec<Vec<Option<String>>>, String> {
             '\r' if chars.peek() == Some(&'\n') => {}
             '\n' => {
                 row.push(cell.take());
-                rows.push(std::mem::take(&mut row));
+                rows.push((begin, std::mem::take(&mut row)));
+                begin = line;
             }
             _ => cell.get_or_insert_default().push(char),
         }
     }
     if in_quotes {
-        return Err(format!("a quote of row {} is not closed", rows.len() + 1));
+        return Err(format!("a quote that begins on line {quote} is not closed"));
     }
     if cell.is_some() || !row.is_empty() {
         row.push(cell);
-        rows.push(row);
+        rows.push((begin, row));
     }
-    rows.retain(|row| row.len() > 1 || row.first().is_some_and(Option::is_some));
+    rows.retain(|(_, row)| row.len() > 1 || row.first().is_some_and(Option::is_some));
     Ok(rows)
 }
 
 fn read_json_lines(text: &str) -> Result<Cells, String> {
-    let mut columns: Cells = Vec::new();
+    let mut columns: Columns = Vec::new();
     let mut index: HashMap<String, usize> = HashMap::new();
-    let mut rows = 0;
+    let mut lines = Vec::new();
+    let text = text_without_mark(text);
     for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
         let wrong = |e: String| format!("line {number}: {e}");
         let value: Value = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
@@ -253,17 +314,24 @@ fn read_json_lines(text: &str) -> Result<Cells, String> {
                 columns.push((name, Vec::new()));
                 columns.len() - 1
             });
-            columns[at].1.resize(rows, None);
+            columns[at].1.resize(lines.len(), None);
             columns[at].1.push((!value.is_null()).then_some(value));
         }
-        rows += 1;
+        lines.push(number);
     }
-    columns.iter_mut().for_each(|(_, cells)| cells.resize(rows, None));
-    Ok(columns)
+    columns.iter_mut().for_each(|(_, cells)| cells.resize(lines.len(), None));
+    Ok(Cells { columns, lines })
+}
+
+impl Cells {
+    /// The columns with their types, and the line of each row.
+    fn typed(self) -> (Vec<(String, ArrayRef)>, Vec<u32>) {
+        (typed_columns(self.columns), self.lines)
+    }
 }
 
 /// The narrowest of bool, int64, float64 and text that holds every cell of a column.
-fn typed_columns(columns: Cells) -> Vec<(String, ArrayRef)> {
+fn typed_columns(columns: Columns) -> Vec<(String, ArrayRef)> {
     let typed = |cells: &[Option<Value>]| -> ArrayRef {
         let all = |test: fn(&Value) -> bool| cells.iter().flatten().all(test);
         let each = || cells.iter().map(Option::as_ref);
@@ -330,15 +398,40 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_those_of_the_file_behind_empty_ones_and_quotes() {
+        let text = "\u{feff}\nkey,x\n\"a\",\"1\n2\"\n\nb,3\nb,4\n";
+        let error = read("t.csv", text).unwrap_err();
+        assert_eq!(error, "t.csv: line 6 and line 7 have the same key \"b\"");
+        let table = read("t.csv", &text[..text.len() - 4]).unwrap();
+        assert_eq!(
+            (table.keys.len(), table.place(0), table.place(1)),
+            (2, "line 3".into(), "line 6".into())
+        );
+        let json = "\u{feff}{\"key\":\"a\",\"x\":1}\n\n{\"key\":\"a\",\"x\":1}\n";
+        let error = read("t.jsonl", json).unwrap_err();
+        assert_eq!(error, "t.jsonl: line 1 and line 3 have the same key \"a\"");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let wrong = |name: &str, text: &str| read(name, text).unwrap_err();
-        assert_eq!(wrong("t.csv", "key,x\na,1\nb\n"), "t.csv: row 3 has 1 cells, the first one 2");
-        assert_eq!(wrong("t.csv", "x\n1\n"), "t.csv: it has neither a column sample_id nor key");
+        assert_eq!(
+            wrong("t.csv", "key,x\na,1\nb\n"),
+            "t.csv: line 3 has 1 cells, line 1 names 2 columns"
+        );
+        assert_eq!(
+            wrong("t.csv", "00001,0.5\n00002,1\n"),
+            "t.csv: it has neither a column sample_id nor key, but `00001`, `0.5` (the first row \
+             of a CSV names its columns)"
+        );
+        assert_eq!(wrong("t.csv", "key,x\n"), "t.csv: it has columns and no row");
         assert_eq!(wrong("t.csv", "key\n1\n"), "t.csv: it has no column beside the keys");
-        assert!(wrong("t.csv", "key,x\na,1\na,2\n").contains("rows 1 and 2 have the same key"));
-        assert!(wrong("t.csv", "key,x\n\"a,1\n").contains("a quote of row 2 is not closed"));
+        assert!(
+            wrong("t.csv", "key,x\na,1\na,2\n").contains("line 2 and line 3 have the same key")
+        );
+        assert!(wrong("t.csv", "key,x\n\"a,1\n").contains("that begins on line 2 is not closed"));
         assert!(wrong("t.jsonl", "{\"key\":\"a\",\"x\":1}\n[]\n").contains("line 2"));
-        assert!(wrong("t.jsonl", "{\"key\":7,\"x\":1}\n").contains("row 1: key is Int64"));
+        assert!(wrong("t.jsonl", "{\"key\":7,\"x\":1}\n").contains("line 1: key is Int64"));
         assert!(wrong("t.csv", "sample_id,x\nzz,1\n").contains("`zz` is no sample id"));
         assert!(wrong("t.txt", "").contains("ends neither in"));
     }

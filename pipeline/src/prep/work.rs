@@ -20,6 +20,7 @@ use super::folder::Folder;
 use super::numbers::Numbers;
 use super::part::source_entry;
 use super::plan::PrepPlan;
+use super::quarantine::check_outside;
 use super::snapshot::{DataSet, Part};
 use crate::error::PrepError;
 use crate::source::list::ShardPlace;
@@ -69,13 +70,14 @@ impl<'s> Work<'s> {
     /// # Errors
     ///
     /// [`PrepError::OutputTaken`], [`ChangeError::ConfigChanged`], [`ChangeError::SourcesChanged`],
-    /// [`ChangeError::SameShard`], [`PrepError::Io`].
+    /// [`ChangeError::SameShard`], [`PrepError::Io`], those of [`check_outside`].
     pub fn find(
         shards: &'s ShardList,
         output: &Folder,
         plan: &PrepPlan,
         is_dry: bool,
     ) -> Result<Self, PrepError> {
+        check_outside(&plan.config.budget, output)?;
         check_names(output)?;
         let old = DataSet::open_newest(output)?;
         let present = check_configs(output, plan, old.as_ref())?;
@@ -206,10 +208,29 @@ fn check_configs(
     }
     let configs = present.configs(output)?;
     let is_ours = |config: &JobConfig| config.config_hash == plan.config_hash;
-    if let Some(other) = configs.first().filter(|_| !configs.iter().any(is_ours)) {
-        check_same_config(output, plan, "is being", &other.config_hash, &other.config)?;
+    if configs.iter().any(is_ours) || plan.config.runtime.redo_config {
+        return Ok(present);
+    }
+    for other in &configs {
+        if !came_to_nothing(output, &present, &other.config_hash[..8])? {
+            check_same_config(output, plan, "is being", &other.config_hash, &other.config)?;
+        }
     }
     Ok(present)
+}
+
+/// Whether parts were made under a config and none has a row: so ends a job whose settings were
+/// wrong, and one whose are right may take its place.
+fn came_to_nothing(
+    output: &Folder,
+    present: &Receipts,
+    config_tag: &str,
+) -> Result<bool, PrepError> {
+    let ending = format!("-{config_tag}.json");
+    let mut files = present.of_parts();
+    files.retain(|file| file.ends_with(&ending));
+    let receipts = read_receipts(output, &files)?;
+    Ok(!receipts.is_empty() && receipts.iter().all(|receipt| receipt.counts.rows == 0))
 }
 
 /// Refuses a plan of another config, unless everything is to be made again.

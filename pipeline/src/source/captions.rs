@@ -33,14 +33,20 @@ pub enum CaptionSource {
 }
 
 impl CaptionSource {
-    /// Reads `txt` or `json:captions`.
-    pub fn parse(text: &str) -> Self {
-        match text.split_once(':') {
-            Some((extension, field)) => {
-                Self::JsonField { extension: extension.into(), field: field.into() }
-            }
-            None => Self::File(text.into()),
-        }
+    /// Reads `txt` or `json:captions`; `None` for what is neither.
+    ///
+    /// Extensions are as samples have them: without a dot before them, in lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_extension = |text: &str| {
+            let is_wrong = |c: char| c.is_uppercase() || c.is_whitespace() || "/*?[]{}".contains(c);
+            !text.contains(is_wrong) && text.split('.').all(|part| !part.is_empty())
+        };
+        let Some((extension, field)) = text.split_once(':') else {
+            return is_extension(text).then(|| Self::File(text.into()));
+        };
+        let is_json = extension == "json" || extension.ends_with(".json");
+        let is_source = is_json && is_extension(extension) && !field.is_empty();
+        is_source.then(|| Self::JsonField { extension: extension.into(), field: field.into() })
     }
 
     fn name(&self) -> String {
@@ -145,10 +151,28 @@ mod tests {
                 data: Cow::Borrowed(*data),
             })
             .collect();
-        let sources: Vec<_> = sources.iter().map(|s| CaptionSource::parse(s)).collect();
+        let sources: Vec<_> = sources.iter().filter_map(|s| CaptionSource::parse(s)).collect();
         captions(&Sample { key: b"k".to_vec(), files }, &sources, 20)
             .map(|list| list.into_iter().map(|c| format!("{}={}", c.origin, c.text)).collect())
             .map_err(|e| format!("{}: {e}", e.reason()))
+    }
+
+    #[test]
+    fn a_source_is_an_extension_or_a_field_of_a_json() {
+        let field = |extension: &str, field: &str| {
+            Some(CaptionSource::JsonField { extension: extension.into(), field: field.into() })
+        };
+        assert_eq!(
+            CaptionSource::parse("alt-1.txt"),
+            Some(CaptionSource::File("alt-1.txt".into()))
+        );
+        assert_eq!(CaptionSource::parse("json:caption"), field("json", "caption"));
+        assert_eq!(CaptionSource::parse("meta.json:Alt: text"), field("meta.json", "Alt: text"));
+        for wrong in
+            ["", " txt", ".txt", "TXT", "*.txt", "jsn:caption", "json:", ":caption", "JSON:a"]
+        {
+            assert_eq!(CaptionSource::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::byte_order_mark::text_without_mark;
 use super::object::Remote;
 use super::remote_list::RemoteNames;
 use super::store::{ObjectInfo, RemoteUrl, StoreError};
@@ -68,6 +69,12 @@ pub enum SourceError {
         input: String,
         /// The first path that was tried.
         tried: String,
+    },
+    /// A list that names nothing: a job over it would do nothing and call that success.
+    #[error("the list {list} names no shard: it has 0 lines that are neither empty nor comments")]
+    EmptyList {
+        /// Its path or URL.
+        list: String,
     },
     /// A file of the list cannot be read.
     #[error("cannot read {path}")]
@@ -201,10 +208,12 @@ fn expand_input(
         (Some(_), None) => return Err(SourceError::NotLocal { input: input.to_owned() }),
         (Some(url), Some(remote)) => super::remote_list::text(&url, remote)?,
     };
-    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-        expand_pattern(line, names)?;
+    let lines = text_without_mark(&text).lines().map(str::trim);
+    let mut lines = lines.filter(|l| !l.is_empty() && !l.starts_with('#')).peekable();
+    if lines.peek().is_none() {
+        return Err(SourceError::EmptyList { list: list.to_owned() });
     }
-    Ok(())
+    lines.try_for_each(|line| expand_pattern(line, names))
 }
 
 fn expand_pattern(input: &str, names: &mut Vec<NamedBy>) -> Result<(), SourceError> {
@@ -469,6 +478,23 @@ mod tests {
             shards.0.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
             ["1.tar", "0.tar"]
         );
+    }
+
+    #[test]
+    fn a_list_that_names_nothing_is_refused_and_a_mark_before_its_first_line_is_none_of_it() {
+        let dir = folder(&["0.tar"]);
+        let list = dir.path().join("list.txt");
+        let read = |text: &str| {
+            std::fs::write(&list, text).unwrap();
+            ShardList::expand(&[format!("@{}", list.display())], None)
+        };
+        for text in ["", "\n \n", "# none yet\n", "\u{feff}# none\n"] {
+            let error = read(text).unwrap_err();
+            assert!(matches!(&error, SourceError::EmptyList { .. }), "{error}");
+            assert!(error.to_string().contains("list.txt names no shard"), "{error}");
+        }
+        let shards = read(&format!("\u{feff}{}/0.tar\r\n", dir.path().display())).unwrap();
+        assert_eq!(shards.0[0].name, "0.tar");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! that share a key, as slices of the mapped shard wherever it is not compressed. Never: a sample
 //! of which a part is missing; an error that ends a shard unseen.
 
+pub mod byte_order_mark;
 pub mod store;
 mod object_open;
 pub mod object;

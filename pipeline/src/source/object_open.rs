@@ -24,6 +24,13 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
+/// Seconds for an answer of a cloud's metadata service, which is beside the machine: it takes
+/// milliseconds, and with [`METADATA_RETRIES`] a machine without one is told so in 10 s or less.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often the metadata service is asked again.
+const METADATA_RETRIES: usize = 2;
+
 /// How stores are reached and how patiently.
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
@@ -72,75 +79,148 @@ impl Default for RemoteOptions {
     }
 }
 
+/// How patiently a store is asked, and by which client.
+#[derive(Clone)]
+struct Patience {
+    client: ClientOptions,
+    retry: RetryConfig,
+}
+
+impl Patience {
+    fn new(options: &RemoteOptions) -> Self {
+        let timeout = Duration::from_secs_f64(options.timeout_secs);
+        // The limit is on silence, not on the whole transfer: a slow line is no broken line.
+        let client = ClientOptions::new()
+            .with_timeout_disabled()
+            .with_read_timeout(timeout)
+            .with_connect_timeout(timeout);
+        let backoff =
+            BackoffConfig { init_backoff: options.pause_first, max_backoff: PAUSE_MAX, base: 2.0 };
+        let retry_timeout = timeout.saturating_mul(1 + options.retries as u32);
+        Self { client, retry: RetryConfig { backoff, max_retries: options.retries, retry_timeout } }
+    }
+
+    /// That with which the cloud's metadata service is asked for credentials. It answers at once
+    /// or, on a machine of no cloud, never.
+    fn for_metadata(&self) -> Self {
+        Self {
+            client: self.client.clone().with_read_timeout(METADATA_TIMEOUT),
+            retry: RetryConfig {
+                max_retries: METADATA_RETRIES,
+                retry_timeout: METADATA_TIMEOUT,
+                ..self.retry.clone()
+            },
+        }
+    }
+}
+
+/// What in the name of a variable says that credentials, or that none are needed, come with it.
+fn credential_words(scheme: &str) -> &'static [&'static str] {
+    match scheme {
+        "s3" => &["access_key", "token", "container_credentials", "skip_signature"],
+        "gs" => &["service_account", "application_credentials", "skip_signature"],
+        _ => &["key", "token", "sas", "client", "emulator", "skip_signature"],
+    }
+}
+
 /// Opens the store of a URL with what the environment says of it.
 pub(super) fn open(
     url: &RemoteUrl,
     options: &RemoteOptions,
 ) -> Result<Arc<dyn ObjectStore>, Error> {
-    let timeout = Duration::from_secs_f64(options.timeout_secs);
-    // The limit is on silence, not on the whole transfer: a slow line is no broken line.
-    let client = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_read_timeout(timeout)
-        .with_connect_timeout(timeout);
-    let retry = RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: options.pause_first,
-            max_backoff: PAUSE_MAX,
-            base: 2.0,
-        },
-        max_retries: options.retries,
-        retry_timeout: timeout.saturating_mul(1 + options.retries as u32),
+    let patience = Patience::new(options);
+    let start = match url.scheme() {
+        "s3" => "aws_",
+        "gs" => "google_",
+        _ => "azure_",
     };
-    let variables = || options.variables.iter().map(|(key, value)| (key.to_lowercase(), value));
-    let is_plain = |value: &str| value.starts_with("http://");
+    let variables = options.variables.iter().map(|(key, value)| (key.to_lowercase(), value));
+    let variables: Vec<_> = variables.filter(|(key, _)| key.starts_with(start)).collect();
+    let words = credential_words(url.scheme());
+    let has_credentials =
+        variables.iter().any(|(key, _)| words.iter().any(|word| key.contains(word)));
+    let quick = patience.for_metadata();
     Ok(match url.scheme() {
         "s3" => {
-            let mut client = client;
-            let mut builder = AmazonS3Builder::new();
-            for (key, value) in variables() {
-                if key.starts_with("aws_endpoint_url") && is_plain(value) {
-                    client = client.with_allow_http(true);
-                }
+            let mut builder = s3(url, &variables, patience);
+            if !has_credentials {
+                let asked = s3(url, &variables, quick).build()?;
+                builder = builder.with_credentials(asked.credentials().clone());
             }
-            builder = builder.with_client_options(client).with_retry(retry);
-            for (key, value) in variables().filter(|(key, _)| key.starts_with("aws_")) {
-                if let Ok(key) = key.parse() {
-                    builder = builder.with_config(key, value);
-                }
-            }
-            Arc::new(builder.with_bucket_name(url.host()).build()?)
+            Arc::new(builder.build()?)
         }
         "gs" => {
-            let is_http = |(key, value): (String, &String)| {
-                key.starts_with("google_base_url") && is_plain(value)
-            };
-            let client = client.with_allow_http(variables().any(is_http));
-            let mut builder =
-                GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(retry);
-            for (key, value) in variables().filter(|(key, _)| key.starts_with("google_")) {
-                if let Ok(key) = key.parse() {
-                    builder = builder.with_config(key, value);
-                }
+            let mut builder = gs(url, &variables, patience);
+            if !has_credentials {
+                let asked = gs(url, &variables, quick).build()?;
+                builder = builder.with_credentials(asked.credentials().clone());
             }
-            Arc::new(builder.with_bucket_name(url.host()).build()?)
+            Arc::new(builder.build()?)
         }
         "az" => {
-            let mut builder =
-                MicrosoftAzureBuilder::new().with_client_options(client).with_retry(retry);
-            for (key, value) in variables().filter(|(key, _)| key.starts_with("azure_")) {
-                if let Ok(key) = key.parse() {
-                    builder = builder.with_config(key, value);
-                }
+            let mut builder = az(url, &variables, patience);
+            if !has_credentials {
+                let asked = az(url, &variables, quick).build()?;
+                builder = builder.with_credentials(asked.credentials().clone());
             }
-            Arc::new(builder.with_container_name(url.host()).build()?)
+            Arc::new(builder.build()?)
         }
         _ => {
-            let client = client.with_allow_http(is_plain(&url.root));
-            let builder = HttpBuilder::new().with_client_options(client).with_retry(retry);
+            let client = patience.client.with_allow_http(is_plain(&url.root));
+            let builder = HttpBuilder::new().with_client_options(client).with_retry(patience.retry);
             Arc::new(builder.with_url(url.root.clone()).build()?)
         }
     })
+}
+
+/// Variables of one cloud: names in lower case, and their values.
+type Variables<'v> = [(String, &'v String)];
+
+fn is_plain(value: &str) -> bool {
+    value.starts_with("http://")
+}
+
+/// Whether one of the variables whose names begin so leads to an endpoint without TLS.
+fn has_plain(variables: &Variables<'_>, start: &str) -> bool {
+    variables.iter().any(|(key, value)| key.starts_with(start) && is_plain(value))
+}
+
+fn s3(url: &RemoteUrl, variables: &Variables<'_>, patience: Patience) -> AmazonS3Builder {
+    let mut client = patience.client;
+    if has_plain(variables, "aws_endpoint_url") {
+        client = client.with_allow_http(true);
+    }
+    let mut builder = AmazonS3Builder::new().with_client_options(client).with_retry(patience.retry);
+    for (key, value) in variables {
+        if let Ok(key) = key.parse() {
+            builder = builder.with_config(key, *value);
+        }
+    }
+    builder.with_bucket_name(url.host())
+}
+
+fn gs(url: &RemoteUrl, variables: &Variables<'_>, patience: Patience) -> GoogleCloudStorageBuilder {
+    let client = patience.client.with_allow_http(has_plain(variables, "google_base_url"));
+    let mut builder =
+        GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(patience.retry);
+    for (key, value) in variables {
+        if let Ok(key) = key.parse() {
+            builder = builder.with_config(key, *value);
+        }
+    }
+    builder.with_bucket_name(url.host())
+}
+
+fn az(url: &RemoteUrl, variables: &Variables<'_>, patience: Patience) -> MicrosoftAzureBuilder {
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_client_options(patience.client)
+        .with_retry(patience.retry);
+    for (key, value) in variables {
+        if let Ok(key) = key.parse() {
+            builder = builder.with_config(key, *value);
+        }
+    }
+    builder.with_container_name(url.host())
 }
 
 pub(super) fn info_of(meta: &ObjectMeta) -> ObjectInfo {
@@ -158,6 +238,9 @@ pub(super) fn path_of(url: &RemoteUrl) -> Result<Path, StoreError> {
 
 pub(super) fn failed(verb: &'static str, url: &RemoteUrl, error: Error) -> StoreError {
     let text = url.to_string();
+    if lacks_credentials(&error) {
+        return StoreError::NoCredentials { url: text, source: Box::new(error) };
+    }
     match error {
         Error::NotFound { .. } => StoreError::NotFound { url: text },
         Error::AlreadyExists { .. } => StoreError::Exists { url: text },
@@ -174,6 +257,16 @@ pub(super) fn failed(verb: &'static str, url: &RemoteUrl, error: Error) -> Store
         other if is_full(&other) => StoreError::Full { url: text, source: Box::new(other) },
         other => StoreError::Failed { verb, url: text, source: Box::new(other) },
     }
+}
+
+/// Whether credentials were looked for in the environment and then asked of the cloud, in vain. The
+/// library has no kind of error for it: the address that was asked tells.
+fn lacks_credentials(error: &Error) -> bool {
+    let text = error.to_string();
+    let asked =
+        ["/latest/api/token", "/latest/meta-data/iam", "/computeMetadata/", "/metadata/identity/"];
+    let lacking = ["Missing AccessKeyId", "Missing SecretAccessKey", "Account must be specified"];
+    asked.iter().chain(&lacking).any(|words| text.contains(words))
 }
 
 /// Whether a store said that nothing more fits: HTTP has a status for it, S3 and Google codes.

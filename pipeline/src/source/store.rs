@@ -159,6 +159,15 @@ pub enum StoreError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Nothing says who we are, and the cloud does not either.
+    #[error("no credentials for {url}: the environment has none, nor has this machine")]
+    NoCredentials {
+        /// The object.
+        url: String,
+        /// Who was asked last.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The object is not the one that it was when the list was made.
     #[error("{url} changed while it was read: its {what} is {found}, was {expected}")]
     Changed {
@@ -267,25 +276,47 @@ impl StoreError {
                 Some("URLs begin with s3://bucket/, gs://, az://, http:// or https://")
             }
             Self::NotFound { .. } => Some("check bucket, path and the endpoint in the environment"),
-            Self::Denied { .. } => Some(
-                "set the usual variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; \
-                 reading needs the rights to get and list, writing those to put and delete as \
-                 well; a public bucket needs AWS_SKIP_SIGNATURE=true",
-            ),
+            Self::Denied { url, .. } | Self::NoCredentials { url, .. } => {
+                Some(credentials_hint(url))
+            }
             Self::Full { .. } => Some(
                 "raise the quota or free space, and start the same command again: whole parts are \
                  kept",
             ),
             Self::Changed { .. } => Some("start again when nobody writes to it any more"),
+            Self::Failed { verb: "open", .. } => Some("check the variables that lead to the store"),
             Self::Broken { .. } | Self::Failed { .. } => Some(
                 "start the same command again: whole parts are kept; `source.retries` and \
-                 `source.timeout_secs` say how patient it is",
+                 `source.timeout_secs` say how patient it is; if nothing ever answers, check the \
+                 network and the endpoint in the environment, such as AWS_ENDPOINT_URL",
             ),
             Self::SpoolTooSmall { .. } => {
                 Some("raise source.spool_bytes, and see that source.spool_dir has the room")
             }
             _ => None,
         }
+    }
+}
+
+/// The variables that say who we are, by the cloud of a URL.
+fn credentials_hint(url: &str) -> &'static str {
+    match url.split(':').next() {
+        Some("gs") => {
+            "set GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT to a file of them, or \
+             GOOGLE_SKIP_SIGNATURE=true for a public bucket; reading needs the rights to get and \
+             list, writing those to put and delete as well"
+        }
+        Some("az") => {
+            "set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or, for a public \
+             container, AZURE_SKIP_SIGNATURE=true; reading needs the rights to get and list, \
+             writing those to put and delete as well"
+        }
+        Some("s3") => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (files below ~/.aws are not read), \
+             or AWS_SKIP_SIGNATURE=true for a public bucket; reading needs the rights to get and \
+             list, writing those to put and delete as well"
+        }
+        _ => "the server asks who we are, and URLs of the web are read without credentials",
     }
 }
 

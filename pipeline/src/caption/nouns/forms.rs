@@ -116,7 +116,9 @@ pub fn on_every_core<T: Sync, M: Send>(items: &[T], make: impl Fn(&T) -> M + Syn
         let shares = items.chunks(share);
         let made = shares.map(|items| scope.spawn(move || items.iter().map(make).collect()));
         let made: Vec<thread::ScopedJoinHandle<'_, Vec<M>>> = made.collect();
-        made.into_iter().flat_map(|share| share.join().unwrap_or_else(|p| resume_unwind(p))).collect()
+        made.into_iter()
+            .flat_map(|share| share.join().unwrap_or_else(|p| resume_unwind(p)))
+            .collect()
     })
 }
 

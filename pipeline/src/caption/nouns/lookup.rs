@@ -83,8 +83,7 @@ impl Lookup {
     pub fn new(rule: &Nouns) -> Self {
         let mut forms = Forms::of(rule);
         let neighbours = forms.join_neighbours();
-        let phrases =
-            on_every_core(forms.phrases(), |joined| Together::of_phrase(rule, joined));
+        let phrases = on_every_core(forms.phrases(), |joined| Together::of_phrase(rule, joined));
         let phrases = forms.phrases().iter().map(String::as_str).zip(phrases.iter().copied());
         let compounds = forms.compounds(rule);
         let compounds = compounds.iter().map(|(halves, together)| (halves.as_str(), *together));

@@ -155,7 +155,29 @@ impl<'e> Decoder<'e> {
         run(|| unsafe {
             sys::jpeg_mem_src(raw, bytes.as_ptr(), bytes.len() as c_ulong);
             sys::jpeg_read_header(raw, 1);
-        })
+        })?;
+        self.check_sampling()
+    }
+
+    /// Refuses sampling factors that do not divide the largest one. libjpeg has no way to enlarge
+    /// such a channel and says so, but only where it makes pixels: it would hand out its plane.
+    fn check_sampling(&self) -> Result<(), SampleError> {
+        let raw = &*self.raw;
+        let (h_max, v_max) = (raw.max_h_samp_factor, raw.max_v_samp_factor);
+        let channels = usize::try_from(raw.num_components).unwrap_or(0);
+        for number in 0..channels {
+            // SAFETY: libjpeg has read the header, and `number` is below `num_components`.
+            let info = unsafe { &*raw.comp_info.add(number) };
+            let (h, v) = (info.h_samp_factor, info.v_samp_factor);
+            if h <= 0 || v <= 0 || h_max % h != 0 || v_max % v != 0 {
+                let message = format!(
+                    "channel {number} has the sampling factors {h} × {v}, expected divisors of \
+                     {h_max} × {v_max}"
+                );
+                return Err(SampleError::ImageUnsupported { format: "JPEG", message });
+            }
+        }
+        Ok(())
     }
 
     fn read_part(
