@@ -45,6 +45,7 @@ fn phrases_compounds_names_and_colours_are_read_as_by_the_rules() {
         "stock photos of runners' worlds _dog_ fire_trucks womens possess the posses",
         "gerard, fact mood, (john) dogs, john \"cats\", john - cars, john's house",
         "great solomon's-seal and a great solomon 's-seal",
+        "heliothis ziass and heliothis zias",
         "skateboard ramp skate board ramp foot ball field dog house doghouse",
         "",
     ];

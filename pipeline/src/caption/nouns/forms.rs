@@ -3,8 +3,11 @@
 //! In: the rule. Out: [`Forms`], for the tables of `lookup`.
 //! Never: asked about a caption.
 
+use std::collections::HashSet;
 use std::panic::resume_unwind;
 use std::thread;
+
+use foldhash::fast::FixedState;
 
 use super::lookup::{Entry, Together};
 use super::neighbours::{Hint, Neighbours};
@@ -35,8 +38,13 @@ impl Forms {
         let phrases = if rule.options.phrases { phrase_forms() } else { Vec::new() };
         let words = word_forms(&phrases);
         let rows = WordTable::new(words.iter().map(String::as_str).zip(0..));
-        let ends_oddly =
-            |word: &String| shorter_forms(word.as_bytes()).any(|form| rows.get(form).is_some());
+        // `heliothis ziass` is a phrase by way of `zias` and `zia`, neither of them a word.
+        let lasts: HashSet<&str, FixedState> =
+            phrases.iter().filter_map(|phrase| phrase.rsplit('_').next()).collect();
+        let is_known = |form: &[u8]| {
+            rows.get(form).is_some() || str::from_utf8(form).is_ok_and(|form| lasts.contains(form))
+        };
+        let ends_oddly = |word: &String| shorter_forms(word.as_bytes()).any(is_known);
         let entry = |word: &String| Entry::of(rule, word).odd_if(ends_oddly(word));
         let entries = on_every_core(&words, entry);
         let mut forms = Self { words, entries, rows, phrases, compounds: Vec::new() };

@@ -122,7 +122,9 @@ impl Lookup {
             Ok(token) if may_mean => Entry::of(rule, token),
             _ => Entry::default(),
         };
-        entry.odd_if(may_mean || letters.contains(&b'\''))
+        // A form of it may be the last word of a phrase without being a word.
+        let may_end_a_phrase = may_have_more_endings(letters);
+        entry.odd_if(may_mean || may_end_a_phrase || letters.contains(&b'\''))
     }
 
     /// What words mean together that are joined by `_`, if they are a phrase.
