@@ -198,6 +198,8 @@ impl<'e> Decoder<'e> {
         run(|| {
             // SAFETY: the header was read; nothing else was called since.
             unsafe { sys::jpeg_start_decompress(raw) };
+            // SAFETY: it has started, and `_faster` lives until the rows below are read.
+            let _faster = unsafe { huffman::install(raw) };
             let size_px = (raw.output_width, raw.output_height);
             let wide = widened(part, size_px);
             let (mut left_px, mut width_px) = (wide.left_px, wide.width_px);

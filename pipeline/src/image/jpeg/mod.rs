@@ -17,6 +17,7 @@ use crate::error::SampleError;
 
 mod decode;
 mod encode;
+mod huffman;
 mod planes;
 
 pub use decode::{Scale, decode, decode_part};

@@ -117,6 +117,8 @@ fn read_planes(
     run(|| {
         // SAFETY: the header was read; nothing else was called since.
         unsafe { sys::jpeg_start_decompress(raw) };
+        // SAFETY: it has started, and `_faster` lives until the rows below are read.
+        let _faster = unsafe { huffman::install(raw) };
         let block_px = BLOCK_PX / scale.divisor();
         let channels = [0, 1, 2].map(|number| channel(raw, number, block_px));
         for (plane, channel) in planes.iter_mut().zip(&channels) {

@@ -37,6 +37,12 @@ impl Kind {
         Self { horizontal, vertical, ..PLAIN }
     }
 
+    /// Channels of its pixels.
+    pub(crate) fn channels(self) -> usize {
+        use sys::J_COLOR_SPACE::{JCS_CMYK, JCS_YCCK};
+        if matches!(self.color, JCS_CMYK | JCS_YCCK) { 4 } else { 3 }
+    }
+
     /// One channel.
     pub(crate) fn grey() -> Self {
         Self { color: sys::J_COLOR_SPACE::JCS_GRAYSCALE, ..PLAIN }
@@ -49,9 +55,9 @@ const PLAIN: Kind =
 
 /// Encodes RGB pixels, or four channels of ink for CMYK and YCCK, as that kind.
 pub(crate) fn encode_as(kind: Kind, (width, height): (u32, u32), pixels: &[u8]) -> Vec<u8> {
-    use sys::J_COLOR_SPACE::{JCS_CMYK, JCS_EXT_RGB, JCS_YCCK};
-    let is_ink = matches!(kind.color, JCS_CMYK | JCS_YCCK);
-    let channels = if is_ink { 4 } else { 3 };
+    use sys::J_COLOR_SPACE::{JCS_CMYK, JCS_EXT_RGB};
+    let channels = kind.channels();
+    let is_ink = channels == 4;
     assert_eq!(pixels.len(), (width * height) as usize * channels);
     let errors = Box::leak(Errors::new());
     let (mut output, mut bytes) = (std::ptr::null_mut(), 0);
@@ -89,7 +95,7 @@ pub(crate) fn encode_as(kind: Kind, (width, height): (u32, u32), pixels: &[u8]) 
 }
 
 /// Every kind of sampling and colour that is met.
-fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Kind> {
     use sys::J_COLOR_SPACE::{JCS_CMYK, JCS_GRAYSCALE, JCS_RGB, JCS_YCCK};
     let mut kinds = Vec::new();
     for progressive in [false, true] {
