@@ -111,6 +111,11 @@ thread_local! {
     pub(super) static DECODED: Cell<usize> = const { Cell::new(0) };
 }
 
+/// A place, a byte, and what is done with it.
+fn damage() -> impl Strategy<Value = (prop::sample::Index, u8, i32)> {
+    (any::<prop::sample::Index>(), any::<u8>(), 0..4)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
@@ -118,7 +123,7 @@ proptest! {
         kind in proptest::sample::select(kinds()),
         noise in 0_u32..300,
         seed: u32,
-        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4), 1..4),
+        damage in proptest::collection::vec(damage(), 1..4),
     ) {
         let mut bytes = drawn(kind, (96, 80), noise, seed);
         for (at, byte, how) in damage {
