@@ -11,16 +11,9 @@ import tempfile
 
 from PIL import Image, ImageOps
 
+from make_images import four
+
 FOLDER = pathlib.Path(__file__).parent / "avif"
-RED, GREEN, BLUE, CLEAR = (200, 30, 20, 255), (20, 180, 40, 255), (10, 60, 220, 255), (9, 9, 9, 0)
-
-
-def four(mode="RGBA"):
-    """Red, green above blue and nothing: 16 x 16 px each."""
-    image = Image.new("RGBA", (32, 32), CLEAR)
-    for at, colour in (((0, 0), RED), ((16, 0), GREEN), ((0, 16), BLUE)):
-        image.paste(colour, (*at, at[0] + 16, at[1] + 16))
-    return image.convert(mode)
 
 
 def slopes(width, height):

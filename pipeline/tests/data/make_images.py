@@ -77,4 +77,5 @@ def main():
         print(path.name, image.mode, image.size, path.stat().st_size)
 
 
-main()
+if __name__ == "__main__":
+    main()
