@@ -7,6 +7,8 @@
 
 use std::sync::{Condvar, Mutex};
 
+use crate::image::Format;
+
 /// Parts that are made at the same time, so that one is written and another waits for the disk
 /// while a third is decoded.
 pub const PARTS_AT_ONCE: usize = 3;
@@ -14,6 +16,10 @@ pub const PARTS_AT_ONCE: usize = 3;
 /// Bytes that a pixel takes while it is decoded: 3 of RGB, 6 of the coefficients that a progressive
 /// JPEG keeps, 1 for what is made of it.
 pub const DECODE_BYTES_PER_PX: u64 = 10;
+
+/// The same for an AVIF: 2 B for each number of 10 or 12 bits of three full planes, what the
+/// decoder keeps of them while it filters, and 3 of RGB.
+const AVIF_BYTES_PER_PX: u64 = 16;
 
 /// Most that the samples which one part prepares at once may have, however much memory there is:
 /// enough to keep 64 threads busy to the end of a batch.
@@ -61,10 +67,14 @@ impl Memory {
     }
 
     /// Waits until an image of that many pixels may be decoded.
-    pub fn hold(&self, pixels: u64) -> Held<'_> {
+    pub fn hold(&self, format: Format, pixels: u64) -> Held<'_> {
+        let per_px = match format {
+            Format::Avif => AVIF_BYTES_PER_PX,
+            _ => DECODE_BYTES_PER_PX,
+        };
         let limit = self.decode_bytes();
-        // Config and header were checked, so no image needs more; should one, it goes alone.
-        let bytes = pixels.saturating_mul(DECODE_BYTES_PER_PX).min(limit);
+        // Config and header were checked, so few images need more; one that does goes alone.
+        let bytes = pixels.saturating_mul(per_px).min(limit);
         let held = self.held_bytes.lock().unwrap_or_else(|e| e.into_inner());
         let is_full = |held: &mut u64| *held + bytes > limit;
         let mut held = self.freed.wait_while(held, is_full).unwrap_or_else(|e| e.into_inner());
@@ -97,8 +107,12 @@ mod tests {
                 scope.spawn(move || {
                     for i in 0..500 {
                         let pixels = (thread * 37 + i * 11) % 130;
-                        let held = memory.hold(pixels);
-                        let bytes = (pixels * DECODE_BYTES_PER_PX).min(1000);
+                        let (format, per_px) = match i % 3 {
+                            0 => (Format::Avif, AVIF_BYTES_PER_PX),
+                            _ => (Format::Png, DECODE_BYTES_PER_PX),
+                        };
+                        let held = memory.hold(format, pixels);
+                        let bytes = (pixels * per_px).min(1000);
                         let sum = now.fetch_add(bytes, Ordering::SeqCst) + bytes;
                         most.fetch_max(sum, Ordering::SeqCst);
                         now.fetch_sub(bytes, Ordering::SeqCst);

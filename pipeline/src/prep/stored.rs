@@ -68,7 +68,8 @@ pub fn store(
     };
     let config = &plan.config.image;
     let pixels = u64::from(source_size_px.0) * u64::from(source_size_px.1);
-    let _held = (config.mode != ImageMode::Reference).then(|| plan.memory.hold(pixels));
+    let _held =
+        (config.mode != ImageMode::Reference).then(|| plan.memory.hold(header.format, pixels));
     let stored = match config.mode {
         ImageMode::Reference => as_it_is(Vec::new()),
         ImageMode::Keep => {

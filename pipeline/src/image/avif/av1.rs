@@ -1,7 +1,10 @@
 //! One AV1 picture to planes, by `re_rav1d`.
 //!
 //! In: the AV1 bytes of one item and its size. Out: a [`Picture`] of just that size. Never:
-//! starts a thread, decodes a frame that is larger, or more frames than a picture has layers.
+//! starts a thread, decodes a frame that is larger (and than [`KEPT_PX`]), or more frames than a
+//! picture has layers.
+
+use std::cell::Cell;
 
 use re_rav1d::{Decoder, PixelLayout, PlanarImageComponent, Settings, pixel};
 
@@ -11,6 +14,13 @@ use crate::error::SampleError;
 
 /// Frames of one item: AV1 has up to four layers of a picture. Each may be held until the end.
 const FRAMES_MAX: usize = 4;
+/// Pictures to this size, full HD, are decoded by a thread's own decoder, which keeps their memory:
+/// a decoder for each left holes of 50 KB in glibc's heap that it never filled again.
+const KEPT_PX: u32 = 1 << 21;
+
+thread_local! {
+    static KEPT: Cell<Option<Decoder>> = const { Cell::new(None) };
+}
 
 /// Decoded planes; chroma may be halved, or absent.
 pub(super) struct Picture {
@@ -57,22 +67,20 @@ pub(super) fn decode(bytes: Vec<u8>, size_px: (u32, u32)) -> Result<Picture, Sam
     let pixels = u64::from(size_px.0) * u64::from(size_px.1);
     let limit = u32::try_from(pixels)
         .map_err(|_| unsupported(format!("{pixels} px exceed the decoder's 32 bits")))?;
-    let mut settings = Settings::new();
-    settings.set_n_threads(1);
-    settings.set_max_frame_delay(1);
-    settings.set_frame_size_limit(limit);
-    // Of several layers the last, which is the best.
-    settings.set_all_layers(false);
-    let failed = |error: re_rav1d::Error| corrupt(format!("AV1: {error}"));
-    let mut decoder = Decoder::with_settings(&settings).map_err(failed)?;
-    match decoder.send_data(bytes, None, None, None) {
-        Ok(()) | Err(re_rav1d::Error::Again) => {}
-        Err(error) => return Err(failed(error)),
+    let is_kept = limit <= KEPT_PX;
+    // Taken, so that after a panic no other picture meets its state.
+    let kept = if is_kept { KEPT.take() } else { None };
+    let mut decoder = match kept {
+        Some(decoder) => decoder,
+        None => open(limit.max(KEPT_PX))?,
+    };
+    let picture = first_picture(&mut decoder, bytes);
+    if is_kept {
+        // Forgets all but its buffers.
+        decoder.flush();
+        KEPT.set(Some(decoder));
     }
-    let picture = decoder.get_picture().map_err(|error| match error {
-        re_rav1d::Error::Again => corrupt("AV1: it ends before its picture".to_owned()),
-        error => failed(error),
-    })?;
+    let picture = picture?;
     let found_px = (picture.width(), picture.height());
     if found_px != size_px {
         let ((fw, fh), (w, h)) = (found_px, size_px);
@@ -92,6 +100,32 @@ pub(super) fn decode(bytes: Vec<u8>, size_px: (u32, u32)) -> Result<Picture, Sam
         is_full_range: picture.color_range() == pixel::YUVRange::Full,
     };
     Ok(Picture { size_px, bits: picture.bit_depth() as u32, halves, coding, planes })
+}
+
+fn first_picture(decoder: &mut Decoder, bytes: Vec<u8>) -> Result<re_rav1d::Picture, SampleError> {
+    match decoder.send_data(bytes, None, None, None) {
+        Ok(()) | Err(re_rav1d::Error::Again) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    decoder.get_picture().map_err(|error| match error {
+        re_rav1d::Error::Again => corrupt("AV1: it ends before its picture".to_owned()),
+        error => failed(error),
+    })
+}
+
+/// A decoder of frames of at most `limit` pixels.
+fn open(limit: u32) -> Result<Decoder, SampleError> {
+    let mut settings = Settings::new();
+    settings.set_n_threads(1);
+    settings.set_max_frame_delay(1);
+    settings.set_frame_size_limit(limit);
+    // Of several layers the last, which is the best.
+    settings.set_all_layers(false);
+    Decoder::with_settings(&settings).map_err(failed)
+}
+
+fn failed(error: re_rav1d::Error) -> SampleError {
+    corrupt(format!("AV1: {error}"))
 }
 
 /// The number that H.273 gives the matrix; 2, unspecified, for those that have none here.
