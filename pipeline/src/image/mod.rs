@@ -25,6 +25,7 @@ mod absent_avif;
 #[cfg(feature = "avif")]
 mod avif;
 pub mod decode;
+mod transpose;
 pub mod resize;
 pub mod crop;
 pub mod shrink;
