@@ -26,8 +26,10 @@ const UNSAFE_FILES: &[&str] = &[
     "pipeline/src/feed/slot.rs",
     "pipeline/src/feed/ring.rs",
     "trainer/shim/",
+    "trainer/src/batch.rs",
     "trainer/src/device.rs",
     "trainer/src/dispatcher.rs",
+    "trainer/src/page_lock.rs",
 ];
 /// The one module that waits for networks.
 const ASYNC_FILES: [&str; 2] =

@@ -154,7 +154,13 @@ impl DeviceBatch {
 fn images_bchw(rows: &HostRows, device: Device) -> Result<Tensor, TchError> {
     let size = [rows.weights.len() as i64, rows.height_px as i64, rows.width_px as i64, 3];
     assert_eq!(rows.images_bhwc.len() as i64, size.iter().product::<i64>(), "pixels of {size:?}");
-    Tensor::f_from_data_size(rows.images_bhwc, &size, Kind::Uint8)?
+    let strides = [size[1] * size[2] * 3, size[2] * 3, 3, 1];
+    let host = rows.images_bhwc.as_ptr();
+    // SAFETY: the bytes of the contiguous shape are there, as was just asserted. The tensor that
+    // borrows them does not leave this function, and nothing writes it: the one that does is a copy
+    // on the device, or the floats that are made of them.
+    let borrowed = unsafe { Tensor::f_from_blob(host, &size, &strides, Kind::Uint8, Device::Cpu)? };
+    borrowed
         .f_to_device(device)?
         .f_permute([0, 3, 1, 2])?
         .f_to_kind(Kind::Float)?

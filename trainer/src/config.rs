@@ -23,7 +23,7 @@ pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
 
 /// Keys that change how a run is watched, saved or executed, not what it computes: a run may be
 /// resumed with others. A section ends with a dot.
-const NOT_HASHED: [&str; 17] = [
+const NOT_HASHED: [&str; 18] = [
     // What these mean, the table of parts and the name of the labels, is hashed beside the config.
     "data.label_set",
     "data.snapshots",
@@ -37,6 +37,7 @@ const NOT_HASHED: [&str; 17] = [
     "feed.cache_dir",
     "feed.cache_bytes",
     "feed.bad_rows_max",
+    "feed.page_lock",
     "eval.",
     "checkpoint.",
     "fault.",

@@ -370,7 +370,7 @@ fn checked(call: &'static str, code: c_int) -> Result<(), CudaState> {
 }
 
 /// What `dlerror` said, without the words that libloading puts before it.
-fn reason(error: &libloading::Error) -> String {
+pub(crate) fn reason(error: &libloading::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => error.to_string(),
@@ -378,7 +378,7 @@ fn reason(error: &libloading::Error) -> String {
 }
 
 /// The real path of the library named `file_name` that is loaded in this process.
-fn loaded_path(file_name: &str) -> Option<PathBuf> {
+pub(crate) fn loaded_path(file_name: &str) -> Option<PathBuf> {
     path_in_maps(&fs::read("/proc/self/maps").ok()?, file_name)
 }
 

@@ -319,7 +319,9 @@ impl TrainError {
             | Self::Feed(
                 FeedError::TooFewRows { .. }
                 | FeedError::TooManyRanks { .. }
-                | FeedError::Memory { .. },
+                | FeedError::Memory { .. }
+                | FeedError::Buffer { .. }
+                | FeedError::PageLock(_),
             ) => exit::CONFIG,
             Self::Feed(FeedError::TooManyBadRows { .. }) => exit::BUDGET,
             // What the command names is no data set, or has no such labels; a program that changes
@@ -375,19 +377,7 @@ impl TrainError {
         }
         match self {
             Self::Data(error) => error.hint(),
-            Self::Feed(FeedError::Data(error)) => error.hint(),
-            Self::Feed(FeedError::TooFewRows { .. }) => {
-                Some("lower `train.batch`, or hold out fewer rows with `data.holdout_percent`")
-            }
-            Self::Feed(FeedError::Cursor { .. }) => {
-                Some("the run goes on only over the snapshot of the data set that it began with")
-            }
-            Self::Feed(FeedError::Memory { .. }) => {
-                Some("raise `feed.memory_bytes`, or lower `feed.queue_batches` or `train.batch`")
-            }
-            Self::Feed(FeedError::TooManyBadRows { .. }) => {
-                Some("see `catlip-prep verify`; `feed.bad_rows_max` says how many may be lost")
-            }
+            Self::Feed(error) => hint_of_feed(error),
             Self::Mix { .. } => Some("give one entry for each --data, in their order"),
             Self::Ranks { .. } => Some("a run needs as many lanes as ranks: see `feed.lanes`"),
             Self::NoRow { .. } => {
@@ -461,5 +451,29 @@ impl TrainError {
             Self::NoRun { .. } => Some("name the folder that `catlip-train fit --out` wrote"),
             _ => None,
         }
+    }
+}
+
+/// What to do where the feed gave up.
+fn hint_of_feed(error: &FeedError) -> Option<&'static str> {
+    match error {
+        FeedError::Data(error) => error.hint(),
+        FeedError::TooFewRows { .. } => {
+            Some("lower `train.batch`, or hold out fewer rows with `data.holdout_percent`")
+        }
+        FeedError::Cursor { .. } => {
+            Some("the run goes on only over the snapshot of the data set that it began with")
+        }
+        FeedError::Memory { .. } => {
+            Some("raise `feed.memory_bytes`, or lower `feed.queue_batches` or `train.batch`")
+        }
+        FeedError::Buffer { .. } => Some("lower `feed.queue_batches` or `train.batch`"),
+        FeedError::PageLock(_) => {
+            Some("go on without by `feed.page_lock=false`: copies to the GPU are slower then")
+        }
+        FeedError::TooManyBadRows { .. } => {
+            Some("see `catlip-prep verify`; `feed.bad_rows_max` says how many may be lost")
+        }
+        _ => None,
     }
 }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use catlip_pipeline::feed::slot::PageLock;
 use catlip_pipeline::feed::{Feed, FeedPlan, HostBatch, Targets};
 use catlip_schemas::{LabelId, Vocab};
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,13 @@ pub struct EvalPlan {
     pub recall_at: Vec<usize>,
     /// Rank rows by the logarithm of a softmax, as a model trained by one means its logits.
     pub softmax: bool,
+}
+
+impl EvalPlan {
+    /// The same plan, whose batches `lock` keeps in memory.
+    pub fn locked(self, lock: Option<Arc<dyn PageLock>>) -> Self {
+        Self { feed: FeedPlan { page_lock: lock, ..self.feed }, ..self }
+    }
 }
 
 /// The numbers of an evaluation, each beside the baseline's.

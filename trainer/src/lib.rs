@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod device;
+pub mod page_lock;
 pub mod plan;
 pub mod batch;
 pub mod augment;

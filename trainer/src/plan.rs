@@ -33,6 +33,7 @@ use crate::eval::EvalPlan;
 use crate::metrics::LabelPriors;
 use crate::model::VitPlan;
 use crate::optim::AdamWPlan;
+use crate::page_lock;
 use crate::run_folder::RunFolder;
 use crate::schedule::Schedule;
 use crate::tensor_file::hex;
@@ -183,7 +184,9 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         0 => feed.stream.steps_of_epochs(config.train.epochs).max(1),
         steps => steps,
     };
-    let feed = FeedPlan { num_steps: steps, ..feed };
+    let lock = page_lock::of_run(&config, device)?;
+    let eval = eval.map(|eval| eval.locked(lock.clone()));
+    let feed = FeedPlan { num_steps: steps, page_lock: lock, ..feed };
     if world.is_first() {
         run.write_config(&config)?;
     }

@@ -14,6 +14,7 @@ use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
 use crate::metrics::LabelPriors;
 use crate::model::{Vit, Weights};
+use crate::page_lock;
 use crate::plan::{self, Choice, DataPlace, DataSets, OpenDevice};
 use crate::run_folder::RunFolder;
 
@@ -112,6 +113,7 @@ impl TrainedRun {
             plan::eval_plan(&self.config, &opened, &self.vocab, &self.priors)?
         };
         let plan = plan.ok_or_else(|| TrainError::NothingHeldOut { path: place.place() })?;
+        let plan = plan.locked(page_lock::of_run(&self.config, self.device.device)?);
         eval::evaluate(&plan, &self.vit, &self.weights, self.step)
     }
 

@@ -49,6 +49,17 @@ pub enum FeedError {
         /// Bytes of labels that are kept.
         label_bytes: u64,
     },
+    /// The system has no memory for a batch.
+    #[error("no {bytes} bytes for the pixels of a batch: {message}")]
+    Buffer {
+        /// Of one batch.
+        bytes: usize,
+        /// What the system says.
+        message: String,
+    },
+    /// A batch cannot be locked in memory for the device.
+    #[error("batches cannot be locked in memory for the GPU: {0}")]
+    PageLock(String),
     /// More rows than allowed did not decode.
     #[error("{found} rows did not decode, {limit} may; the last: {last}")]
     TooManyBadRows {

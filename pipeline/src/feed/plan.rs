@@ -6,6 +6,7 @@ use std::sync::Arc;
 use catlip_schemas::{Cursor, Vocab};
 
 use super::labels::LabelsFrom;
+use super::slot::PageLock;
 use super::source::{Sources, rows_of_groups};
 use super::stream::Stream;
 pub use super::view::Viewing;
@@ -41,6 +42,8 @@ pub struct FeedPlan {
     pub memory: MemoryPlan,
     /// Rows that may fail to decode; with one more the feed ends. None: any number.
     pub bad_rows_max: Option<u64>,
+    /// Locks the pixels of batches for the device that they go to.
+    pub page_lock: Option<Arc<dyn PageLock>>,
 }
 
 /// How much memory a feed may take.
@@ -80,6 +83,7 @@ impl FeedPlan {
             depth_batches: 2,
             memory: MemoryPlan { bytes: 4 << 30, spill_dir: PathBuf::new() },
             bad_rows_max: None,
+            page_lock: None,
         }
     }
 

@@ -22,7 +22,7 @@ use super::order::{Layout, RowAt};
 use super::plan::FeedPlan;
 use super::planner::{cursor_at, plan_steps};
 use super::queue::{PrefetchQueue, QueueStats};
-use super::slot::SlotBuffer;
+use super::slot::{SlotBuffer, SlotError};
 use super::stream::LastBatch;
 use super::view::fill_slot;
 use crate::image::CropDecoder;
@@ -98,7 +98,8 @@ impl Feed {
     ///
     /// # Errors
     ///
-    /// [`FeedError`] when the cursor, the ranks or the rows on offer make the plan impossible.
+    /// [`FeedError`] when the cursor, the ranks or the rows on offer make the plan impossible, or
+    /// there is no memory for its batches.
     pub fn start(plan: FeedPlan) -> Result<Self, FeedError> {
         check(&plan)?;
         let group_bytes = check_memory(&plan)?;
@@ -107,7 +108,7 @@ impl Feed {
         let (slots_max, bytes_max) = plan.stream.rank_share_max();
         let buffers = Arc::new(PrefetchQueue::new(depth + 1));
         for _ in 0..depth + 1 {
-            drop(buffers.push(SlotBuffer::new(slots_max, bytes_max)));
+            drop(buffers.push(buffer(&plan, slots_max, bytes_max)?));
         }
         let decoders = plan.decode_threads.max(1);
         let shared = Arc::new(Shared {
@@ -252,6 +253,14 @@ fn check_memory(plan: &FeedPlan) -> Result<u64, FeedError> {
         batches: plan.depth_batches.max(1) as u64 + 1,
         batch_bytes: plan.batch_bytes(),
         label_bytes: plan.label_bytes(),
+    })
+}
+
+/// Pixels of a batch, locked where a device is to copy them.
+fn buffer(plan: &FeedPlan, slots_max: usize, bytes: usize) -> Result<SlotBuffer, FeedError> {
+    SlotBuffer::new(slots_max, bytes, plan.page_lock.as_deref()).map_err(|error| match error {
+        SlotError::Memory(message) => FeedError::Buffer { bytes, message },
+        SlotError::Lock(message) => FeedError::PageLock(format!("{bytes} bytes: {message}")),
     })
 }
 

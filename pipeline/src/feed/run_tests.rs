@@ -100,6 +100,7 @@ fn plan(prepared: &Prepared) -> FeedPlan {
         depth_batches: 2,
         memory: MemoryPlan { bytes: 64 << 20, spill_dir: std::path::PathBuf::new() },
         bad_rows_max: None,
+        page_lock: None,
     }
 }
 

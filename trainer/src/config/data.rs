@@ -53,6 +53,7 @@ pub struct FeedConfig {
     pub cache_dir: String,
     pub cache_bytes: u64,
     pub bad_rows_max: i64,
+    pub page_lock: bool,
 }
 
 impl Default for DataConfig {
@@ -83,6 +84,7 @@ impl Default for FeedConfig {
             cache_dir: String::new(),
             cache_bytes: 100 << 30,
             bad_rows_max: -1,
+            page_lock: true,
         }
     }
 }
