@@ -443,7 +443,7 @@ fn a_table_is_joined_as_a_column_set() {
         let folder = place.text("out");
         place.run(&[&["add-column", folder.as_str()][..], more].concat())
     };
-    place.write("scores.csv", b"key,clip_score,note\n00004,0.25,\"a, b\"\n00000,1,\n");
+    place.write("scores.csv", b"key,clip_score,note\n00004,0.25,\"a, b\"\n00000,1,\n00002,,\n");
     let (code, text, err) = add(&["--table", &place.text("scores.csv")]);
     assert_eq!(code, 0, "{err}");
     assert!(text.contains("snapshot 2, added.scores for 2 of 2 parts"), "{text}");

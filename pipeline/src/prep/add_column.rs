@@ -151,10 +151,11 @@ fn count_matches(data: &DataSet, request: &JoinRequest<'_>) -> Result<Matches, P
         .par_iter()
         .map(|part| Ok(matches_of(data, part, keys)?.into_iter().flatten().collect()))
         .collect::<Result<_, PrepError>>()?;
+    let columns = request.table.values.columns();
     let mut used = HashSet::new();
     let mut matched = 0;
     for row in all.into_iter().flatten() {
-        matched += 1;
+        matched += u64::from(columns.iter().any(|column| column.is_valid(row as usize)));
         if !used.insert(row) {
             let message = format!(
                 "the key of {} stands for several rows of the data set: add a column source_shard, \

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use super::plan::PrepPlan;
 use super::run::{PrepSummary, run};
 use crate::config::PrepConfig;
-use crate::error::PrepError;
+use crate::error::{ConfigError, PrepError};
 use crate::metrics::PrepMetrics;
 use crate::source::ShardList;
 use crate::source::list::is_shard_name;
@@ -66,7 +66,8 @@ pub fn index_of(inputs: &[String], settings: &[String]) -> Result<Index, PrepErr
 ///
 /// # Errors
 ///
-/// As of [`run`]; [`PrepError::NoByteRanges`] for a compressed shard.
+/// As of [`run`]; [`PrepError::NoByteRanges`] for a compressed shard; [`ConfigError::Value`] for a
+/// setting that only an index decides.
 pub fn make_index(
     inputs: &[String],
     settings: &[String],
@@ -74,6 +75,18 @@ pub fn make_index(
     stop: &AtomicBool,
 ) -> Result<(Index, PrepSummary), PrepError> {
     let index = index_of(inputs, settings)?;
+    for (own, expected) in index.settings.iter().filter_map(|setting| setting.split_once('=')) {
+        let said = settings.iter().filter_map(|setting| setting.split_once('='));
+        if let Some((_, found)) = said.into_iter().find(|(key, _)| key.trim() == own) {
+            return Err(ConfigError::Value {
+                origin: format!("--set {own}={found}"),
+                key: own.to_owned(),
+                found: found.trim().to_owned(),
+                expected: format!("{expected}, which `index` sets itself"),
+            }
+            .into());
+        }
+    }
     let all = [settings, &index.settings[..]].concat();
     let plan = PrepPlan::new(PrepConfig::load(None, &all)?)?;
     let list = ShardList::expand(inputs, Some(&index.root))?;
@@ -122,5 +135,17 @@ mod tests {
         assert_ne!(index.folder, other.folder);
         assert!(names_shards("train-{000..099}.tar") && names_shards("@list.txt"));
         assert!(!names_shards("data/train"));
+    }
+
+    #[test]
+    fn what_makes_an_index_is_not_said_otherwise() {
+        let settings = ["caption.rule=nouns".to_owned(), "image.mode = \"keep\"".to_owned()];
+        let inputs = ["shards/train-{000..099}.tar".to_owned()];
+        let (metrics, stop) = (PrepMetrics::default(), AtomicBool::new(false));
+        let error = make_index(&inputs, &settings, &metrics, &stop).unwrap_err();
+        let PrepError::Config(error) = error else { panic!("{error}") };
+        let message = "--set image.mode= \"keep\": `image.mode` is \"keep\", expected reference, \
+                       which `index` sets itself";
+        assert_eq!(error.to_string(), message);
     }
 }
