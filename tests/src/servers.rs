@@ -151,6 +151,24 @@ impl Cloud {
         Some(Self { port, root, variables: s3_variables(port), _server: None })
     }
 
+    /// S3, spoken by s3s-fs over a folder: without a pause of its own, unlike moto.
+    pub fn quick_s3() -> Option<Self> {
+        let folder = tempfile::tempdir().ok()?;
+        std::fs::create_dir(folder.path().join("lake")).ok()?;
+        let server = Server::start(|port| {
+            let mut command = Command::new(installed("s3s-fs/bin/s3s-fs", "s3s-fs"));
+            command.args(["--access-key", "test", "--secret-key", "test", "--host", "127.0.0.1"]);
+            command.args(["--port", &port.to_string()]).arg(folder.path());
+            command
+        });
+        let Some(server) = server else {
+            println!("skipped: no s3s-fs");
+            return None;
+        };
+        let (port, root) = (server.port, "s3://lake".to_owned());
+        Some(Self { port, root, variables: s3_variables(port), _server: Some((server, folder)) })
+    }
+
     /// Azure's blobs, spoken by azurite.
     ///
     /// # Panics

@@ -219,6 +219,27 @@ fn s3_is_a_store_and_a_source() {
     assert!(error.contains("named twice"), "{error}");
 }
 
+/// Another server of the same protocol, in whose folder the objects are seen as files.
+#[test]
+fn s3_over_a_folder_is_a_store_and_a_source() {
+    let Some(cloud) = Cloud::quick_s3() else { return };
+    let stores = cloud.stores();
+    suite(stores.folder(Path::new("s3://lake/suite")).unwrap().store());
+    let folder = tempfile::tempdir().unwrap();
+    let expected = local_shards(folder.path(), 4);
+    let lake = stores.folder(Path::new("s3://lake")).unwrap();
+    for i in 0..4 {
+        let name = format!("in/a/{i:02}.tar");
+        lake.store().put(&name, &std::fs::read(folder.path().join(&name)).unwrap()).unwrap();
+    }
+    for (number, input) in ["s3://lake/in/a/{00..03}.tar", "s3://lake/in/a/"].iter().enumerate() {
+        let output = folder.path().join(format!("out-{number}"));
+        let (code, _, err) = prep(&cloud.variables, &[input], &output, &[]);
+        assert_eq!(code, 0, "{input}: {err}");
+        assert!(columns_of(&output) == expected, "{input}: another data set than of local files");
+    }
+}
+
 #[test]
 fn a_store_without_credentials_is_told_at_once_with_the_variables_to_set() {
     let stores = ["AWS_", "GOOGLE_", "AZURE_", "GCE_"];
