@@ -315,6 +315,31 @@ mod tests {
     }
 
     #[test]
+    fn a_plane_that_is_turned_between_has_the_bytes_of_one_pass() {
+        let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
+        let mut resizer = Resizer::default();
+        for (size_px, to_px, left_px) in [
+            ((97, 50), (61, 33), 0.0),
+            ((300, 7), (40, 7), 2.5),
+            ((33, 200), (33, 20), 0.0),
+            ((16, 16), (31, 64), 0.25),
+        ] {
+            let (width, height) = size_px;
+            let pixels: Vec<u8> = (0..(width * height) as usize).map(noise).collect();
+            let view = Part { width_px: width - 1, ..Part::whole(size_px) };
+            let source = Source { pixels: &pixels, size_px, view };
+            let wide = f64::from(width - 1) - left_px;
+            let region = Region { left_px, width_px: wide, ..Region::whole(size_px) };
+            for filter in [Filter::Bilinear, Filter::Lanczos3] {
+                let mut out = [(); 2].map(|()| vec![0; (to_px.0 * to_px.1) as usize]);
+                resizer.pass::<1>(source, region, filter, to_px, &mut out[0]);
+                resizer.resize_plane_into(source, region, filter, to_px, &mut out[1]);
+                assert!(out[0] == out[1], "{size_px:?} to {to_px:?}, {filter:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_region_is_taken_and_the_view_bounds_it() {
         let mut pixels = vec![200u8; 40 * 20 * 3];
         for row in pixels.chunks_exact_mut(40 * 3) {
