@@ -211,8 +211,9 @@ find_stores() {
     else
         what="s3s-fs $S3S_FS into .deps/s3s-fs"
         say s3s-fs "cargo compiles $what"
-        if cargo install --quiet --locked s3s-fs --version "$S3S_FS" --features binary \
-            --root "$DEPS/s3s-fs" --target-dir "$DEPS/tmp/s3s-fs" >/dev/null 2>&1; then
+        # On PATH, or cargo advises to put it there.
+        if PATH=$DEPS/s3s-fs/bin:$PATH cargo install --quiet --locked s3s-fs --version "$S3S_FS" \
+            --features binary --root "$DEPS/s3s-fs" --target-dir "$DEPS/tmp/s3s-fs"; then
             say s3s-fs "installed"
         else
             say s3s-fs "could not install $what: its test will say that it is skipped"

@@ -12,7 +12,6 @@
 use std::ffi::{CStr, OsStr, c_char, c_int, c_uint};
 use std::fmt;
 use std::fs;
-use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -269,7 +268,7 @@ fn find_cuda() -> Result<CudaState, CudaState> {
     if !path.exists() {
         return Err(CudaState::LibraryAbsent { path, num_devices: devices.len() });
     }
-    load_for_ever(&path)?;
+    load_cuda_half(&path)?;
     let num_seen = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
     if num_seen != devices.len() {
         return Err(CudaState::Disagrees { num_seen, num_devices: devices.len() });
@@ -277,22 +276,39 @@ fn find_cuda() -> Result<CudaState, CudaState> {
     Ok(CudaState::Found(devices))
 }
 
-/// Loads a library with all its symbols, for this process and for good.
-fn load_for_ever(path: &Path) -> Result<(), CudaState> {
-    // SAFETY: opening runs the library's initialisers. It lies beside the libtorch_cpu.so that is
-    // loaded, so both come from one build of libtorch, whose initialisers register kernels with
-    // it and ask nothing else of the process.
-    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-    match library {
-        Ok(library) => {
-            // Never closed: libtorch keeps pointers to what was registered.
-            mem::forget(library);
-            Ok(())
-        }
-        Err(error) => {
-            Err(CudaState::LoadFailed { path: path.to_path_buf(), message: reason(&error) })
-        }
+/// Loads libtorch's CUDA half with all its symbols.
+fn load_cuda_half(path: &Path) -> Result<(), CudaState> {
+    // SAFETY: it lies beside the libtorch_cpu.so that is loaded, so both come from one build of
+    // libtorch, whose initialisers register kernels with it and ask nothing else of the process.
+    match unsafe { open_for_ever(path, RTLD_NOW | RTLD_GLOBAL) } {
+        Ok(_) => Ok(()),
+        Err(message) => Err(CudaState::LoadFailed { path: path.to_path_buf(), message }),
     }
+}
+
+/// Opens a library for this process and for good: pointers to what is in it stay valid. An error
+/// is what the loader says.
+///
+/// # Safety
+///
+/// Its initialisers run; they must be sound in this process.
+pub(crate) unsafe fn open_for_ever(path: &Path, flags: c_int) -> Result<&'static Library, String> {
+    // SAFETY: the caller's.
+    let library = unsafe { Library::open(Some(path), flags) }.map_err(|error| reason(&error))?;
+    Ok(Box::leak(Box::new(library)))
+}
+
+/// A function of a library that is never closed. An error is what the loader says.
+///
+/// # Safety
+///
+/// `T` is the type of the function that `name`, which ends in a NUL, stands for.
+pub(crate) unsafe fn function<T: Copy>(
+    library: &'static Library,
+    name: &[u8],
+) -> Result<T, String> {
+    // SAFETY: the caller's.
+    unsafe { library.get::<T>(name) }.map(|found| *found).map_err(|error| reason(&error))
 }
 
 /// The devices that the driver shows; it obeys `CUDA_VISIBLE_DEVICES` as libtorch does.
@@ -325,22 +341,21 @@ struct Driver {
 
 impl Driver {
     fn open(path: &Path) -> Result<Self, CudaState> {
-        let no_driver = |error| CudaState::NoDriver { message: reason(&error) };
-        // SAFETY: the NVIDIA driver's library; its initialisers ask nothing of the process.
-        let library = unsafe { Library::open(Some(path), RTLD_NOW) }.map_err(no_driver)?;
-        // SAFETY: the symbols have had these signatures since CUDA 3.2. The functions are used
-        // after this one returns, so the library is never closed.
-        unsafe {
-            let driver = Self {
-                init: *library.get(b"cuInit\0").map_err(no_driver)?,
-                device_get_count: *library.get(b"cuDeviceGetCount\0").map_err(no_driver)?,
-                device_get: *library.get(b"cuDeviceGet\0").map_err(no_driver)?,
-                device_get_name: *library.get(b"cuDeviceGetName\0").map_err(no_driver)?,
-                device_total_mem: *library.get(b"cuDeviceTotalMem_v2\0").map_err(no_driver)?,
-            };
-            mem::forget(library);
-            Ok(driver)
-        }
+        let functions = || {
+            // SAFETY: the NVIDIA driver's library; its initialisers ask nothing of the process. The
+            // symbols have had these signatures since CUDA 3.2.
+            unsafe {
+                let library = open_for_ever(path, RTLD_NOW)?;
+                Ok(Self {
+                    init: function(library, b"cuInit\0")?,
+                    device_get_count: function(library, b"cuDeviceGetCount\0")?,
+                    device_get: function(library, b"cuDeviceGet\0")?,
+                    device_get_name: function(library, b"cuDeviceGetName\0")?,
+                    device_total_mem: function(library, b"cuDeviceTotalMem_v2\0")?,
+                })
+            }
+        };
+        functions().map_err(|message| CudaState::NoDriver { message })
     }
 
     fn describe(&self, ordinal: c_int) -> Result<CudaDevice, CudaState> {
@@ -370,7 +385,7 @@ fn checked(call: &'static str, code: c_int) -> Result<(), CudaState> {
 }
 
 /// What `dlerror` said, without the words that libloading puts before it.
-pub(crate) fn reason(error: &libloading::Error) -> String {
+fn reason(error: &libloading::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => error.to_string(),
@@ -488,7 +503,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libtorch_cuda.so");
         fs::write(&path, "cut").unwrap();
-        let state = load_for_ever(&path).unwrap_err();
+        let state = load_cuda_half(&path).unwrap_err();
         let text = state.to_string();
         assert!(text.starts_with(&format!("{} does not load (", path.display())), "{text}");
         assert!(text.contains("file too short"), "{text}");

@@ -4,17 +4,16 @@
 //! CUDA; touches another device, where it would begin a context of 500 MB.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
 use catlip_pipeline::feed::FeedError;
 use catlip_pipeline::feed::slot::PageLock;
-use libloading::os::unix::{Library, RTLD_NOW};
+use libloading::os::unix::RTLD_NOW;
 use tch::Device;
 
 use crate::config::TrainConfig;
-use crate::device::{loaded_path, reason};
+use crate::device::{function, loaded_path, open_for_ever};
 
 /// The CUDA runtime that libtorch is linked with.
 const RUNTIME: &str = "libcudart.so.13";
@@ -71,22 +70,22 @@ pub fn of_device(device: Device) -> Result<Option<Arc<dyn PageLock>>, String> {
 
 impl Calls {
     fn open(path: &Path) -> Result<Self, String> {
-        let failed = |error| format!("{} does not load ({})", path.display(), reason(&error));
-        // SAFETY: it is the library that libtorch has loaded, so no initialiser runs, or NVIDIA's
-        // of that name, whose initialisers ask nothing of the process.
-        let library = unsafe { Library::open(Some(path), RTLD_NOW) }.map_err(failed)?;
-        // SAFETY: the symbols have had these signatures since CUDA 4.0. The functions are used
-        // after this one returns, so the library is never closed.
-        unsafe {
-            let calls = Self {
-                set_device: *library.get(b"cudaSetDevice\0").map_err(failed)?,
-                register: *library.get(b"cudaHostRegister\0").map_err(failed)?,
-                unregister: *library.get(b"cudaHostUnregister\0").map_err(failed)?,
-                error_text: *library.get(b"cudaGetErrorString\0").map_err(failed)?,
-            };
-            mem::forget(library);
-            Ok(calls)
-        }
+        let functions = || {
+            // SAFETY: it is the library that libtorch has loaded, so no initialiser runs, or
+            // NVIDIA's of that name, whose initialisers ask nothing of the process. The symbols
+            // have had these signatures since CUDA 4.0.
+            unsafe {
+                let library = open_for_ever(path, RTLD_NOW)?;
+                Ok(Self {
+                    set_device: function(library, b"cudaSetDevice\0")?,
+                    register: function(library, b"cudaHostRegister\0")?,
+                    unregister: function(library, b"cudaHostUnregister\0")?,
+                    error_text: function(library, b"cudaGetErrorString\0")?,
+                })
+            }
+        };
+        let failed = |message: String| format!("{} does not load ({message})", path.display());
+        functions().map_err(failed)
     }
 
     /// Passes the runtime's 0 on as success.

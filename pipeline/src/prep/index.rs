@@ -76,8 +76,8 @@ pub fn make_index(
 ) -> Result<(Index, PrepSummary), PrepError> {
     let index = index_of(inputs, settings)?;
     for (own, expected) in index.settings.iter().filter_map(|setting| setting.split_once('=')) {
-        let said = settings.iter().filter_map(|setting| setting.split_once('='));
-        if let Some((_, found)) = said.into_iter().find(|(key, _)| key.trim() == own) {
+        let mut said = settings.iter().filter_map(|setting| setting.split_once('='));
+        if let Some((_, found)) = said.find(|(key, _)| key.trim() == own) {
             return Err(ConfigError::Value {
                 origin: format!("--set {own}={found}"),
                 key: own.to_owned(),
