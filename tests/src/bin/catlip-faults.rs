@@ -11,7 +11,8 @@ fn main() -> Result<(), Failure> {
     };
     let (shards, samples, side_px) = match *size {
         [shards, samples, side_px] => (shards, samples, side_px),
-        _ => (24, 80, 900),
+        // More than 10 s of two cores.
+        _ => (60, 80, 900),
     };
     let folder = tempfile::tempdir()?;
     let job = Job::draw(folder.path(), shards as usize, samples as usize, side_px as u32)?;
