@@ -298,6 +298,8 @@ pub enum Act {
     Pass,
     /// Passes it on with another head.
     PassAs(String),
+    /// Passes it on after so long, as a server far away would have it.
+    PassAfter(Duration),
     /// Passes it on and closes the line without the answer.
     Lose,
     /// Answers with that status line and body; the server hears nothing.
@@ -371,8 +373,11 @@ fn pass(stream: &TcpStream, to: u16, act: impl Fn(&str) -> Act) -> std::io::Resu
         }
         Act::Close => return Ok(()),
         Act::PassAs(head) => head,
-        Act::Pass | Act::Lose => &head,
+        Act::Pass | Act::PassAfter(_) | Act::Lose => &head,
     };
+    if let Act::PassAfter(latency) = act {
+        std::thread::sleep(latency);
+    }
     let mut server = TcpStream::connect(("127.0.0.1", to))?;
     server.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes())?;
     server.write_all(&body)?;

@@ -205,16 +205,44 @@ fn a_rank_that_is_killed_ends_the_others_and_is_named() {
     assert!(latest.starts_with("checkpoints/step-"), "{latest}");
 }
 
+/// The reference's stem and augmentation: BatchNorm's groups are those of the whole step, so the
+/// gradients of several ranks are those of one. Groups of 5 of 16 rows; then a step of 3 rows in two
+/// parts, of which some of 4 ranks have none.
 #[test]
-fn batch_norm_over_the_share_of_a_rank_is_refused() {
+fn batch_norm_over_rows_of_several_ranks_is_that_of_one() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path();
     demo_data(dir);
-    let told = ends(start(dir, "run", 2, &["train.steps=2", "model.stem=corenet"]));
-    for (code, said) in told {
-        assert_eq!(code, Some(3), "{said}");
-        assert!(said.contains("BatchNorm would normalise each rank's share"), "{said}");
+    let base = ["train.steps=1", "model.stem=corenet", "augment.range=true"];
+    for (case, more) in [
+        ("groups", &["train.bn_group_samples=5"][..]),
+        ("whole", &["train.bn_group_samples=16"]),
+        ("few", &["train.batch=3", "train.parts=2", "train.bn_group_samples=2"]),
+    ] {
+        let settings = [&base[..], more].concat();
+        let out = |world_size| format!("{case}{world_size}");
+        succeed(dir, &out(1), 1, &settings);
+        let expected = first_moment(dir, &out(1), 1, 1);
+        let largest = expected.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));
+        let model = |out: &str| dir.join(out).join("checkpoints/step-00000001/model.safetensors");
+        let running = "patch_emb.1.block.norm.running_var";
+        for world_size in [2, 4] {
+            succeed(dir, &out(world_size), world_size, &settings);
+            let found = first_moment(dir, &out(world_size), 1, world_size);
+            let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            let off = off.fold(0.0_f32, f32::max) / largest;
+            assert!(off < 1e-5, "{case}, {world_size} ranks: off by {off} of the largest");
+            let variances = [1, world_size].map(|size| tensor(&model(&out(size)), running));
+            for (one, all) in variances[0].iter().zip(&variances[1]) {
+                assert!((one / all - 1.0).abs() < 1e-5, "{case}, {world_size} ranks: {one} {all}");
+            }
+        }
     }
+    // The whole step as one group is what BatchNorm makes of it without groups.
+    let whole = [&base[..], &["train.bn_group_samples=0"]].concat();
+    succeed(dir, "plain", 1, &whole);
+    let [plain, grouped] = ["plain", "whole1"].map(|out| losses(dir, out));
+    assert_near(&grouped, &plain, 1e-6);
 }
 
 #[test]

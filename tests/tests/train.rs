@@ -163,6 +163,9 @@ fn shards_and_mixes_are_fed(dir: &Path) {
     let bench = ["bench", "feed", "--data", &train, "--images", "32", "--set", "train.batch=16"];
     let out = ok("catlip-train", &[&bench[..], &["--set", "train.image_px=32"]].concat());
     assert!(out.contains("first ") && out.trim_end().ends_with('.'), "{out}");
+    let sizes = ["--rounds", "1", "--latency-ms", "1", "--images", "32", "--batch", "16"];
+    let far = ok("catlip-remote-feed", &[&sizes[..], &[&shards]].concat());
+    assert!(far.starts_with("skipped: no s3s-fs") || far.contains("\"ratio\":"), "{far}");
 }
 
 #[test]

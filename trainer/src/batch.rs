@@ -41,7 +41,48 @@ pub struct Place {
     pub positions: Vec<u64>,
 }
 
+/// A part of a step, of whole groups of rows that follow each other in the order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupedRows {
+    /// Its rows here; there may be none.
+    pub rows: Range<usize>,
+    /// The group of each of these rows, from 0.
+    pub group_of_rows: Vec<i64>,
+    /// Rows of each group over all ranks.
+    pub rows_of_groups: Vec<i64>,
+}
+
 impl Place {
+    /// Cuts the whole step into groups of `group_rows` rows, the last as large as is left, and these
+    /// into `parts`; with `group_rows` 0 each part is one group. All ranks get as many parts.
+    pub fn groups(&self, group_rows: usize, parts: usize) -> Vec<GroupedRows> {
+        let groups = match group_rows {
+            0 => stretches(self.step_rows, parts),
+            _ => (0..self.step_rows)
+                .step_by(group_rows)
+                .map(|from| from..(from + group_rows).min(self.step_rows))
+                .collect(),
+        };
+        let here = |rows: &Range<usize>| {
+            let until =
+                |end: usize| self.positions.partition_point(|at| at - self.step_start < end as u64);
+            until(rows.start)..until(rows.end)
+        };
+        let part = |of: Range<usize>| {
+            let groups = &groups[of];
+            let numbered = (0..).zip(groups);
+            GroupedRows {
+                rows: groups.first().map_or(0, |first| here(first).start)
+                    ..groups.last().map_or(0, |last| here(last).end),
+                group_of_rows: numbered
+                    .flat_map(|(n, group)| here(group).map(move |_| n))
+                    .collect(),
+                rows_of_groups: groups.iter().map(|group| group.len() as i64).collect(),
+            }
+        };
+        stretches(groups.len(), parts).into_iter().map(part).collect()
+    }
+
     /// A step of one rank, whose rows follow each other from `step_start` on.
     pub fn alone(epoch: u64, step_start: u64, step_rows: usize) -> Self {
         let positions = (step_start..step_start + step_rows as u64).collect();
@@ -122,8 +163,7 @@ impl DeviceBatch {
 
     /// Its rows in `parts` stretches, as equal as can be; none is empty.
     pub fn parts(&self, parts: usize) -> Vec<Range<usize>> {
-        let (rows, parts) = (self.len(), parts.clamp(1, self.len().max(1)));
-        (0..parts).map(|at| rows * at / parts..rows * (at + 1) / parts).collect()
+        stretches(self.len(), parts)
     }
 
     /// Some of its rows, sharing their memory.
@@ -149,6 +189,12 @@ impl DeviceBatch {
             place: Place { positions, ..self.place.clone() },
         })
     }
+}
+
+/// `0..all` in `parts` stretches, as equal as can be; none is empty but where all is.
+fn stretches(all: usize, parts: usize) -> Vec<Range<usize>> {
+    let parts = parts.clamp(1, all.max(1));
+    (0..parts).map(|at| all * at / parts..all * (at + 1) / parts).collect()
 }
 
 fn images_bchw(rows: &HostRows, device: Device) -> Result<Tensor, TchError> {
@@ -226,6 +272,32 @@ mod tests {
         assert_eq!(part.offsets, [0, 0, 1, 3]);
         assert_eq!((part.len(), &part.place.positions[..]), (3, &[2, 3, 4][..]));
         assert_eq!(part.place.step_rows, 5);
+    }
+
+    #[test]
+    fn groups_of_a_step_are_the_same_whoever_has_their_rows() {
+        let place = |positions: &[u64]| Place {
+            epoch: 0,
+            step_start: 100,
+            step_rows: 7,
+            positions: positions.to_vec(),
+        };
+        let even = place(&[100, 102, 104, 106]).groups(3, 2);
+        let rows = |parts: &[GroupedRows]| -> Vec<_> {
+            parts.iter().map(|p| (p.rows.clone(), p.group_of_rows.clone())).collect()
+        };
+        assert_eq!(rows(&even), [(0..2, vec![0, 0]), (2..4, vec![0, 1])]);
+        let odd = place(&[101, 103]).groups(3, 2);
+        assert_eq!(rows(&odd), [(0..1, vec![0]), (1..2, vec![0])]);
+        for parts in [even, odd] {
+            assert_eq!(parts[0].rows_of_groups, [3]);
+            assert_eq!(parts[1].rows_of_groups, [3, 1]);
+        }
+        // Parts that are one group each, of which the second has no row here.
+        let first = place(&[101]).groups(0, 2);
+        assert_eq!(rows(&first), [(0..1, vec![0]), (1..1, vec![])]);
+        assert_eq!([&first[0].rows_of_groups, &first[1].rows_of_groups], [&[3], &[4]]);
+        assert_eq!(place(&[]).groups(100, 4).len(), 1);
     }
 
     #[test]

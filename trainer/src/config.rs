@@ -114,6 +114,7 @@ pub struct LengthConfig {
     pub precision: Precision,
     pub recompute: bool,
     pub parts: usize,
+    pub bn_group_samples: usize,
 }
 
 /// How many images a step takes, and how large.
@@ -357,6 +358,7 @@ impl TrainConfig {
         within("train.batch", train.batch as f64, 1.0, 65_536.0)?;
         within("train.image_px", train.image_px as f64, 16.0, 1024.0)?;
         within("train.parts", train.parts as f64, 1.0, train.batch as f64)?;
+        within("train.bn_group_samples", train.bn_group_samples as f64, 0.0, 1e6)?;
         within("optim.lr_max", optim.lr_max, 0.0, 10.0)?;
         within("optim.lr_min", optim.lr_min, 0.0, optim.lr_max)?;
         within("optim.warmup_start", optim.warmup_start, 0.0, optim.lr_max)?;

@@ -4,7 +4,7 @@
 //! that name the rank at fault. Never: reads the environment, which is `cli`'s; calls the shim
 //! where there is one rank.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +63,11 @@ pub struct World {
     timeout: Duration,
     waited: Cell<Duration>,
     link: Option<Link>,
+    /// Where it was joined, if there are others.
+    at: Option<Rendezvous>,
+    /// A second link, for sums in the midst of a backward pass: their order among those of the
+    /// gradient differs from rank to rank.
+    aside: OnceCell<Link>,
 }
 
 impl World {
@@ -76,6 +81,8 @@ impl World {
             timeout: Duration::ZERO,
             waited: Cell::new(Duration::ZERO),
             link: None,
+            at: None,
+            aside: OnceCell::new(),
         }
     }
 
@@ -90,31 +97,40 @@ impl World {
             return Ok(alone);
         }
         let keeps_store = at.rank == 0 && !at.store_is_kept;
-        let loopback = if is_loopback(&at.host) { "127.0.0.1" } else { "" };
-        let seat = Seat {
-            host: &at.host,
-            port: at.port,
-            is_server: keeps_store,
+        let link = open(at, &format!("catlip/{}", at.attempt), keeps_store, timeout)?;
+        Ok(Self {
             rank: at.rank,
             size: at.world_size,
-            prefix: &format!("catlip/{}", at.attempt),
-            address: if at.address.is_empty() { loopback } else { &at.address },
-            timeout,
-        };
-        // Who has joined may still be a stranger to others, and could leave before they know it.
-        let all_have_joined = |link: &Link| {
-            let nothing = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-            link.reduce(&nothing, Reduction::Sum)?.wait()
-        };
-        let joined = Link::open(&seat).and_then(|link| all_have_joined(&link).map(|()| link));
-        let link = joined.map_err(|reason| DistError::Join {
-            rank: at.rank,
-            world_size: at.world_size,
-            host: at.host.clone(),
-            port: at.port,
-            reason,
-        })?;
-        Ok(Self { rank: at.rank, size: at.world_size, keeps_store, link: Some(link), ..alone })
+            keeps_store,
+            link: Some(link),
+            at: Some(at.clone()),
+            ..alone
+        })
+    }
+
+    /// Opens the second link, over which [`Self::sum_aside`] sums. All ranks do.
+    ///
+    /// # Errors
+    ///
+    /// [`DistError::Join`].
+    pub fn open_aside(&self) -> Result<(), DistError> {
+        if let (Some(at), None) = (&self.at, self.aside.get()) {
+            let link = open(at, &format!("catlip/{}/aside", at.attempt), false, self.timeout)?;
+            _ = self.aside.set(link);
+        }
+        Ok(())
+    }
+
+    /// Sums `tensor` over the ranks in place, whatever sums of the gradient are under way. Needs
+    /// [`Self::open_aside`] before.
+    ///
+    /// # Errors
+    ///
+    /// [`DistError::Lost`].
+    pub fn sum_aside(&self, tensor: &Tensor, what: &'static str) -> Result<(), DistError> {
+        let Some(link) = self.aside.get() else { return Ok(()) };
+        let summed = self.timed(|| link.reduce(tensor, Reduction::Sum)?.wait());
+        summed.map_err(|reason| self.lost(what, reason))
     }
 
     /// This rank.
@@ -319,6 +335,9 @@ impl World {
     fn missing(&self, link: &Link) -> Vec<u32> {
         let key = |rank: u32| format!("gave-up/{rank}");
         // Reasons to fail here are those that are being looked into.
+        if let Some(aside) = self.aside.get() {
+            _ = aside.leave();
+        }
         let said = link.leave().and_then(|()| link.set(&key(self.rank), what_it_is()));
         let deadline = Instant::now() + self.timeout;
         let mut missing: Vec<u32> = (0..self.size).filter(|&rank| rank != self.rank).collect();
@@ -348,6 +367,38 @@ impl World {
         }
         missing
     }
+}
+
+/// Takes a seat, and waits until all have: who has joined may still be a stranger to others, and
+/// could leave before they know it.
+fn open(
+    at: &Rendezvous,
+    prefix: &str,
+    is_server: bool,
+    timeout: Duration,
+) -> Result<Link, DistError> {
+    let loopback = if is_loopback(&at.host) { "127.0.0.1" } else { "" };
+    let seat = Seat {
+        host: &at.host,
+        port: at.port,
+        is_server,
+        rank: at.rank,
+        size: at.world_size,
+        prefix,
+        address: if at.address.is_empty() { loopback } else { &at.address },
+        timeout,
+    };
+    let all_have_joined = |link: Link| {
+        let nothing = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+        link.reduce(&nothing, Reduction::Sum)?.wait().map(|()| link)
+    };
+    Link::open(&seat).and_then(all_have_joined).map_err(|reason| DistError::Join {
+        rank: at.rank,
+        world_size: at.world_size,
+        host: at.host.clone(),
+        port: at.port,
+        reason,
+    })
 }
 
 /// What stands behind a key whose being there is all that counts.
@@ -466,6 +517,24 @@ mod tests {
             assert_eq!(part.double_value(&[0]), first);
             world.gather_parts(&whole, &part, "gather").unwrap();
             assert_eq!(Vec::<f32>::try_from(&whole).unwrap(), [0.0, 2.0, 4.0, 6.0]);
+        });
+    }
+
+    #[test]
+    fn sums_aside_do_not_wait_for_the_order_of_others() {
+        ranks(2, TIMEOUT, |world| {
+            world.open_aside().unwrap();
+            let (one, two) = (Tensor::from_slice(&[1.0_f32]), Tensor::from_slice(&[2.0_f32]));
+            let link = world.link.as_ref().unwrap();
+            if world.rank() == 0 {
+                let pending = link.reduce(&one, Reduction::Sum).unwrap();
+                world.sum_aside(&two, "sum").unwrap();
+                pending.wait().unwrap();
+            } else {
+                world.sum_aside(&two, "sum").unwrap();
+                link.reduce(&one, Reduction::Sum).unwrap().wait().unwrap();
+            }
+            assert_eq!((one.double_value(&[0]), two.double_value(&[0])), (2.0, 4.0));
         });
     }
 

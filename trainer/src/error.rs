@@ -315,7 +315,7 @@ impl TrainError {
             | Self::OtherModel { .. }
             | Self::Ranks { .. }
             | Self::Mix { .. }
-            | Self::Dist(DistError::Environment { .. } | DistError::BatchNorm { .. })
+            | Self::Dist(DistError::Environment { .. })
             | Self::Feed(
                 FeedError::TooFewRows { .. }
                 | FeedError::TooManyRanks { .. }
@@ -406,9 +406,6 @@ impl TrainError {
             ),
             Self::Dist(DistError::Join { .. }) => {
                 Some("all ranks must reach MASTER_ADDR; GLOO_SOCKET_IFNAME names the interface")
-            }
-            Self::Dist(DistError::BatchNorm { .. }) => {
-                Some("set `model.stem` to `linear`, or train with one rank")
             }
             Self::Dist(DistError::Lost { .. } | DistError::Elsewhere { .. }) => {
                 Some("see what the other ranks said; start all again with --resume")

@@ -3,15 +3,18 @@
 //! In: the state, a batch on the device, the rate. Out: the next state, and [`StepMetrics`] that
 //! still lie on the device. Never: waits for the device; reads a clock or a file.
 
+use std::cell::RefCell;
+
 use tch::{Kind, TchError, Tensor};
 
 use crate::augment::{self, RangeDraws, RangePlan};
-use crate::batch::DeviceBatch;
+use crate::batch::{DeviceBatch, GroupedRows};
+use crate::dist::DistError;
 use crate::error::TrainError;
 use crate::estimate;
 use crate::loss::Loss;
-use crate::model::chain::{self, BlockForm, Objective};
-use crate::model::{Pass, Precision, VitPlan};
+use crate::model::chain::{self, BlockForm, Objective, Walk};
+use crate::model::{Groups, Pass, Precision, VitPlan};
 use crate::state::TrainState;
 
 /// How steps are taken.
@@ -25,16 +28,17 @@ pub struct StepPlan {
     pub precision: Precision,
     /// How blocks are passed.
     pub form: BlockForm,
-    /// Parts of a batch whose gradients are added up before the update; BatchNorm normalises each
-    /// by itself.
+    /// Parts of a batch whose gradients are added up before the update.
     pub parts: usize,
+    /// Rows of the whole step that BatchNorm normalises together; 0: those of a part.
+    pub bn_group_samples: usize,
 }
 
 impl StepPlan {
     /// The whole batch at once, in float32, without augmentation.
     pub fn plain(loss: Loss) -> Self {
         let (precision, form) = (Precision::Float32, BlockForm::Plain);
-        Self { loss, range: None, precision, form, parts: 1 }
+        Self { loss, range: None, precision, form, parts: 1, bn_group_samples: 0 }
     }
 }
 
@@ -74,7 +78,11 @@ pub fn step(
 ) -> Result<StepMetrics, TrainError> {
     let torch = || TrainError::torch("take a step");
     let statistics = statistics(state).map_err(torch())?.copy();
-    let losses = gradient(state, plan, batch).map_err(torch())?;
+    let lost = RefCell::new(None);
+    let losses = gradient(state, plan, batch, &lost).map_err(|error| match lost.take() {
+        Some(lost) => TrainError::from(lost),
+        None => torch()(error),
+    })?;
     if let Some(together) = &state.together {
         together.finish()?;
     }
@@ -90,11 +98,13 @@ pub fn step(
     Ok(StepMetrics { loss, augment_loss, gradient_norm })
 }
 
-/// Makes the gradient of this rank's rows, part by part; gives their share of both losses.
+/// Makes the gradient of this rank's rows, part by part; gives their share of both losses. Where
+/// a rank is gone it says so in `lost`.
 fn gradient(
     state: &mut TrainState,
     plan: &StepPlan,
     batch: &DeviceBatch,
+    lost: &RefCell<Option<DistError>>,
 ) -> Result<(Tensor, Option<Tensor>), TchError> {
     let weights_sum = match &state.together {
         Some(together) => Tensor::f_scalar_tensor(together.rows(), (Kind::Float, state.device()))?,
@@ -106,19 +116,41 @@ fn gradient(
     state.gradient.zero()?;
     let mut loss = divisor.f_zeros_like()?;
     let mut augment_loss = draws.is_some().then(|| divisor.f_zeros_like()).transpose()?;
-    let parts = if batch.is_empty() { Vec::new() } else { batch.parts(plan.parts) };
+    let parts = parts(state, plan, batch);
     let last = parts.len().saturating_sub(1);
-    for (at, rows) in parts.into_iter().enumerate() {
+    for (at, part) in parts.into_iter().enumerate() {
         if let Some(together) = state.together.as_ref().filter(|_| at == last) {
             together.begin();
         }
-        let draws = draws.as_ref().map(|draws| draws.of(rows.clone()));
-        let part = batch.rows(rows)?;
-        let [of_labels, of_images] = backward(state, plan, &part, draws.as_ref(), &divisor)?;
+        let draws = draws.as_ref().map(|draws| draws.of(part.rows.clone()));
+        let rows = batch.rows(part.rows.clone())?;
+        let of_part = Part { rows: &rows, grouped: &part, draws: draws.as_ref(), lost };
+        let [of_labels, of_images] = backward(state, plan, &of_part, &divisor)?;
         loss = loss.f_add(&of_labels)?;
         augment_loss = augment_loss.map(|sum| sum.f_add(&of_images)).transpose()?;
     }
     Ok((loss, augment_loss))
+}
+
+/// The parts of a step: with one rank and no groups, stretches of its rows, each normalised by
+/// itself; else parts of whole groups, which every rank has, with or without rows of its own.
+fn parts(state: &TrainState, plan: &StepPlan, batch: &DeviceBatch) -> Vec<GroupedRows> {
+    let in_groups = plan.bn_group_samples > 0 || state.together.is_some();
+    if state.vit.has_batch_norm() && in_groups {
+        return batch.place.groups(plan.bn_group_samples, plan.parts);
+    }
+    let stretches = if batch.is_empty() { Vec::new() } else { batch.parts(plan.parts) };
+    let ungrouped =
+        |rows| GroupedRows { rows, group_of_rows: Vec::new(), rows_of_groups: Vec::new() };
+    stretches.into_iter().map(ungrouped).collect()
+}
+
+/// A part of a step on this rank.
+struct Part<'p> {
+    rows: &'p DeviceBatch,
+    grouped: &'p GroupedRows,
+    draws: Option<&'p RangeDraws>,
+    lost: &'p RefCell<Option<DistError>>,
 }
 
 /// Makes weights and moments those of the next step, or leaves them; gives the gradient's norm.
@@ -150,24 +182,37 @@ fn statistics(state: &TrainState) -> Result<Tensor, TchError> {
 fn backward(
     state: &mut TrainState,
     plan: &StepPlan,
-    part: &DeviceBatch,
-    draws: Option<&RangeDraws>,
+    part: &Part,
     divisor: &Tensor,
 ) -> Result<[Tensor; 2], TchError> {
-    let (vit, w, images_bchw) = (&state.vit, &state.weights, &part.images_bchw);
-    let (augmented_bchw, of_images) = match (vit.ranges(), draws, plan.range) {
+    let rows = part.rows;
+    let (vit, w, images_bchw) = (&state.vit, &state.weights, &rows.images_bchw);
+    let (augmented_bchw, of_images) = match (vit.ranges(), part.draws, plan.range) {
         (Some(ranges), Some(draws), Some(range)) => {
             let augmented_bchw = ranges.augment(w, images_bchw, draws)?;
-            let (weights_b, target) = (&part.targets.weights_b, range.target_mse(state.step));
+            let (weights_b, target) = (&rows.targets.weights_b, range.target_mse(state.step));
             let sum = augment::distance_loss_sum(images_bchw, &augmented_bchw, weights_b, target)?;
             (augmented_bchw, Some(sum.f_div(divisor)?))
         }
         _ => (images_bchw.shallow_clone(), None),
     };
-    let of_labels = |logits_bv: &Tensor| plan.loss.sum(logits_bv, &part.targets)?.f_div(divisor);
+    let of_labels = |logits_bv: &Tensor| plan.loss.sum(logits_bv, &rows.targets)?.f_div(divisor);
     let objective = Objective { loss: &of_labels, of_images: of_images.as_ref() };
-    let pass = Pass::train(plan.precision);
-    let loss = chain::backward(vit, w, &augmented_bchw, &objective, pass, plan.form)?;
+    let sum = |tensor: &Tensor| match &state.together {
+        None => Ok(()),
+        Some(together) => together.sum_statistics(tensor).map_err(|fact| {
+            let error = TchError::Torch(fact.to_string());
+            part.lost.replace(Some(fact));
+            error
+        }),
+    };
+    let GroupedRows { group_of_rows, rows_of_groups, .. } = part.grouped;
+    let groups = match rows_of_groups.is_empty() {
+        true => None,
+        false => Some(Groups::new(group_of_rows, rows_of_groups, state.device(), &sum)?),
+    };
+    let walk = Walk { pass: Pass::train(plan.precision), form: plan.form, groups: groups.as_ref() };
+    let loss = chain::backward(vit, w, &augmented_bchw, &objective, walk)?;
     state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
     let of_images = match of_images {
         Some(of_images) => of_images.f_detach()?,

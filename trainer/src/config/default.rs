@@ -23,6 +23,7 @@ impl Default for TrainConfig {
                 precision: Precision::Float32,
                 recompute: false,
                 parts: 1,
+                bn_group_samples: 0,
             },
             sampler: SamplerConfig {
                 kind: SamplerKind::Fixed,

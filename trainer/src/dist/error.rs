@@ -69,15 +69,6 @@ pub enum DistError {
         /// Of how many.
         world_size: u32,
     },
-    /// The model's numbers would depend on the number of ranks.
-    #[error(
-        "{world_size} ranks cannot train this model: its BatchNorm would normalise each rank's \
-         share by itself"
-    )]
-    BatchNorm {
-        /// How many ranks.
-        world_size: u32,
-    },
 }
 
 fn numbered(ranks: &[u32]) -> String {

@@ -51,6 +51,15 @@ impl Together {
         self.rows = rows;
     }
 
+    /// Sums the statistics of BatchNorm over the ranks, in place.
+    ///
+    /// # Errors
+    ///
+    /// [`DistError::Lost`].
+    pub fn sum_statistics(&self, tensor: &Tensor) -> Result<(), DistError> {
+        self.world.sum_aside(tensor, "sum BatchNorm's statistics")
+    }
+
     /// Awaits the next backward pass.
     pub fn begin(&self) {
         self.buckets.begin();

@@ -9,6 +9,7 @@
 use tch::{TchError, Tensor};
 
 use super::Pass;
+use super::batch_norm::Groups;
 use super::block::Block;
 use super::params::Weights;
 use super::vit::Vit;
@@ -79,6 +80,17 @@ impl BlockForm {
     }
 }
 
+/// How the model is walked through.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk<'g> {
+    /// Mode and precision.
+    pub pass: Pass,
+    /// How each block is passed.
+    pub form: BlockForm,
+    /// What BatchNorm normalises by; none: all rows here.
+    pub groups: Option<&'g Groups<'g>>,
+}
+
 /// What is minimised, apart from the model.
 pub struct Objective<'o> {
     /// Logits → loss, a scalar.
@@ -98,11 +110,14 @@ pub fn backward(
     w: &Weights,
     images_bchw: &Tensor,
     objective: &Objective,
-    pass: Pass,
-    form: BlockForm,
+    walk: Walk,
 ) -> Result<Tensor, TchError> {
     // --- forwards -------------------------------------------------------------------------------
-    let embedded = vit.embed(w, images_bchw, pass)?;
+    let Walk { pass, form, groups } = walk;
+    let (mut embedded, cuts) = match groups {
+        None => (vit.embed(w, images_bchw, pass)?, Vec::new()),
+        Some(groups) => vit.embed_in_groups(w, images_bchw, pass, groups)?,
+    };
     let mut tokens = leaf(&embedded)?;
     let mut tapes = Vec::with_capacity(vit.blocks().len());
     for block in vit.blocks() {
@@ -118,6 +133,10 @@ pub fn backward(
     let mut gradient = tokens.f_grad()?;
     for (block, tape) in vit.blocks().iter().zip(tapes).rev() {
         gradient = form.backward(block, w, tape, &gradient, pass)?;
+    }
+    for (cut, groups) in cuts.into_iter().rev().zip(groups.into_iter().cycle()) {
+        pull(&embedded, &gradient)?.f_backward()?;
+        (embedded, gradient) = cut.back(groups)?;
     }
     let mut last = pull(&embedded, &gradient)?;
     if let Some(of_images) = objective.of_images {
@@ -168,7 +187,8 @@ mod tests {
         let loss = match form {
             Some(form) => {
                 let objective = Objective { loss: &loss_of, of_images: None };
-                backward(&vit, &weights, &images, &objective, pass, form).unwrap()
+                let walk = Walk { pass, form, groups: None };
+                backward(&vit, &weights, &images, &objective, walk).unwrap()
             }
             None => {
                 let loss = loss_of(&vit.forward(&weights, &images, pass).unwrap()).unwrap();

@@ -1,6 +1,7 @@
 //! The vision transformer of CatLIP: `trunk` and `head`, over named flat weights.
 
 pub mod params;
+pub mod batch_norm;
 pub mod stem;
 pub mod positions;
 pub mod block;
@@ -11,6 +12,7 @@ pub mod chain;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
+pub use batch_norm::Groups;
 pub use chain::BlockForm;
 pub use params::{Gradient, Layout, Weights};
 pub use pool::Pool;

@@ -11,15 +11,12 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
+use super::batch_norm::{EPS, Groups, MOMENTUM, Normed};
 use super::params::{EntryId, Init, Layout, Weights};
 use super::{Mode, Pass};
 
 /// Least number of channels inside the corenet stem.
 const CHANNELS_MIN: i64 = 32;
-/// Share of the old running statistics that a batch replaces.
-const BATCH_NORM_MOMENTUM: f64 = 0.1;
-/// Added to the variance.
-const BATCH_NORM_EPS: f64 = 1e-5;
 
 /// How pixels become tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,18 +102,27 @@ impl Stem {
         }
     }
 
-    /// `images_bchw` → tokens `[b, n, d]`, and rows and columns of their grid.
+    /// `images_bchw` → tokens `[b, n, d]`, and rows and columns of their grid. With `groups`,
+    /// BatchNorm normalises by them, and its cuts of the graph are put behind each other.
     pub fn forward(
         &self,
         w: &Weights,
         images_bchw: &Tensor,
         pass: Pass,
+        mut groups: Option<(&Groups, &mut Vec<Normed>)>,
     ) -> Result<(Tensor, [i64; 2]), TchError> {
         let x_bdhw = match self {
             Self::Linear(patches) => patches.forward(w, images_bchw, pass)?,
             Self::Corenet { first, second, last } => {
-                let x = first.forward(w, images_bchw, pass)?;
-                let x = second.forward(w, &x, pass)?;
+                let mut x = images_bchw.shallow_clone();
+                for layer in [first, second] {
+                    x = match &mut groups {
+                        None => layer.forward(w, &x, pass)?,
+                        Some((groups, cuts)) => {
+                            layer.forward_in_groups(w, &x, pass, groups, cuts)?
+                        }
+                    };
+                }
                 last.forward(w, &x, pass)?
             }
         };
@@ -146,20 +152,39 @@ impl ConvNorm {
         }
     }
 
-    fn forward(&self, w: &Weights, x_bchw: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
+    fn convolve(&self, w: &Weights, x_bchw: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
         let conv = w.get(self.conv).f_to_kind(pass.kind())?;
         x_bchw
             .f_to_kind(pass.kind())?
             .f_conv2d(&conv, None::<&Tensor>, self.stride, self.padding, 1, 1)?
-            .f_to_kind(Kind::Float)?
+            .f_to_kind(Kind::Float)
+    }
+
+    fn forward_in_groups(
+        &self,
+        w: &Weights,
+        x_bchw: &Tensor,
+        pass: Pass,
+        groups: &Groups,
+        cuts: &mut Vec<Normed>,
+    ) -> Result<Tensor, TchError> {
+        let normed = Normed::new(self.convolve(w, x_bchw, pass)?, groups)?;
+        normed.follow(w.get(self.running_mean), w.get(self.running_var))?;
+        let output = normed.output(w.get(self.weight), w.get(self.bias), groups)?;
+        cuts.push(normed);
+        output.f_gelu("none")
+    }
+
+    fn forward(&self, w: &Weights, x_bchw: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
+        self.convolve(w, x_bchw, pass)?
             .f_batch_norm(
                 Some(w.get(self.weight)),
                 Some(w.get(self.bias)),
                 Some(w.get(self.running_mean)),
                 Some(w.get(self.running_var)),
                 pass.mode == Mode::Train,
-                BATCH_NORM_MOMENTUM,
-                BATCH_NORM_EPS,
+                MOMENTUM,
+                EPS,
                 true,
             )?
             .f_gelu("none")

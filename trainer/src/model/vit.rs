@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
 use super::Pass;
+use super::batch_norm::{Groups, Normed};
 use super::block::{Block, LINEAR_STD, LayerNorm, Linear};
 use super::params::{EntryId, Init, Layout, Part, Weights};
 use super::pool::{Pool, Pooling};
@@ -141,6 +142,11 @@ impl Vit {
         &self.layout
     }
 
+    /// Whether what it makes of a row in training depends on the other rows.
+    pub fn has_batch_norm(&self) -> bool {
+        self.plan.stem == StemKind::Corenet
+    }
+
     /// The ranges of the learned augmentation, if they belong to the model.
     pub fn ranges(&self) -> Option<&Ranges> {
         self.ranges.as_ref()
@@ -176,8 +182,32 @@ impl Vit {
     ///
     /// What libtorch says, such as out of memory.
     pub fn embed(&self, w: &Weights, images_bchw: &Tensor, pass: Pass) -> Result<Tensor, TchError> {
-        let (grid_bnd, grid) = self.stem.forward(w, images_bchw, pass)?;
-        let grid_bnd = self.positions.add(w, &grid_bnd, grid)?;
+        let (grid_bnd, grid) = self.stem.forward(w, images_bchw, pass, None)?;
+        self.place(w, &grid_bnd, grid)
+    }
+
+    /// The same, where BatchNorm normalises by `groups`: the graph is cut before each, from the
+    /// images on.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn embed_in_groups(
+        &self,
+        w: &Weights,
+        images_bchw: &Tensor,
+        pass: Pass,
+        groups: &Groups,
+    ) -> Result<(Tensor, Vec<Normed>), TchError> {
+        let mut cuts = Vec::new();
+        let by = Some((groups, &mut cuts));
+        let (grid_bnd, grid) = self.stem.forward(w, images_bchw, pass, by)?;
+        Ok((self.place(w, &grid_bnd, grid)?, cuts))
+    }
+
+    /// Adds positions to the tokens of the grid, and puts the learned tokens before them.
+    fn place(&self, w: &Weights, grid_bnd: &Tensor, grid: [i64; 2]) -> Result<Tensor, TchError> {
+        let grid_bnd = self.positions.add(w, grid_bnd, grid)?;
         let b = grid_bnd.size()[0];
         let mut parts = Vec::new();
         for &token in &self.prefix {

@@ -68,6 +68,7 @@ pub fn step_plan(config: &TrainConfig, loss: Loss, steps: u64) -> StepPlan {
         precision: train.precision,
         form: if train.recompute { BlockForm::Recompute } else { BlockForm::Plain },
         parts: train.parts,
+        bn_group_samples: train.bn_group_samples,
     }
 }
 

@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use super::watch::{Event, Watch};
 use crate::checkpoint::{self, CheckpointError, Share};
-use crate::dist::{DistError, Together};
+use crate::dist::Together;
 use crate::error::TrainError;
 use crate::model::{Vit, Weights};
 use crate::optim::AdamW;
@@ -36,16 +36,16 @@ pub fn initial_weights(plan: &TrainPlan) -> Result<(Vit, Weights), TrainError> {
 ///
 /// # Errors
 ///
-/// [`TrainError::Torch`]; [`DistError::BatchNorm`].
+/// [`TrainError::Torch`]; [`TrainError::Dist`].
 pub(super) fn new_state(plan: &TrainPlan) -> Result<TrainState, TrainError> {
     let (vit, weights) = initial_weights(plan)?;
     let world_size = plan.world.size();
-    if world_size > 1 && vit.layout().floats() > vit.layout().trained_floats() {
-        return Err(DistError::BatchNorm { world_size }.into());
-    }
     let momentum = plan.config.optim.ema_momentum;
     let mut state = TrainState::new(vit, weights, plan.adamw, momentum, plan.feed.start.clone())
         .map_err(TrainError::torch("allocate the state"))?;
+    if state.vit.has_batch_norm() {
+        plan.world.open_aside()?;
+    }
     let dist = &plan.config.dist;
     state.together = Together::attach(&plan.world, &state.weights, &state.gradient, dist)?;
     if state.together.as_ref().is_some_and(Together::shares_moments) {
