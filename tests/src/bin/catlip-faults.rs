@@ -12,7 +12,7 @@ fn main() -> Result<(), Failure> {
     let (shards, samples, side_px) = match *size {
         [shards, samples, side_px] => (shards, samples, side_px),
         // More than 10 s of two cores.
-        _ => (60, 80, 900),
+        _ => (160, 80, 900),
     };
     let folder = tempfile::tempdir()?;
     let job = Job::draw(folder.path(), shards as usize, samples as usize, side_px as u32)?;
