@@ -2,8 +2,8 @@
 # Makes a clone ready to build: checks the tools, fetches nasm and libtorch into `.deps`.
 #
 # In: the machine's tools; `LIBTORCH` (a libtorch 2.11 to use), `CATLIP_NO_SIMD=1` (do without
-# nasm); `--tests` for what only tests need. Out: `.deps/libtorch` (what the build links against),
-# `.deps/bin`, `.deps/env`, and one
+# nasm); `--gpu` to build for machines with several GPUs, `--tests` for what only tests need. Out:
+# `.deps/libtorch` (what the build links against), `.deps/nccl`, `.deps/bin`, `.deps/env`, and one
 # line for each thing found or done. Never: needs root, writes outside the checkout, asks.
 # Run it as often as you like: what is there is kept.
 set -Eeuo pipefail
@@ -14,6 +14,9 @@ readonly TORCH=2.11                    # What tch 0.24.0 is written for.
 readonly TORCH_WHEEL=torch==2.11.0
 # All that libtorch_cpu.so itself needs of CUDA: 13 MB, where the whole is 3 GB.
 readonly TORCH_SMALL=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
+# Headers alone are taken of these: 20 MB of 210.
+readonly NCCL=(nvidia-nccl-cu13==2.28.9 nvidia-cuda-runtime==13.0.96 nvidia-cuda-crt==13.0.88
+    nvidia-cuda-cccl==13.0.85)
 readonly PYARROW_WHEEL=pyarrow==26.0.1
 readonly MOTO_WHEELS=('moto[s3]==5.2.1' flask==3.1.3 flask-cors==6.0.5)
 readonly AZURITE=azurite@3.35.0
@@ -185,6 +188,26 @@ find_pyarrow() {
         say pyarrow "installed into .deps/pyarrow"
     else
         say pyarrow "could not be installed: the test that needs it will say that it is skipped"
+    fi
+}
+
+# find_nccl: NVIDIA's headers, with which sums of several GPUs are compiled, on any machine.
+find_nccl() {
+    local new=$DEPS/tmp/nccl
+    if [ "$(cat "$DEPS/nccl/version" 2>/dev/null)" = "${NCCL[*]}" ]; then
+        say nccl "headers are there"
+        return
+    fi
+    mkdir -p "$DEPS/tmp"
+    if pip_into "$new" --no-deps "${NCCL[@]}"; then
+        rm -rf "$DEPS/nccl"
+        mkdir -p "$DEPS/nccl"
+        cp -r "$new"/nvidia/cu13/include "$DEPS/nccl/include"
+        cp "$new"/nvidia/nccl/include/nccl.h "$DEPS/nccl/include/"
+        printf '%s\n' "${NCCL[*]}" >"$DEPS/nccl/version"
+        say nccl "headers of ${NCCL[0]} copied into .deps/nccl"
+    else
+        say nccl "could not fetch ${NCCL[0]}: several GPUs will sum through the host"
     fi
 }
 
@@ -361,6 +384,9 @@ check_python
 find_nasm
 drop_stale_jpeg
 find_libtorch
+if [ "${1:-}" = --gpu ] || [ "${1:-}" = --tests ] || has_gpu; then
+    find_nccl
+fi
 write_env
 if [ "${1:-}" = --tests ]; then
     find_pyarrow

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run_path().and_then(|folders| compile_shim().map(|()| folders)) {
+    let compiled = || compile_shim().and_then(|()| compile_nccl());
+    match run_path().and_then(|folders| compiled().map(|()| folders)) {
         Ok(folders) => {
             let folders: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
             let run_path = folders.join(":");
@@ -48,6 +49,35 @@ fn compile_shim() -> Result<(), String> {
         // Only calls pass through it; the optimiser would double the 20 seconds that it takes.
         .opt_level(1);
     build.try_compile("catlip_shim").map_err(|error| error.to_string())
+}
+
+/// The shim over NCCL as a library of its own, where the set-up has fetched NVIDIA's headers: the
+/// program carries it, and opens it where there are CUDA devices.
+fn compile_nccl() -> Result<(), String> {
+    println!("cargo::rustc-check-cfg=cfg(catlip_nccl)");
+    let libtorch = PathBuf::from(env::var_os("LIBTORCH").unwrap_or_default());
+    let headers = libtorch.with_file_name("nccl");
+    println!("cargo::rerun-if-changed={}", headers.join("version").display());
+    if !headers.join("version").exists() {
+        return Ok(());
+    }
+    let output = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").opt_level(1).pic(true).define("USE_C10D_NCCL", None);
+    let include = libtorch.join("include");
+    let api = include.join("torch/csrc/api/include");
+    for folder in [&include, &api, &headers.join("include"), &headers.join("include/cccl")] {
+        build.flag("-isystem").flag(folder);
+    }
+    let compiler = build.include("shim/cuda").try_get_compiler();
+    let mut command = compiler.map_err(|error| error.to_string())?.to_command();
+    command.args(["-shared", "-o"]).arg(output.join("libcatlip_nccl.so")).arg("shim/nccl.cpp");
+    let status = command.status().map_err(|error| format!("{command:?}: {error}"))?;
+    if !status.success() {
+        return Err(format!("shim/nccl.cpp does not compile: {command:?}"));
+    }
+    println!("cargo::rustc-cfg=catlip_nccl");
+    Ok(())
 }
 
 /// c10d's header includes those of gloo, which torch's wheel lacks: under each of their names the

@@ -26,6 +26,16 @@ pub fn program(name: &str) -> Command {
     Command::new(path)
 }
 
+/// A program of a Python that has PyTorch, timm and Transformers, where `CATLIP_PEERS` says; none,
+/// and a line that says so, where it is not set: that is 3 GB, nothing that the set-up fetches.
+pub fn peer(name: &str) -> Option<PathBuf> {
+    let found = std::env::var_os("CATLIP_PEERS").filter(|folder| !folder.is_empty());
+    if found.is_none() {
+        println!("skipped: no {name} of PyTorch's (CATLIP_PEERS)");
+    }
+    Some(Path::new(&found?).join(name))
+}
+
 /// Runs a program to its end.
 ///
 /// # Panics

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use catlip_tests::{demo_data, program};
+use catlip_tests::{demo_data, peer, program};
 use serde_json::Value;
 
 const SETTINGS: [&str; 17] = [
@@ -193,6 +193,10 @@ fn a_rank_that_is_killed_ends_the_others_and_is_named() {
     // A rank that only the timeout frees would show: none shall wait for it.
     let mut ranks = start(dir, "run", 3, &["train.steps=100000", "dist.timeout_secs=1200"]);
     await_step(dir, "run", 5);
+    // The checkpoint of step 4 is written meanwhile.
+    while !dir.join("run/LATEST").exists() {
+        thread::sleep(Duration::from_millis(20));
+    }
     ranks[1].kill().unwrap();
     let told = ends(ranks);
     for rank in [0, 2] {
@@ -206,8 +210,8 @@ fn a_rank_that_is_killed_ends_the_others_and_is_named() {
 }
 
 /// The reference's stem and augmentation: BatchNorm's groups are those of the whole step, so the
-/// gradients of several ranks are those of one. Groups of 5 of 16 rows; then a step of 3 rows in two
-/// parts, of which some of 4 ranks have none.
+/// gradients of several ranks are those of one. Groups of 5 of 16 rows; then a step of 3 rows in
+/// two parts, of which some of 4 ranks have none.
 #[test]
 fn batch_norm_over_rows_of_several_ranks_is_that_of_one() {
     let place = tempfile::tempdir().unwrap();
@@ -245,23 +249,53 @@ fn batch_norm_over_rows_of_several_ranks_is_that_of_one() {
     assert_near(&grouped, &plain, 1e-6);
 }
 
-#[test]
-fn torchrun_starts_ranks_that_meet_at_its_own_store() {
-    // Python's torch with all of CUDA, 3 GB: nothing that the set-up installs of itself.
-    let Some(torchrun) = std::env::var_os("CATLIP_TORCHRUN").filter(|path| !path.is_empty()) else {
-        println!("skipped: no torchrun (CATLIP_TORCHRUN)");
-        return;
+/// Two ranks under a real torchrun, which starts them again when one dies; none where it is not
+/// installed.
+fn torchrun(dir: &Path, out: &str, more: &[&str]) -> Option<Command> {
+    let fit = fit(dir, out, more);
+    let mut command = Command::new(peer("torchrun")?);
+    command.args(["--no-python", "--nproc-per-node=2", "--standalone", "--max-restarts=2"]);
+    command.arg(fit.get_program()).args(fit.get_args());
+    Some(command)
+}
+
+/// The process that is rank `rank` of the run in `out`.
+fn process_of_rank(out: &Path, rank: u32) -> Option<i32> {
+    let holds = |path: std::path::PathBuf, text: &str| {
+        fs::read(path)
+            .is_ok_and(|bytes| bytes.split(|&b| b == 0).any(|word| word == text.as_bytes()))
     };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut numbered = processes
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    let is_wanted = |(_, path): &(i32, std::path::PathBuf)| {
+        holds(path.join("cmdline"), out.to_str().unwrap())
+            && holds(path.join("environ"), &format!("RANK={rank}"))
+    };
+    numbered.find(is_wanted).map(|(process, _)| process)
+}
+
+#[test]
+fn torchrun_starts_ranks_that_meet_at_its_own_store_and_starts_them_again() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path();
     demo_data(dir);
-    let command = fit(dir, "run", &["train.steps=4"]);
-    let status = Command::new(torchrun)
-        .args(["--no-python", "--nproc-per-node=2", "--standalone"])
-        .arg(command.get_program())
-        .args(command.get_args())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    assert_eq!(losses(dir, "run").len(), 4);
+    let settings = ["train.steps=40"];
+    let Some(mut command) = torchrun(dir, "straight", &settings) else { return };
+    assert!(command.status().unwrap().success());
+    assert_eq!(losses(dir, "straight").len(), 40);
+
+    let mut disturbed = torchrun(dir, "disturbed", &settings).unwrap().spawn().unwrap();
+    await_step(dir, "disturbed", 9);
+    let process = process_of_rank(&dir.join("disturbed"), 1).unwrap();
+    assert!(Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success());
+    assert!(disturbed.wait().unwrap().success());
+    let machines = fs::read_to_string(dir.join("disturbed/machines.jsonl")).unwrap();
+    assert_eq!(machines.lines().count(), 2, "it was not started again: {machines}");
+    assert_eq!(losses(dir, "disturbed"), losses(dir, "straight"));
+    for rank in 0..2 {
+        let file = format!("checkpoints/step-00000040/optim-rank{rank}.safetensors");
+        let bytes = |out: &str| fs::read(dir.join(out).join(&file)).unwrap();
+        assert!(bytes("disturbed") == bytes("straight"), "{file}");
+    }
 }

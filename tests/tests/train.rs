@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use catlip_tests::{Place, demo_data, files_of, program, run, told};
+use catlip_tests::{Place, demo_data, files_of, peer, program, root, run, told};
 
 const SETTINGS: [&str; 11] = [
     "feed.lanes=2",
@@ -115,6 +115,18 @@ fn the_model_goes_out_and_comes_back(dir: &Path) {
     let (code, _, err) = told(&run("catlip-train", &import));
     assert_eq!(code, 5, "{err}");
     assert!(!dir.join("never").exists());
+}
+
+/// By the programs that others have: what goes out loads there, and gives the same logits.
+#[test]
+fn timm_and_hugging_face_load_what_is_exported() {
+    let Some(python) = peer("python") else { return };
+    let script = root().join("trainer/golden/check_exchange.py");
+    let program = program("catlip-train");
+    let checked = Command::new(python).arg(script).arg(program.get_program()).output().unwrap();
+    let (code, out, err) = told(&checked);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(out.matches("of logits up to").count(), 22, "{out}");
 }
 
 /// Shards as they are, and several data sets by weight, are fed as one data set is.
@@ -303,13 +315,14 @@ fn a_folder_that_holds_something_else_is_refused() {
     for (out, code_expected, found) in [
         (train.as_str(), 6, "holds something else: "),
         (&place.text("thesis"), 6, "holds something else: chapter.tex"),
-        ("s3://bucket/run", 2, "s3://bucket/run is a URL"),
     ] {
         for command in ["fit", "batches"] {
             let (code, _, err) = said(&[command, "--data", &train, "--out", out]);
             assert!(code == code_expected && err.contains(found), "{code} {err}");
         }
     }
+    let (code, _, err) = said(&["batches", "--data", &train, "--out", "s3://bucket/batches"]);
+    assert!(code == 2 && err.contains("s3://bucket/batches is a URL"), "{code} {err}");
     assert_eq!(fit_alone(&place, "run", &["--set", "train.steps=2"]).0, 0);
     let export = ["export", "--weights", &place.text("run"), "--to", "hf", "--out"];
     for (out, code_expected) in [(shards.as_str(), 6), ("s3://bucket/x", 2)] {

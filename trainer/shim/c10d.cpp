@@ -1,5 +1,6 @@
-// PyTorch's c10d behind a plain C surface: a store, a group of processes over Gloo, collectives,
-// and gradients that are summed while the backward pass goes on.
+// PyTorch's c10d behind a plain C surface: a store, a group of processes over Gloo and one over
+// NCCL where they have CUDA devices, collectives, and gradients that are summed while the backward
+// pass goes on.
 //
 // In: tensors and handles of the caller. Out: 0, or 1 and why. Never: an exception that crosses the
 // border; a tensor that outlives its work; a decision.
@@ -70,21 +71,26 @@ struct World {
   c10::intrusive_ptr<c10d::Store> store;
   // None after this rank has left.
   c10::intrusive_ptr<Group> group;
+  // For tensors of a device, where one was opened: else they go through the host.
+  c10::intrusive_ptr<c10d::Backend> device_group;
 
-  c10d::ProcessGroupGloo& joined() {
+  c10d::Backend& joined(const at::Tensor& tensor) {
     TORCH_CHECK(group, "this rank has left the group");
-    return *group;
+    return device_group && !tensor.is_cpu() ? *device_group : *group;
   }
 };
+
+// What `nccl.cpp` has.
+using OpenNccl = c10d::Backend* (*)(c10d::Store*, int, int, int, int64_t);
 
 // Collectives are begun one at a time in a process: the first of each group goes into a map of
 // c10d's flight recorder without a lock (torch 2.11), and ranks may be threads.
 std::mutex beginning;
 
 template <typename Begin>
-auto begun(World* world, Begin begin) {
+auto begun(World* world, const at::Tensor& tensor, Begin begin) {
   const std::lock_guard<std::mutex> lock(beginning);
-  return begin(world->joined());
+  return begin(world->joined(tensor));
 }
 
 // A collective under way, with what it reads and writes.
@@ -137,7 +143,8 @@ struct Buckets {
 
   void launch() {
     std::vector<at::Tensor> tensors{stretches[next]};
-    auto work = begun(world, [&](auto& group) { return group.allreduce(tensors); });
+    auto work =
+        begun(world, tensors[0], [&](auto& group) { return group.allreduce(tensors); });
     pending.push_back(Pending{std::move(work), std::move(tensors)});
     next += 1;
   }
@@ -212,7 +219,23 @@ int catlip_world_open(
       group->devices.push_back(c10d::ProcessGroupGloo::createDeviceForInterface(name));
     }
     auto gloo = c10::make_intrusive<Group>(store, rank, size, group);
-    *out = new World{store, gloo};
+    *out = new World{store, gloo, nullptr};
+  });
+}
+
+// Opens a second group, for tensors of CUDA device number `device`, by what `nccl.cpp` has.
+int catlip_world_add_device(
+    World* world,
+    void* open_nccl,
+    int rank,
+    int size,
+    int device,
+    int64_t timeout_millis,
+    Reason reason) {
+  return guarded(reason, [&] {
+    auto* open = reinterpret_cast<OpenNccl>(open_nccl);
+    world->device_group = c10::intrusive_ptr<c10d::Backend>::reclaim(
+        open(world->store.get(), rank, size, device, timeout_millis));
   });
 }
 
@@ -223,6 +246,9 @@ int catlip_world_leave(World* world, Reason reason) {
   return guarded(reason, [&] {
     if (auto* group = world->group.release()) {
       group->close_connections();
+    }
+    if (world->device_group) {
+      world->device_group->abort();
     }
   });
 }
@@ -236,7 +262,7 @@ int catlip_reduce(World* world, at::Tensor* tensor, int op, Pending** out, Reaso
   return guarded(reason, [&] {
     std::vector<at::Tensor> tensors{*tensor};
     auto work = begun(
-        world, [&](auto& group) { return group.allreduce(tensors, reduction(op)); });
+        world, *tensor, [&](auto& group) { return group.allreduce(tensors, reduction(op)); });
     *out = new Pending{std::move(work), std::move(tensors)};
   });
 }
@@ -250,7 +276,7 @@ int catlip_gather(
     Reason reason) {
   return guarded(reason, [&] {
     auto work = begun(
-        world, [&](auto& group) { return group._allgather_base(*whole, *part); });
+        world, *whole, [&](auto& group) { return group._allgather_base(*whole, *part); });
     *out = new Pending{std::move(work), {*whole, *part}};
   });
 }
@@ -264,7 +290,7 @@ int catlip_scatter(
     Reason reason) {
   return guarded(reason, [&] {
     auto work = begun(
-        world, [&](auto& group) { return group._reduce_scatter_base(*part, *whole); });
+        world, *whole, [&](auto& group) { return group._reduce_scatter_base(*part, *whole); });
     *out = new Pending{std::move(work), {*part, *whole}};
   });
 }
@@ -276,7 +302,7 @@ int catlip_broadcast(World* world, at::Tensor* tensor, int root, Pending** out, 
     options.rootRank = root;
     std::vector<at::Tensor> tensors{*tensor};
     auto work = begun(
-        world, [&](auto& group) { return group.broadcast(tensors, options); });
+        world, *tensor, [&](auto& group) { return group.broadcast(tensors, options); });
     *out = new Pending{std::move(work), std::move(tensors)};
   });
 }

@@ -5,11 +5,15 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::ptr;
 use std::time::Duration;
 
+use libloading::os::unix::RTLD_NOW;
 use tch::Tensor;
+
+use crate::device::{function, open_for_ever};
 
 /// Bytes of a reason: one line, with two paths of the system's longest names in it.
 const REASON_BYTES: usize = 1024;
@@ -64,6 +68,15 @@ unsafe extern "C" {
         address: *const c_char,
         timeout_millis: i64,
         out: *mut *mut c_void,
+        reason: Reason,
+    ) -> c_int;
+    fn catlip_world_add_device(
+        world: *mut c_void,
+        open_nccl: *mut c_void,
+        rank: c_int,
+        size: c_int,
+        device: c_int,
+        timeout_millis: i64,
         reason: Reason,
     ) -> c_int;
     fn catlip_world_leave(world: *mut c_void, reason: Reason) -> c_int;
@@ -191,6 +204,27 @@ impl Link {
         Ok(Self(out))
     }
 
+    /// Opens a second group, over NCCL, for tensors of a CUDA device.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not there: see [`NcclLibrary`]; what c10d says.
+    pub fn add_device(
+        &self,
+        library: &NcclLibrary,
+        seat: [u32; 2],
+        device: usize,
+        timeout: Duration,
+    ) -> Result<(), Refusal> {
+        let [rank, size] = seat.map(|number| number as c_int);
+        let device = c_int::try_from(device).map_err(|error| error.to_string())?;
+        // SAFETY: our handle, and the function of that signature which `nccl.cpp` has.
+        asked(|reason| unsafe {
+            let millis = timeout.as_millis() as i64;
+            catlip_world_add_device(self.0, library.open, rank, size, device, millis, reason)
+        })
+    }
+
     /// Closes the connections, so that the others see it; the store stays. No collective after it.
     /// Waits for nothing that is under way.
     ///
@@ -308,6 +342,41 @@ impl Link {
         })?;
         Ok(Buckets(out))
     }
+}
+
+/// `nccl.cpp` as a library, which is opened where libtorch's CUDA half was, and never closed.
+#[derive(Clone, Copy, Debug)]
+pub struct NcclLibrary {
+    open: *mut c_void,
+}
+
+impl NcclLibrary {
+    /// Opens it.
+    ///
+    /// # Errors
+    ///
+    /// That this program was built without it; that there is no room for it; what the loader says.
+    pub fn open() -> Result<Self, Refusal> {
+        let mut file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+        file.write_all(nccl_library()?).map_err(|error| error.to_string())?;
+        // SAFETY: its initialisers are those of a C++ file that has no objects of its own, and the
+        // symbol is a function, of whose type only the C++ half makes use.
+        unsafe {
+            let library = open_for_ever(file.path(), RTLD_NOW)?;
+            Ok(Self { open: function(library, b"catlip_nccl_open\0")? })
+        }
+    }
+}
+
+/// The bytes of the library that the build made of `nccl.cpp`.
+#[cfg(catlip_nccl)]
+fn nccl_library() -> Result<&'static [u8], Refusal> {
+    Ok(include_bytes!(concat!(env!("OUT_DIR"), "/libcatlip_nccl.so")))
+}
+
+#[cfg(not(catlip_nccl))]
+fn nccl_library() -> Result<&'static [u8], Refusal> {
+    Err("this program was built without NCCL's headers: `scripts/setup.sh --gpu`".to_owned())
 }
 
 /// A collective under way.

@@ -53,8 +53,8 @@ pub struct GroupedRows {
 }
 
 impl Place {
-    /// Cuts the whole step into groups of `group_rows` rows, the last as large as is left, and these
-    /// into `parts`; with `group_rows` 0 each part is one group. All ranks get as many parts.
+    /// Cuts the whole step into groups of `group_rows` rows, the last as large as is left, and
+    /// these into `parts`; with `group_rows` 0 each part is one group. All ranks get as many parts.
     pub fn groups(&self, group_rows: usize, parts: usize) -> Vec<GroupedRows> {
         let groups = match group_rows {
             0 => stretches(self.step_rows, parts),

@@ -5,8 +5,7 @@
 //! others; and `RUN/LATEST`, which names it. Never: a checkpoint that looks whole and is not: files
 //! and folder are flushed before the folder gets its name, and `LATEST` is renamed last.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use catlip_schemas::checkpoint::CheckpointState;
 use sha2::{Digest, Sha256};
@@ -15,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 pub use self::error::{CheckpointError, Damage};
 pub use self::write::{Keep, Occasion, Saver, Share, Snapshot};
 use crate::model::Weights;
+use crate::run_place::RunPlace;
 use crate::state::TrainState;
 use crate::tensor_file;
 
@@ -47,6 +47,7 @@ pub struct Whole {
     pub state: CheckpointState,
     /// Newer checkpoints that were passed over because they are damaged.
     pub passed_over: Vec<Damage>,
+    /// Path or URL of its folder, for messages.
     folder: PathBuf,
     files: Vec<(String, Vec<u8>)>,
 }
@@ -56,11 +57,12 @@ pub struct Whole {
 /// # Errors
 ///
 /// [`CheckpointError::None`], [`CheckpointError::AllDamaged`], [`CheckpointError::Io`].
-pub fn newest(run: &Path) -> Result<Whole, CheckpointError> {
-    let latest = latest_step(run);
+pub fn newest(run: impl Into<RunPlace>) -> Result<Whole, CheckpointError> {
+    let run = run.into();
+    let latest = latest_step(&run)?;
     let mut passed_over = Vec::new();
-    for step in steps(run)?.into_iter().filter(|&step| latest.is_none_or(|l| step <= l)) {
-        match open(&run.join(CheckpointState::folder(step))) {
+    for step in steps(&run)?.into_iter().filter(|&step| latest.is_none_or(|l| step <= l)) {
+        match open(&run, step) {
             Ok(whole) => return Ok(Whole { passed_over, ..whole }),
             Err(error) if error.is_damage() => {
                 passed_over.push(Damage { step, message: chain(&error) });
@@ -69,9 +71,9 @@ pub fn newest(run: &Path) -> Result<Whole, CheckpointError> {
         }
     }
     if passed_over.is_empty() {
-        return Err(CheckpointError::None { path: run.to_path_buf() });
+        return Err(CheckpointError::None { path: run.path("") });
     }
-    Err(CheckpointError::AllDamaged { path: run.to_path_buf(), damages: passed_over })
+    Err(CheckpointError::AllDamaged { path: run.path(""), damages: passed_over })
 }
 
 /// The newest whole checkpoint whose last step was a good one: where a run goes back to. Those that
@@ -80,10 +82,11 @@ pub fn newest(run: &Path) -> Result<Whole, CheckpointError> {
 /// # Errors
 ///
 /// [`CheckpointError::Io`].
-pub fn newest_good(run: &Path) -> Result<Option<Whole>, CheckpointError> {
-    let latest = latest_step(run);
-    for step in steps(run)?.into_iter().filter(|&step| latest.is_some_and(|l| step <= l)) {
-        match open(&run.join(CheckpointState::folder(step))) {
+pub fn newest_good(run: impl Into<RunPlace>) -> Result<Option<Whole>, CheckpointError> {
+    let run = run.into();
+    let latest = latest_step(&run)?;
+    for step in steps(&run)?.into_iter().filter(|&step| latest.is_some_and(|l| step <= l)) {
+        match open(&run, step) {
             Ok(Whole { state, .. }) if state.stopped || state.skipped_in_row > 0 => {}
             Ok(whole) => return Ok(Some(whole)),
             Err(error) if error.is_damage() => {}
@@ -98,30 +101,31 @@ pub fn newest_good(run: &Path) -> Result<Option<Whole>, CheckpointError> {
 /// # Errors
 ///
 /// [`CheckpointError::Io`].
-pub fn go_back_to(run: &Path, step: Option<u64>) -> Result<(), CheckpointError> {
+pub fn go_back_to(run: impl Into<RunPlace>, step: Option<u64>) -> Result<(), CheckpointError> {
+    let run = run.into();
     if let Some(step) = step {
-        write::name_latest(run, &CheckpointState::folder(step))?;
+        write::name_latest(&run, step)?;
     }
-    for newer in steps(run)?.into_iter().filter(|&newer| step.is_none_or(|step| newer > step)) {
-        write::discard(&run.join(CheckpointState::folder(newer)))?;
+    for newer in steps(&run)?.into_iter().filter(|&newer| step.is_none_or(|step| newer > step)) {
+        write::discard(&run, newer)?;
     }
     if step.is_some() {
         return Ok(());
     }
     // Without LATEST every folder counts, so it goes last.
-    let path = run.join(LATEST);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(CheckpointError::io("remove", &path)(error))
-        }
-        _ => Ok(()),
-    }
+    run.folder().remove(LATEST).map_err(CheckpointError::of_place)
 }
 
 /// The step that `LATEST` names, if there is a run to go on with.
-pub fn latest_step(run: &Path) -> Option<u64> {
-    let text = fs::read_to_string(run.join(LATEST)).ok()?;
-    step_of(text.trim().strip_prefix(FOLDER)?.strip_prefix('/')?)
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`], [`CheckpointError::Store`].
+pub fn latest_step(run: impl Into<RunPlace>) -> Result<Option<u64>, CheckpointError> {
+    let found = run.into().folder().find(LATEST).map_err(CheckpointError::of_place)?;
+    let text = found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let named = |text: &str| step_of(text.trim().strip_prefix(FOLDER)?.strip_prefix('/')?);
+    Ok(named(&text))
 }
 
 impl Whole {
@@ -233,24 +237,29 @@ impl Whole {
     }
 }
 
-fn read_state(folder: &Path) -> Result<CheckpointState, CheckpointError> {
-    let path = folder.join(STATE);
-    let json = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+/// The name in a run of a file of the checkpoint of `step`.
+fn name_of(step: u64, file: &str) -> String {
+    format!("{}/{file}", CheckpointState::folder(step))
+}
+
+fn read_state(run: &RunPlace, step: u64) -> Result<CheckpointState, CheckpointError> {
+    let name = name_of(step, STATE);
+    let json = run.read(&name)?;
     let state = CheckpointState::from_json(&json)
-        .map_err(|source| CheckpointError::State { path: path.clone(), source })?;
+        .map_err(|source| CheckpointError::State { path: run.path(&name), source })?;
     // Version 1 had no digest of this file.
     if state.checkpoint_version > 1 {
-        check_digest(folder, &json)?;
+        check_digest(run, step, &json)?;
     }
     Ok(state)
 }
 
-fn open(folder: &Path) -> Result<Whole, CheckpointError> {
-    let state = read_state(folder)?;
+fn open(run: &RunPlace, step: u64) -> Result<Whole, CheckpointError> {
+    let state = read_state(run, step)?;
     let mut files = Vec::new();
     for expected in &state.files {
-        let path = folder.join(&expected.file);
-        let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+        let name = name_of(step, &expected.file);
+        let (path, bytes) = (run.path(&name), run.read(&name)?);
         let differs = |what, found: String, expected: &dyn ToString| CheckpointError::File {
             path: path.clone(),
             what,
@@ -266,7 +275,8 @@ fn open(folder: &Path) -> Result<Whole, CheckpointError> {
         }
         files.push((expected.file.clone(), bytes));
     }
-    Ok(Whole { state, passed_over: Vec::new(), folder: folder.to_path_buf(), files })
+    let folder = run.path(&CheckpointState::folder(step));
+    Ok(Whole { state, passed_over: Vec::new(), folder, files })
 }
 
 /// What stands in `state.sha256`.
@@ -274,9 +284,9 @@ fn digest_line(json: &[u8]) -> String {
     format!("{}  {STATE}\n", tensor_file::hex(&Sha256::digest(json)))
 }
 
-fn check_digest(folder: &Path, json: &[u8]) -> Result<(), CheckpointError> {
-    let path = folder.join(STATE_DIGEST);
-    let found = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+fn check_digest(run: &RunPlace, step: u64, json: &[u8]) -> Result<(), CheckpointError> {
+    let name = name_of(step, STATE_DIGEST);
+    let (path, found) = (run.path(&name), run.read(&name)?);
     let expected = digest_line(json);
     if found == expected.as_bytes() {
         return Ok(());
@@ -287,18 +297,8 @@ fn check_digest(folder: &Path, json: &[u8]) -> Result<(), CheckpointError> {
 }
 
 /// Steps of the folders that are there, newest first.
-fn steps(run: &Path) -> Result<Vec<u64>, CheckpointError> {
-    let folder = run.join(FOLDER);
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(CheckpointError::io("list", &folder)(error)),
-    };
-    let mut steps = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(CheckpointError::io("list", &folder))?;
-        steps.extend(step_of(&entry.file_name().to_string_lossy()));
-    }
+fn steps(run: &RunPlace) -> Result<Vec<u64>, CheckpointError> {
+    let mut steps: Vec<u64> = run.checkpoints()?.iter().filter_map(|name| step_of(name)).collect();
     steps.sort_unstable_by(|a, b| b.cmp(a));
     Ok(steps)
 }
@@ -327,6 +327,8 @@ mod tests {
     use crate::schedule::Schedule;
     use crate::step::{StepPlan, step};
     use catlip_schemas::Cursor;
+    use std::fs;
+    use std::path::Path;
     use std::sync::atomic::AtomicBool;
 
     const PLAN: VitPlan = VitPlan::corenet([16, 1, 2], 1, 5);
@@ -442,7 +444,7 @@ mod tests {
     #[test]
     fn only_the_last_are_kept_and_latest_names_the_newest() {
         let (run, _) = saved_at(&[1, 2, 3, 4], 2);
-        assert_eq!(steps(run.path()).unwrap(), [4, 3]);
+        assert_eq!(steps(&run.path().into()).unwrap(), [4, 3]);
         let latest = fs::read_to_string(run.path().join(LATEST)).unwrap();
         assert_eq!(latest, "checkpoints/step-00000004\n");
         assert_eq!(fs::read_dir(run.path().join(FOLDER)).unwrap().count(), 2);
@@ -600,9 +602,9 @@ mod tests {
         assert_eq!(saver.begin(take(&state)).unwrap(), None);
         assert_eq!((saver.wait().unwrap(), saver.wait().unwrap()), (Some(5), None));
         // 3 is neither the newest nor a multiple of 2.
-        assert_eq!(steps(run.path()).unwrap(), [5, 2]);
+        assert_eq!(steps(&run.path().into()).unwrap(), [5, 2]);
         let mut early = fresh();
-        open(&run.path().join("checkpoints/step-00000002")).unwrap().restore(&mut early).unwrap();
+        open(&run.path().into(), 2).unwrap().restore(&mut early).unwrap();
         assert_eq!(bits(&early), expected);
     }
 
@@ -631,7 +633,7 @@ mod tests {
         assert_eq!(good(run.path()), Some(2));
         go_back_to(run.path(), Some(2)).unwrap();
         assert_eq!(newest(run.path()).unwrap().step(), 2);
-        assert_eq!(steps(run.path()).unwrap(), [2, 1]);
+        assert_eq!(steps(&run.path().into()).unwrap(), [2, 1]);
         go_back_to(run.path(), None).unwrap();
         assert!(matches!(newest(run.path()), Err(CheckpointError::None { .. })));
     }
@@ -660,7 +662,7 @@ mod tests {
         ] {
             train(&mut state, step);
             save_on(run.path(), &state, occasion);
-            assert_eq!(steps(run.path()).unwrap(), left);
+            assert_eq!(steps(&run.path().into()).unwrap(), left);
         }
     }
 
@@ -673,14 +675,14 @@ mod tests {
             train(&mut state, step);
             state.set_skipped([skipped_in_row, 2]).unwrap();
             save(run.path(), &state, 1);
-            assert_eq!(steps(run.path()).unwrap(), left);
+            assert_eq!(steps(&run.path().into()).unwrap(), left);
         }
     }
 
     #[test]
     fn a_checkpoint_that_latest_does_not_name_yet_is_not_taken() {
         let (run, _) = saved_at(&[1, 2], 3);
-        write::name_latest(run.path(), &CheckpointState::folder(1)).unwrap();
+        write::name_latest(&run.path().into(), 1).unwrap();
         assert_eq!(newest(run.path()).unwrap().state.step, 1);
     }
 

@@ -22,6 +22,7 @@ use crate::error::TrainError;
 use crate::eval::EvalSummary;
 use crate::plan::{self, DataPlace};
 use crate::predict::{self, Prediction};
+use crate::run_folder::RunFolder;
 use crate::trained::TrainedRun;
 
 mod dry_run;
@@ -95,7 +96,7 @@ impl ReadArgs {
 
 #[derive(Debug, Args)]
 struct EvalArgs {
-    /// Folder of the run
+    /// Folder of the run, or its URL
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
     /// Data set: its rows that the run holds out, or all if it holds out none
@@ -113,7 +114,7 @@ struct EvalArgs {
 
 #[derive(Debug, Args)]
 struct PredictArgs {
-    /// Folder of the run
+    /// Folder of the run, or its URL
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
     /// The average of the weights, or the weights of the last step
@@ -178,7 +179,8 @@ fn stores() -> Stores {
 
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
-    let run = TrainedRun::open(&args.run, raw, &args.read.with(&args.settings))?;
+    let run = RunFolder::find(&args.run, &stores())?;
+    let run = TrainedRun::open(&run, raw, &args.read.with(&args.settings))?;
     warn_of_damage(&run);
     let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores())?;
     let evaluation = run.evaluate(data[0].clone())?;
@@ -187,7 +189,8 @@ fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
 }
 
 fn predict(args: &PredictArgs) -> Result<u8, TrainError> {
-    let run = TrainedRun::open(&args.run, args.weights == WeightsChoice::Raw, &[])?;
+    let run = RunFolder::find(&args.run, &stores())?;
+    let run = TrainedRun::open(&run, args.weights == WeightsChoice::Raw, &[])?;
     warn_of_damage(&run);
     let mut code = exit::OK;
     for path in &args.images {

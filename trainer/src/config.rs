@@ -244,6 +244,7 @@ pub struct DistConfig {
     pub timeout_secs: u64,
     pub bucket_bytes: u64,
     pub share_moments: bool,
+    pub nccl: bool,
     pub compare_every_steps: u64,
 }
 

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 use self::c10d::is_loopback;
-use self::c10d::{Link, Pending, Reduction, Seat};
+use self::c10d::{Link, NcclLibrary, Pending, Reduction, Seat};
 pub use self::error::DistError;
 pub use self::together::Together;
 use crate::error::TrainError;
@@ -106,6 +106,20 @@ impl World {
             at: Some(at.clone()),
             ..alone
         })
+    }
+
+    /// Lets the ranks sum tensors of `device` over NCCL, if that is a CUDA device and there are
+    /// others; else they go through the host, over Gloo. All ranks do.
+    ///
+    /// # Errors
+    ///
+    /// [`DistError::Nccl`].
+    pub fn add_device(&self, device: Device) -> Result<(), DistError> {
+        let (Some(link), Device::Cuda(number)) = (&self.link, device) else { return Ok(()) };
+        let seat = [self.rank, self.size];
+        NcclLibrary::open()
+            .and_then(|library| link.add_device(&library, seat, number, self.timeout))
+            .map_err(|reason| DistError::Nccl { rank: self.rank, reason })
     }
 
     /// Opens the second link, over which [`Self::sum_aside`] sums. All ranks do.
@@ -518,6 +532,19 @@ mod tests {
             world.gather_parts(&whole, &part, "gather").unwrap();
             assert_eq!(Vec::<f32>::try_from(&whole).unwrap(), [0.0, 2.0, 4.0, 6.0]);
         });
+    }
+
+    /// Where there is no CUDA device, libtorch's half that it calls is not there either.
+    #[test]
+    fn nccl_is_not_opened_without_what_it_calls() {
+        if tch::Cuda::is_available() {
+            println!("skipped: here is a CUDA device");
+            return;
+        }
+        World::alone().add_device(Device::Cuda(0)).unwrap();
+        let reason = NcclLibrary::open().unwrap_err();
+        let is_clear = reason.contains("undefined symbol") || reason.contains("without NCCL");
+        assert!(is_clear, "{reason}");
     }
 
     #[test]

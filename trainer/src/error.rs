@@ -112,7 +112,7 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// The output is not on a disk.
-    #[error("{path} is a URL, but runs and models are written to a disk")]
+    #[error("{path} is a URL, but models and batches are written to a disk")]
     NotOnDisk {
         /// The output.
         path: PathBuf,
@@ -298,6 +298,9 @@ impl TrainError {
             Self::Io { source, .. } => source,
             Self::Checkpoint(CheckpointError::Io { source, .. }) => source,
             Self::Data(error) => return matches!(error, PrepError::DiskFull { .. }),
+            Self::Checkpoint(CheckpointError::Store(error)) => {
+                return matches!(**error, PrepError::DiskFull { .. });
+            }
             _ => return false,
         };
         source.kind() == std::io::ErrorKind::StorageFull
@@ -340,6 +343,8 @@ impl TrainError {
             | Self::OtherRule { .. }
             | Self::Feed(FeedError::Cursor { .. })
             | Self::Checkpoint(CheckpointError::Identity { .. }) => exit::CONFLICT,
+            Self::Checkpoint(CheckpointError::Claimed { .. }) => exit::CONFLICT,
+            Self::Checkpoint(CheckpointError::Store(error)) => error.exit_code(),
             Self::Feed(FeedError::Group(_)) | Self::Damaged { .. } | Self::Checkpoint(_) => {
                 exit::DAMAGED
             }
@@ -390,6 +395,10 @@ impl TrainError {
             Self::Checkpoint(CheckpointError::Identity { .. }) => {
                 Some("resume over the run's own data set and vocabulary, or choose another --out")
             }
+            Self::Checkpoint(CheckpointError::Claimed { .. }) => {
+                Some("one process at a time trains a run; this one stops, what it saved stays")
+            }
+            Self::Checkpoint(CheckpointError::Store(error)) => error.hint(),
             Self::Checkpoint(CheckpointError::AllDamaged { .. }) => {
                 Some("nothing of the run is left; begin it anew in another --out")
             }
@@ -406,6 +415,9 @@ impl TrainError {
             ),
             Self::Dist(DistError::Join { .. }) => {
                 Some("all ranks must reach MASTER_ADDR; GLOO_SOCKET_IFNAME names the interface")
+            }
+            Self::Dist(DistError::Nccl { .. }) => {
+                Some("say --set dist.nccl=false: sums then go through the host, and take longer")
             }
             Self::Dist(DistError::Lost { .. } | DistError::Elsewhere { .. }) => {
                 Some("see what the other ranks said; start all again with --resume")
@@ -434,7 +446,7 @@ impl TrainError {
                 Some("say how many: --set model.heads=N")
             }
             Self::OutputTaken { .. } => Some("go on with --resume, or choose another --out"),
-            Self::NotOnDisk { .. } => Some("name a folder; copy it to a store when it is whole"),
+            Self::NotOnDisk { .. } => Some("name a folder of this machine"),
             Self::Foreign { .. } | Self::ModelTaken { .. } => {
                 Some("name a folder that is new or empty")
             }

@@ -19,6 +19,7 @@ pub mod tensor_file;
 pub mod machine;
 pub mod tensorboard;
 pub mod output;
+pub mod run_place;
 pub mod run_folder;
 pub mod metrics;
 pub mod eval;

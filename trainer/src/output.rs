@@ -13,7 +13,7 @@ use catlip_pipeline::source::store::RemoteUrl;
 use crate::error::TrainError;
 
 /// The lock of a run, and who holds it in words.
-const LOCK: &str = ".lock";
+pub const LOCK: &str = ".lock";
 /// Most bytes that are read of it: a number and the name of a host.
 const HOLDER_BYTES_MAX: u64 = 256;
 
@@ -35,15 +35,30 @@ pub fn check(folder: &Path, own: &[&str]) -> Result<(), TrainError> {
         }
         Err(error) => return Err(TrainError::io("list", folder)(error)),
     };
+    let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(TrainError::io("list", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    check_names(folder, &names, own)
+}
+
+/// Refuses the names in a folder as [`check`] does, wherever that lies.
+///
+/// # Errors
+///
+/// [`TrainError::Foreign`].
+pub fn check_names(folder: &Path, names: &[String], own: &[&str]) -> Result<(), TrainError> {
+    let is_own = |name: &str| {
         let left = name.strip_prefix('.').filter(|left| own.iter().any(|n| left.starts_with(n)));
-        if name != LOCK && left.is_none() && !own.contains(&name.as_str()) {
-            return Err(foreign(&name));
+        name == LOCK || left.is_some() || own.contains(&name)
+    };
+    match names.iter().find(|name| !is_own(name)) {
+        None => Ok(()),
+        Some(found) => {
+            Err(TrainError::Foreign { path: folder.to_path_buf(), found: found.clone() })
         }
     }
-    Ok(())
 }
 
 /// Refuses a URL, of which the system would make a local folder.
@@ -86,10 +101,14 @@ pub fn lock(folder: &Path) -> Result<Option<Lock>, TrainError> {
         }
         Err(TryLockError::Error(_)) => return Ok(None),
     };
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let holder = format!("process {} on host {}\n", std::process::id(), host.trim());
-    fs::write(&path, holder).map_err(TrainError::io("write", &path))?;
+    fs::write(&path, format!("{}\n", holder())).map_err(TrainError::io("write", &path))?;
     Ok(Some(lock))
+}
+
+/// This process, in words.
+pub fn holder() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("process {} on host {}", std::process::id(), host.trim())
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub struct FitRequest {
     /// The vocabulary; none: made from the training rows.
     pub vocab: Option<PathBuf>,
     /// The folder of the run.
-    pub out: PathBuf,
+    pub out: RunFolder,
     /// Logs of the prep jobs that made the data, for the report's table of stages.
     pub prep_logs: Vec<PathBuf>,
     /// Go on with a run that is there.
@@ -129,6 +129,16 @@ pub fn open_device(config: &TrainConfig) -> Result<OpenDevice, TrainError> {
     Ok(OpenDevice { device, report: report.to_string(), num_threads })
 }
 
+/// The same for a rank, which sums over it with the others.
+fn open_device_of(config: &TrainConfig, world: &World) -> Result<OpenDevice, TrainError> {
+    let open = open_device(config)?;
+    let device = of_rank(open.device, world.local_rank());
+    if config.dist.nccl {
+        world.add_device(device)?;
+    }
+    Ok(OpenDevice { device, ..open })
+}
+
 /// The device of a rank among those of its machine: the first CUDA device stands for all.
 fn of_rank(device: Device, local_rank: u32) -> Device {
     match device {
@@ -143,15 +153,14 @@ fn of_rank(device: Device, local_rank: u32) -> Device {
 ///
 /// Anything that can be known before the first step: [`TrainError`].
 pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, TrainError> {
-    let (mut run, world) = (RunFolder::new(&request.out), &request.world);
+    let (mut run, world) = (request.out.clone(), &request.world);
     if request.val.is_some() {
         config.data.holdout_percent = 0.0;
     }
     let given = request.vocab.as_deref().map(read_vocab).transpose()?;
     let prep_logs = request.prep_logs.iter().map(|path| read_prep_log(path));
     let prep_logs = prep_logs.collect::<Result<_, _>>()?;
-    let OpenDevice { device, report, num_threads } = open_device(&config)?;
-    let device = of_rank(device, world.local_rank());
+    let OpenDevice { device, report, num_threads } = open_device_of(&config, world)?;
     if request.resume && run.is_begun() {
         config.data.go_on_with(&run.config(&[])?.data, request.data.len());
     }
@@ -164,6 +173,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         world.agree(begun, "begin the run")?;
     } else {
         world.agree(Ok(()), "begin the run")?;
+        run.refresh()?;
     }
     check_same_config(&run, &config)?;
     let vocab = Arc::new(run.vocab()?);
@@ -221,7 +231,7 @@ fn begin(
     if run.is_begun() {
         return match request.resume {
             true => Ok(()),
-            false => Err(TrainError::OutputTaken { path: request.out.clone() }),
+            false => Err(TrainError::OutputTaken { path: run.path() }),
         };
     }
     let percent = config.data.holdout_percent;

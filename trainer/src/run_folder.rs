@@ -3,8 +3,9 @@
 //! In: what a run is. Out: `config.toml`, `vocab.parquet`, `priors.json`, written once before the
 //! first step; `log.jsonl`, one line for each log step and evaluation, and the same numbers as
 //! events of TensorBoard; `.lock`, who trains it; `machines.jsonl`, a line for each start;
-//! `eval.json` and `report.html` at the end. Never: a file that is half written under its own name;
-//! a log line of a step that the newest checkpoint has not seen.
+//! `eval.json` and `report.html` at the end; all of it also where the run is in a store. Never: a
+//! file that is half written under its own name; a log line of a step that the newest checkpoint
+//! has not seen.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -12,212 +13,83 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use catlip_pipeline::prep::lock::Lock;
-use catlip_pipeline::prep::{commit, vocab};
-use catlip_schemas::{Cursor, Vocab};
-use serde::{Deserialize, Serialize};
+use catlip_pipeline::prep::{Stores, commit, vocab};
+use catlip_schemas::Vocab;
+use serde::Serialize;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::eval::{EvalReport, EvalSummary};
+use crate::eval::EvalReport;
 use crate::machine::Machine;
 use crate::metrics::LabelPriors;
 use crate::output;
+use crate::run_place::RunPlace;
 use crate::tensorboard::EventFile;
+
+pub use lines::{EvalLine, Fault, LogLine, RollbackLine, SkippedLine, StepLine};
+
+mod lines;
 
 /// Files that the first step needs, in the order in which they are written.
 const VOCAB: &str = "vocab.parquet";
 const PRIORS: &str = "priors.json";
 const CONFIG: &str = "config.toml";
+const LOG: &str = "log.jsonl";
+const MACHINES: &str = "machines.jsonl";
+const EVAL: &str = "eval.json";
+const REPORT: &str = "report.html";
 /// TensorBoard finds files by `tfevents` in their names.
 const EVENTS: &str = "events.out.tfevents.catlip";
 
 /// A folder that `fit` writes and the other commands read.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
-    path: PathBuf,
+    place: RunPlace,
     /// Held by the process that writes, as long as a copy of this is there.
     lock: Option<Arc<Lock>>,
 }
 
-/// One line of `log.jsonl`. Fields that end in `_secs` or `_per_sec`, `goodput`, `mfu` and
-/// `slowest_rank` differ between machines; all others are a function of the config and the data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum LogLine {
-    /// A step of training.
-    Step(StepLine),
-    /// An evaluation on the held-out rows.
-    Eval(EvalLine),
-    /// A log step whose gradient was no number.
-    Skipped(SkippedLine),
-    /// A return to an earlier checkpoint.
-    Rollback(RollbackLine),
-}
-
-/// What is logged of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepLine {
-    /// Steps that were taken.
-    pub step: u64,
-    /// Images that were seen.
-    pub images_seen: u64,
-    /// Loss of this step's batch, per row.
-    pub loss: f64,
-    /// Loss of the distance to the images before the learned augmentation, if that is on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub augment_loss: Option<f64>,
-    /// Norm of the gradient before clipping.
-    pub gradient_norm: f64,
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Images a second since the line before, waiting included, evaluation and saving not.
-    pub images_per_sec: f64,
-    /// Seconds of that time in which the trainer waited for the feed.
-    pub wait_secs: f64,
-    /// That time in seconds.
-    #[serde(default)]
-    pub interval_secs: f64,
-    /// Steps so far that were skipped because their gradient was no number.
-    #[serde(default)]
-    pub skipped: u64,
-    /// Share of this process's wall time that went into steps which were accepted and stayed.
-    #[serde(default)]
-    pub goodput: f64,
-    /// Share of the devices' operations that the model's were since the line before, where
-    /// `runtime.peak_tflops` says what they could do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mfu: Option<f64>,
-    /// The rank that took longest since the line before, where there are several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slowest_rank: Option<u32>,
-    /// Seconds that it took, waiting for other ranks left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slowest_rank_secs: Option<f64>,
-}
-
-impl StepLine {
-    /// Share of the time in which the trainer waited for the feed.
-    pub fn data_wait_share(&self) -> f64 {
-        self.wait_secs / self.interval_secs.max(1e-9)
-    }
-}
-
-/// What is logged of a step that changed nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SkippedLine {
-    /// Steps that were taken, those that were skipped too.
-    pub step: u64,
-    /// How many were skipped so far.
-    pub skipped: u64,
-    /// How many of them are the last ones in a row.
-    pub skipped_in_row: u64,
-}
-
-/// What is logged of a return to an earlier checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RollbackLine {
-    /// The step that the run went back to.
-    pub step: u64,
-    /// The step after which it did.
-    pub from_step: u64,
-    /// Why.
-    pub reason: Fault,
-    /// Loss at that step; none if it was no number.
-    pub loss: Option<f64>,
-    /// Steps so far that were skipped, those that are undone too.
-    pub skipped: u64,
-    /// Where the feed goes on: everything before it was read, and is left out.
-    pub cursor: Cursor,
-}
-
-/// Why a run goes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fault {
-    /// Too many steps in a row were skipped.
-    Skipped,
-    /// The loss rose above its mean.
-    Spike,
-}
-
-/// What is logged of an evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EvalLine {
-    /// Steps that were taken.
-    pub step: u64,
-    /// Its numbers.
-    #[serde(flatten)]
-    pub summary: EvalSummary,
-}
-
-impl LogLine {
-    fn step(&self) -> u64 {
-        match self {
-            Self::Step(line) => line.step,
-            Self::Eval(line) => line.step,
-            Self::Skipped(line) => line.step,
-            Self::Rollback(line) => line.step,
-        }
-    }
-
-    /// Writes its numbers as an event of TensorBoard.
-    fn tell(&self, events: &mut EventFile) -> std::io::Result<()> {
-        match self {
-            Self::Step(line) => {
-                let mut numbers = vec![
-                    ("train/loss", line.loss),
-                    ("train/gradient_norm", line.gradient_norm),
-                    ("train/lr", line.lr),
-                    ("train/images_seen", line.images_seen as f64),
-                    ("speed/images_per_sec", line.images_per_sec),
-                    ("speed/wait_secs", line.wait_secs),
-                ];
-                numbers.push(("speed/goodput", line.goodput));
-                numbers.extend(line.mfu.map(|mfu| ("speed/mfu", mfu)));
-                numbers.extend(line.augment_loss.map(|loss| ("train/augment_loss", loss)));
-                events.add(line.step, &numbers)
-            }
-            Self::Eval(line) => {
-                let summary = &line.summary;
-                let mut numbers = vec![
-                    ("eval/bce", summary.bce),
-                    ("eval/bce_improvement_percent", summary.bce_improvement_percent),
-                ];
-                numbers.extend(summary.map.map(|map| ("eval/map", map)));
-                numbers.extend(summary.map_micro.map(|map| ("eval/map_micro", map)));
-                let recall: Vec<_> = summary
-                    .recall
-                    .iter()
-                    .map(|recall| (format!("eval/recall_at_{}", recall.at), recall.model))
-                    .collect();
-                numbers.extend(recall.iter().map(|(tag, recall)| (tag.as_str(), *recall)));
-                events.add(line.step, &numbers)
-            }
-            Self::Skipped(line) => {
-                events.add(line.step, &[("faults/skipped", line.skipped as f64)])
-            }
-            Self::Rollback(line) => {
-                events.add(line.step, &[("faults/back_from_step", line.from_step as f64)])
-            }
-        }
-    }
-}
-
 impl RunFolder {
-    /// The run in `path`, which may not be there yet.
+    /// The run in the local folder `path`, which may not be there yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), lock: None }
+        Self { place: path.into(), lock: None }
+    }
+
+    /// The run that the user named by a path or a URL, which may not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// As of [`RunPlace::find`] and [`Self::refresh`].
+    pub fn find(named: &Path, stores: &Stores) -> Result<Self, TrainError> {
+        let run = Self { place: RunPlace::find(named, stores)?, lock: None };
+        run.refresh()?;
+        Ok(run)
+    }
+
+    /// Fetches what another process wrote of a run in a store: what the first step needs, and what
+    /// grows.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Data`], [`TrainError::Io`].
+    pub fn refresh(&self) -> Result<(), TrainError> {
+        self.place.fetch(&[VOCAB, PRIORS, CONFIG])?;
+        self.place.fetch_growing()
     }
 
     /// Refuses a folder that holds anything but a run, whole or hardly begun.
     ///
     /// # Errors
     ///
-    /// [`TrainError::NotOnDisk`], [`TrainError::Foreign`].
+    /// [`TrainError::Foreign`], [`TrainError::Io`], [`TrainError::Data`].
     pub fn check(&self) -> Result<(), TrainError> {
-        match self.is_begun() {
-            true => output::check_on_disk(&self.path),
-            false => output::check(&self.path, &[VOCAB, PRIORS, CONFIG]),
+        let own = [VOCAB, PRIORS, CONFIG];
+        match (self.is_begun(), self.place.is_remote()) {
+            (true, _) => Ok(()),
+            (false, false) => output::check(self.disk(), &own),
+            (false, true) => {
+                output::check_names(&self.path(), &self.place.folder().top_names()?, &own)
+            }
         }
     }
 
@@ -225,20 +97,32 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Locked`], [`TrainError::Io`].
+    /// [`TrainError::Locked`], [`TrainError::Io`], [`TrainError::Checkpoint`].
     pub fn lock(&mut self) -> Result<(), TrainError> {
-        self.lock = output::lock(&self.path)?.map(Arc::new);
+        match self.place.is_remote() {
+            true => self.place.claim(&output::holder())?,
+            false => self.lock = output::lock(self.disk())?.map(Arc::new),
+        }
         Ok(())
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where it lies, for messages.
+    pub fn path(&self) -> PathBuf {
+        self.place.path("")
+    }
+
+    /// Where it lies.
+    pub fn place(&self) -> &RunPlace {
+        &self.place
+    }
+
+    fn disk(&self) -> &Path {
+        self.place.disk()
     }
 
     /// The report that a person reads.
     pub fn report_path(&self) -> PathBuf {
-        self.path.join("report.html")
+        self.place.path(REPORT)
     }
 
     /// Whether a run was begun here.
@@ -257,8 +141,9 @@ impl RunFolder {
         vocab: &Vocab,
         priors: &LabelPriors,
     ) -> Result<(), TrainError> {
-        fs::create_dir_all(&self.path).map_err(TrainError::io("create", &self.path))?;
+        fs::create_dir_all(self.disk()).map_err(TrainError::io("create", self.disk()))?;
         vocab::write(&self.vocab_path(), vocab)?;
+        self.place.put(VOCAB)?;
         self.write_json(PRIORS, priors)?;
         self.write_config(config)
     }
@@ -270,7 +155,7 @@ impl RunFolder {
     /// [`TrainError::Io`].
     pub fn write_config(&self, config: &TrainConfig) -> Result<(), TrainError> {
         let text = format!("# Every setting of this run.\n\n{}", config.to_toml());
-        write_whole(&self.config_path(), text.as_bytes())
+        self.write(CONFIG, text.as_bytes())
     }
 
     /// The config that the run was begun with.
@@ -280,7 +165,7 @@ impl RunFolder {
     /// [`TrainError::NoRun`], [`TrainError::Config`].
     pub fn config(&self, settings: &[String]) -> Result<TrainConfig, TrainError> {
         if !self.is_begun() {
-            return Err(TrainError::NoRun { path: self.path.clone() });
+            return Err(TrainError::NoRun { path: self.path() });
         }
         Ok(TrainConfig::load(Some(&self.config_path()), settings)?)
     }
@@ -300,7 +185,7 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`], [`TrainError::Damaged`].
     pub fn priors(&self, vocab: &Vocab) -> Result<LabelPriors, TrainError> {
-        let path = self.path.join(PRIORS);
+        let path = self.disk().join(PRIORS);
         let bytes = fs::read(&path).map_err(TrainError::io("read", &path))?;
         let damaged = |message| TrainError::Damaged { path: path.clone(), message };
         let priors: LabelPriors =
@@ -314,15 +199,15 @@ impl RunFolder {
 
     /// Where the vocabulary lies.
     pub fn vocab_path(&self) -> PathBuf {
-        self.path.join(VOCAB)
+        self.disk().join(VOCAB)
     }
 
     fn config_path(&self) -> PathBuf {
-        self.path.join(CONFIG)
+        self.disk().join(CONFIG)
     }
 
     fn log_path(&self) -> PathBuf {
-        self.path.join("log.jsonl")
+        self.disk().join(LOG)
     }
 
     /// Opens the log behind the lines up to `step`; later ones, and one that was cut by a kill, are
@@ -351,12 +236,15 @@ impl RunFolder {
         let mut lines = self.log_lines()?;
         lines.retain(|line| line.step() <= rollback.step);
         lines.push(LogLine::Rollback(rollback));
-        self.log_of(&lines)
+        let log = self.log_of(&lines)?;
+        // What comes next depends on it, in a run that is killed and gone on with too.
+        self.place.put_growing()?;
+        Ok(log)
     }
 
     fn log_of(&self, lines: &[LogLine]) -> Result<Log, TrainError> {
         let text: String = lines.iter().map(|line| format!("{}\n", json_of(line))).collect();
-        let events_path = self.path.join(EVENTS);
+        let events_path = self.disk().join(EVENTS);
         let events = EventFile::create(&events_path);
         let mut events = events.map_err(TrainError::io("create", &events_path))?;
         for line in lines {
@@ -412,11 +300,12 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`].
     pub fn add_machine(&self, machine: &Machine) -> Result<(), TrainError> {
-        let path = self.path.join("machines.jsonl");
+        let path = self.disk().join(MACHINES);
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let line = format!("{}\n", json_of(machine));
         file.and_then(|mut file| file.write_all(line.as_bytes()))
-            .map_err(TrainError::io("write", &path))
+            .map_err(TrainError::io("write", &path))?;
+        Ok(self.place.put(MACHINES)?)
     }
 
     /// Writes the last evaluation, each synset's too.
@@ -425,7 +314,7 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`].
     pub fn write_eval(&self, report: &EvalReport) -> Result<(), TrainError> {
-        self.write_json("eval.json", report)
+        self.write_json(EVAL, report)
     }
 
     /// Writes the report that a person reads.
@@ -434,11 +323,25 @@ impl RunFolder {
     ///
     /// [`TrainError::Io`].
     pub fn write_report(&self, html: &str) -> Result<(), TrainError> {
-        write_whole(&self.report_path(), html.as_bytes())
+        self.write(REPORT, html.as_bytes())
+    }
+
+    /// Makes the log in the store that of this machine, at the end of a run.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Checkpoint`].
+    pub fn put_log(&self) -> Result<(), TrainError> {
+        Ok(self.place.put_growing()?)
     }
 
     fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), TrainError> {
-        write_whole(&self.path.join(name), format!("{}\n", json_of(value)).as_bytes())
+        self.write(name, format!("{}\n", json_of(value)).as_bytes())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
+        write_whole(&self.disk().join(name), bytes)?;
+        Ok(self.place.put(name)?)
     }
 }
 

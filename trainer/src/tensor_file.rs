@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::error::CheckpointError;
 use crate::model::Weights;
+use catlip_pipeline::prep::Folder;
 use catlip_schemas::checkpoint::CheckpointFile;
 
 /// Bytes that are gathered before the system is asked to write.
@@ -26,8 +27,42 @@ const WRITE_BYTES: usize = 1 << 20;
 /// [`CheckpointError::Io`], [`CheckpointError::Torch`].
 pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<CheckpointFile, CheckpointError> {
     let file = File::create_new(path).map_err(CheckpointError::io("create", path))?;
-    let mut out =
-        Hashed { out: BufWriter::with_capacity(WRITE_BYTES, file), hasher: Sha256::new() };
+    let mut out = BufWriter::with_capacity(WRITE_BYTES, file);
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let written = write_to(&mut out, path, &name, tensors)?;
+    let file = out.into_inner().map_err(|e| CheckpointError::io("write", path)(e.into_error()))?;
+    file.sync_all().map_err(CheckpointError::io("flush", path))?;
+    Ok(written)
+}
+
+/// Writes tensors into a file of a store, whole or not at all; a checkpoint knows it as `file`.
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`], [`CheckpointError::Store`], [`CheckpointError::Torch`].
+pub fn put(
+    folder: &Folder,
+    name: &str,
+    file: &str,
+    tensors: &[(String, Tensor)],
+) -> Result<CheckpointFile, CheckpointError> {
+    let created = folder.create(name).map_err(CheckpointError::of_place)?;
+    let mut out = BufWriter::with_capacity(WRITE_BYTES, created);
+    let path = folder.path(name);
+    let written = write_to(&mut out, &path, file, tensors)?;
+    let created = out.into_inner().map_err(|e| e.into_error());
+    let created = created.map_err(CheckpointError::io("write", &path))?;
+    created.keep().map_err(|error| CheckpointError::of_place(error.into()))?;
+    Ok(written)
+}
+
+fn write_to(
+    out: impl Write,
+    path: &Path,
+    name: &str,
+    tensors: &[(String, Tensor)],
+) -> Result<CheckpointFile, CheckpointError> {
+    let mut out = Hashed { out, hasher: Sha256::new() };
     let header = header(tensors);
     let mut bytes = 0;
     let mut put = |data: &[u8]| {
@@ -43,11 +78,7 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<CheckpointFile
         on_host.f_copy_data_u8(&mut data, on_host.numel())?;
         put(&data)?;
     }
-    let Hashed { out, hasher } = out;
-    let file = out.into_inner().map_err(|e| CheckpointError::io("write", path)(e.into_error()))?;
-    file.sync_all().map_err(CheckpointError::io("flush", path))?;
-    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    Ok(CheckpointFile { file: name, bytes, sha256: hex(&hasher.finalize()) })
+    Ok(CheckpointFile { file: name.to_owned(), bytes, sha256: hex(&out.hasher.finalize()) })
 }
 
 /// All weights under their names, and the counters of training batches before them.

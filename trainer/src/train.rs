@@ -150,7 +150,7 @@ impl<'r> Run<'r> {
             false => plan.run.log_unwritten(state.step)?,
         };
         if world.is_first() {
-            checkpoint::write::clean(plan.run.path())?;
+            checkpoint::write::clean(plan.run.place())?;
         }
         let (rollbacks, last) = log.rollbacks(state.step);
         if let Some(last) = last {
@@ -278,7 +278,7 @@ impl<'r> Run<'r> {
         let world = &plan.world;
         let settled = self.settle();
         world.agree(settled, "save")?;
-        let good = checkpoint::newest_good(plan.run.path())?;
+        let good = checkpoint::newest_good(plan.run.place())?;
         world.agree(Ok(()), "read a checkpoint")?;
         match &good {
             Some(whole) => whole.restore(&mut self.state)?,
@@ -293,7 +293,7 @@ impl<'r> Run<'r> {
             cursor,
         };
         if world.is_first() {
-            checkpoint::go_back_to(plan.run.path(), good.map(|whole| whole.step()))?;
+            checkpoint::go_back_to(plan.run.place(), good.map(|whole| whole.step()))?;
             self.log = plan.run.log_rolled_back(line.clone())?;
         }
         set_back(&mut self.state, &line)?;
@@ -383,7 +383,8 @@ impl<'r> Run<'r> {
         let checkpoints = &plan.config.checkpoint;
         let keep = Keep { last: checkpoints.keep_last, every_steps: checkpoints.keep_every_steps };
         let occasion = if is_due { Occasion::Due(keep) } else { Occasion::Stop };
-        let take = || Snapshot::take(plan.run.path(), state, &plan.identity, &self.share, occasion);
+        let take =
+            || Snapshot::take(plan.run.place(), state, &plan.identity, &self.share, occasion);
         let snapshot = self.meters.save.measure(take)?;
         self.report_saved(|saver| saver.begin(snapshot))?;
         self.goodput.saved();
@@ -430,6 +431,7 @@ impl<'r> Run<'r> {
             &summary.stages,
         );
         self.plan.run.write_report(&page)?;
+        self.plan.run.put_log()?;
         if let Some(fed) = fed.filter(|fed| fed.bad_rows > 0) {
             let last = fed.last_bad_row.unwrap_or_default();
             self.watch.see(Event::BadRows { count: fed.bad_rows, last });

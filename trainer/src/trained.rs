@@ -3,7 +3,6 @@
 //! In: a run folder. Out: the model with its weights, vocabulary and label frequencies. Never:
 //! writes to the run.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use catlip_schemas::Vocab;
@@ -62,13 +61,12 @@ pub struct TrainedRun {
 }
 
 impl TrainedRun {
-    /// Opens the run in `folder` with the averaged weights, or with the `raw` ones.
+    /// Opens a run with the averaged weights, or with the `raw` ones.
     ///
     /// # Errors
     ///
     /// [`TrainError::NoRun`], [`TrainError::Checkpoint`], and what its files may give.
-    pub fn open(folder: &Path, raw: bool, settings: &[String]) -> Result<Self, TrainError> {
-        let run = RunFolder::new(folder);
+    pub fn open(run: &RunFolder, raw: bool, settings: &[String]) -> Result<Self, TrainError> {
         let (own, config) = (run.config(&[])?, run.config(settings)?);
         let says = |key: &str| settings.iter().any(|said| said.starts_with(key));
         let chooses = ["data.snapshots=", "data.label_set="].map(says);
@@ -79,7 +77,7 @@ impl TrainedRun {
         let vit = Vit::new(plan::vit_plan(&config, vocab.len()));
         let mut weights = Weights::zeros(vit.layout(), device.device)
             .map_err(TrainError::torch("allocate the weights"))?;
-        let whole = checkpoint::newest(folder)?;
+        let whole = checkpoint::newest(run.place())?;
         whole.check_vocab(&vocab.hash())?;
         whole.restore_weights(&mut weights, raw)?;
         Ok(Self {

@@ -58,7 +58,8 @@ fn main() -> Result<ExitCode, Failure> {
     println!(
         "{}",
         serde_json::json!({
-            "latency_ms": latency_ms, "images": amount.images, "batch": amount.batch, "rounds": rounds,
+            "latency_ms": latency_ms, "rounds": rounds,
+            "images": amount.images, "batch": amount.batch,
             "local_images_per_sec": locals, "s3_images_per_sec": fars, "ratio": median(ratios),
         })
     );

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use catlip_pipeline::error::PrepError;
 use catlip_schemas::SchemaError;
 
 /// Why a checkpoint cannot be written or read.
@@ -17,6 +18,17 @@ pub enum CheckpointError {
         /// What the system says.
         #[source]
         source: std::io::Error,
+    },
+    /// A store that does not answer, or refuses.
+    #[error("the store of the run fails")]
+    Store(#[source] Box<PrepError>),
+    /// Another process has begun to write the run.
+    #[error("{path} is now being trained by {holder}")]
+    Claimed {
+        /// The run.
+        path: PathBuf,
+        /// Who claimed it.
+        holder: String,
     },
     /// libtorch gave up.
     #[error("libtorch could not copy a tensor")]

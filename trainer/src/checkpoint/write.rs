@@ -1,12 +1,13 @@
 //! Checkpoints on their way to the disk.
 //!
 //! In: a state. Out: a [`Snapshot`] of it in the host's memory, and a folder that is whole once its
-//! name stands there; written by a thread, while the steps go on. Never: two folders at once; a
-//! file of one rank in the checkpoint of another start.
+//! name stands there; in a store, which renames nothing, once its `state.json` does. Written by a
+//! thread, while the steps go on. Never: two folders at once; a file of one rank in the checkpoint
+//! of another start.
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -19,14 +20,17 @@ use catlip_schemas::version::CHECKPOINT_VERSION;
 use tch::{Device, Kind, Tensor};
 
 use super::{CheckpointError, EMA, EXP_AVG, EXP_AVG_SQ, FOLDER, Identity, LATEST, MODEL, STATE};
-use super::{STATE_DIGEST, digest_line, read_state, step_of, steps};
+use super::{STATE_DIGEST, digest_line, name_of, read_state, step_of, steps};
 use crate::ema::Ema;
 use crate::model::Weights;
+use crate::run_place::RunPlace;
 use crate::state::TrainState;
 use crate::tensor_file;
 
 /// How often the first rank looks for what the others wrote.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The same in a store, where a look is a request.
+const LOOK_IN_STORE_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a checkpoint is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +75,7 @@ impl Share {
 /// One rank's part of a state, apart from what the next step changes.
 #[derive(Debug)]
 pub struct Snapshot {
-    run: PathBuf,
+    run: RunPlace,
     share: Share,
     occasion: Occasion,
     files: Vec<(String, Vec<(String, Tensor)>)>,
@@ -85,7 +89,7 @@ impl Snapshot {
     ///
     /// [`CheckpointError::Torch`], such as out of memory.
     pub fn take(
-        run: &Path,
+        run: impl Into<RunPlace>,
         state: &TrainState,
         identity: &Identity,
         share: &Share,
@@ -114,7 +118,7 @@ impl Snapshot {
             stopped: occasion == Occasion::Stop,
             files: Vec::new(),
         };
-        Ok(Self { run: run.to_path_buf(), share: share.clone(), occasion, files, state })
+        Ok(Self { run: run.into(), share: share.clone(), occasion, files, state })
     }
 
     /// Its step.
@@ -130,9 +134,12 @@ impl Snapshot {
     /// [`CheckpointError::Io`], also for a full disk: then the checkpoints before are untouched;
     /// [`CheckpointError::Part`] for a rank whose part did not come.
     pub fn write(&self, cancel: &AtomicBool) -> Result<(), CheckpointError> {
-        let parent = self.run.join(FOLDER);
-        let folder = self.run.join(CheckpointState::folder(self.state.step));
-        let temporary = parent.join(format!(".{}.new{}", name_of(&folder), self.share.start));
+        if self.run.is_remote() {
+            return self.write_into_store(cancel);
+        }
+        let parent = self.run.disk().join(FOLDER);
+        let folder = self.run.disk().join(CheckpointState::folder(self.state.step));
+        let temporary = parent.join(format!(".{}.new{}", last_name(&folder), self.share.start));
         if self.share.world_size == 1 {
             remove(&temporary)?;
         }
@@ -149,11 +156,65 @@ impl Snapshot {
         write_state(&temporary, CheckpointState { files, ..self.state.clone() })?;
         flush(&temporary)?;
         // The same step may have been saved before a run went back behind it.
-        discard(&folder)?;
+        discard(&self.run, self.state.step)?;
         fs::rename(&temporary, &folder).map_err(CheckpointError::io("rename", &temporary))?;
         flush(&parent)?;
-        name_latest(&self.run, &CheckpointState::folder(self.state.step))?;
+        name_latest(&self.run, self.state.step)?;
         self.remove_old()
+    }
+
+    /// The same in a store: every rank puts its files under their own names, and says so in an
+    /// object that only this start looks for; the first one then puts `state.json`, without which
+    /// they are no checkpoint, what has grown, and `LATEST`.
+    fn write_into_store(&self, cancel: &AtomicBool) -> Result<(), CheckpointError> {
+        let (run, step) = (&self.run, self.state.step);
+        if self.share.rank == 0 {
+            run.check_claim()?;
+            // What was saved before a run went back behind it vouches for none of these files.
+            run.folder().remove(&name_of(step, STATE)).map_err(CheckpointError::of_place)?;
+        }
+        let put = |(name, tensors): &(String, Vec<_>)| {
+            tensor_file::put(run.folder(), &name_of(step, name), name, tensors)
+        };
+        let mut files = self.files.iter().map(put).collect::<Result<Vec<_>, _>>()?;
+        let slip = |rank| name_of(step, &format!("{}{}", slip(rank), self.share.start));
+        if self.share.rank != 0 {
+            let name = slip(self.share.rank);
+            return run.write(&name, &json_of(&run.path(&name), &files)?);
+        }
+        for rank in 1..self.share.world_size {
+            files.push(self.await_object(&slip(rank), rank, cancel)?);
+        }
+        let json = json_of(
+            &run.path(&name_of(step, STATE)),
+            &CheckpointState { files, ..self.state.clone() },
+        )?;
+        run.write(&name_of(step, STATE_DIGEST), digest_line(&json).as_bytes())?;
+        run.write(&name_of(step, STATE), &json)?;
+        run.put_growing()?;
+        run.check_claim()?;
+        name_latest(run, step)?;
+        self.remove_old()
+    }
+
+    fn await_object(
+        &self,
+        name: &str,
+        rank: u32,
+        cancel: &AtomicBool,
+    ) -> Result<CheckpointFile, CheckpointError> {
+        let deadline = Instant::now() + self.share.timeout;
+        let json = loop {
+            match self.run.folder().find(name).map_err(CheckpointError::of_place)? {
+                Some(json) => break json,
+                None if cancel.load(Ordering::Relaxed) || Instant::now() > deadline => {
+                    return Err(CheckpointError::Part { step: self.state.step, rank });
+                }
+                None => thread::sleep(LOOK_IN_STORE_EVERY),
+            }
+        };
+        self.run.folder().remove(name).map_err(CheckpointError::of_place)?;
+        self.part_of(&self.run.path(name), rank, &json)
     }
 
     /// Tells the first rank that this one's file is whole.
@@ -183,11 +244,21 @@ impl Snapshot {
                 Err(_) => thread::sleep(LOOK_EVERY),
             }
         };
-        let what = "what a rank says of its part";
-        let files: Vec<CheckpointFile> = serde_json::from_slice(&json)
-            .map_err(|source| SchemaError::Json { what, source })
-            .map_err(|source| CheckpointError::State { path: path.clone(), source })?;
         fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;
+        self.part_of(&path, rank, &json)
+    }
+
+    /// The file that a rank says is its part.
+    fn part_of(
+        &self,
+        path: &Path,
+        rank: u32,
+        json: &[u8],
+    ) -> Result<CheckpointFile, CheckpointError> {
+        let what = "what a rank says of its part";
+        let files: Vec<CheckpointFile> = serde_json::from_slice(json)
+            .map_err(|source| SchemaError::Json { what, source })
+            .map_err(|source| CheckpointError::State { path: path.to_path_buf(), source })?;
         let missing = CheckpointError::Part { step: self.state.step, rank };
         files.into_iter().next().ok_or(missing)
     }
@@ -195,10 +266,9 @@ impl Snapshot {
     /// Removes what is not to be kept. While steps are bad all that were due stay: the newest that
     /// is good, to which the run may go back, may be the oldest of them.
     fn remove_old(&self) -> Result<(), CheckpointError> {
-        let folder = |step| self.run.join(CheckpointState::folder(step));
         let (mut after, is_good) = (0, self.state.skipped_in_row == 0);
         for step in steps(&self.run)?.into_iter().filter(|&step| step < self.state.step) {
-            let is_kept = match (self.occasion, is_of_stop(&folder(step))) {
+            let is_kept = match (self.occasion, is_of_stop(&self.run, step)) {
                 (_, true) => false,
                 (Occasion::Due(Keep { last, every_steps }), _) if is_good => {
                     after += 1;
@@ -207,7 +277,7 @@ impl Snapshot {
                 _ => true,
             };
             if !is_kept {
-                discard(&folder(step))?;
+                discard(&self.run, step)?;
             }
         }
         Ok(())
@@ -276,8 +346,14 @@ impl Drop for Saver {
 /// # Errors
 ///
 /// [`CheckpointError::Io`].
-pub fn clean(run: &Path) -> Result<(), CheckpointError> {
-    let parent = run.join(FOLDER);
+pub fn clean(run: impl Into<RunPlace>) -> Result<(), CheckpointError> {
+    let run = run.into();
+    if run.is_remote() {
+        let latest = super::latest_step(&run)?;
+        let left = steps(&run)?.into_iter().filter(|&step| latest.is_none_or(|l| step > l));
+        return left.into_iter().try_for_each(|step| discard(&run, step));
+    }
+    let parent = run.disk().join(FOLDER);
     let Ok(entries) = fs::read_dir(&parent) else { return Ok(()) };
     for entry in entries {
         let entry = entry.map_err(CheckpointError::io("list", &parent))?;
@@ -290,9 +366,9 @@ pub fn clean(run: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Whether a stop made the checkpoint in a folder; one that cannot be read counts as due.
-fn is_of_stop(folder: &Path) -> bool {
-    read_state(folder).is_ok_and(|state| state.stopped)
+/// Whether a stop made the checkpoint of a step; one that cannot be read counts as due.
+fn is_of_stop(run: &RunPlace, step: u64) -> bool {
+    read_state(run, step).is_ok_and(|state| state.stopped)
 }
 
 /// Where a rank says that its part is whole.
@@ -336,24 +412,31 @@ fn json_of<T: serde::Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Check
         .map_err(|source| CheckpointError::State { path: path.to_path_buf(), source })
 }
 
-fn name_of(folder: &Path) -> String {
+fn last_name(folder: &Path) -> String {
     folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-pub(super) fn name_latest(run: &Path, folder: &str) -> Result<(), CheckpointError> {
-    let path = run.join(LATEST);
-    commit::write_whole(&path, format!("{folder}\n").as_bytes())
-        .map_err(CheckpointError::io("write", &path))
+pub(super) fn name_latest(run: &RunPlace, step: u64) -> Result<(), CheckpointError> {
+    run.write(LATEST, format!("{}\n", CheckpointState::folder(step)).as_bytes())
 }
 
-/// Gives a folder a name that no reader looks at, then removes it.
-pub(super) fn discard(folder: &Path) -> Result<(), CheckpointError> {
+/// Gives the folder of a step a name that no reader looks at, then removes it; in a store, which
+/// renames nothing, removes `state.json` first.
+pub(super) fn discard(run: &RunPlace, step: u64) -> Result<(), CheckpointError> {
+    let name = CheckpointState::folder(step);
+    if run.is_remote() {
+        let remove = |file: &str| run.folder().remove(&name_of(step, file));
+        let files = remove(STATE).and_then(|()| run.folder().list(&name));
+        let files = files.map_err(CheckpointError::of_place)?;
+        return files.iter().try_for_each(|file| remove(file)).map_err(CheckpointError::of_place);
+    }
+    let folder = run.disk().join(&name);
     if !folder.exists() {
         return Ok(());
     }
-    let away = folder.with_file_name(format!(".{}.old", name_of(folder)));
+    let away = folder.with_file_name(format!(".{}.old", last_name(&folder)));
     remove(&away)?;
-    fs::rename(folder, &away).map_err(CheckpointError::io("rename", folder))?;
+    fs::rename(&folder, &away).map_err(CheckpointError::io("rename", &folder))?;
     remove(&away)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use catlip_pipeline::error::exit;
 use clap::{Args, ValueEnum};
 
-use super::{print, say};
+use super::{print, say, stores};
 use crate::error::TrainError;
 use crate::exchange::export::{self, Target};
 use crate::exchange::{ModelFolder, import, logits};
@@ -32,7 +32,7 @@ pub(super) struct ImportArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// Folder of a model or of a run; of a run the averaged weights
+    /// Folder of a model or of a run, which may lie in a store; of a run the averaged weights
     #[arg(long, value_name = "DIR|RUN")]
     weights: PathBuf,
     /// Program for which it is written
@@ -45,7 +45,7 @@ pub(super) struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct LogitsArgs {
-    /// Folder of a model or of a run; of a run the averaged weights
+    /// Folder of a model or of a run, which may lie in a store; of a run the averaged weights
     #[arg(long, value_name = "DIR|RUN")]
     weights: PathBuf,
     /// Safetensors with `images`, float32 [n, 3, h, w] in 0…1
@@ -85,7 +85,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<u8, TrainError> {
 }
 
 pub(super) fn export(args: &ExportArgs) -> Result<u8, TrainError> {
-    let model = ModelFolder::open(&args.weights)?;
+    let model = ModelFolder::open(&args.weights, &stores())?;
     let target = match args.to {
         To::Timm => Target::Timm,
         To::Hf => Target::HuggingFace,
@@ -96,7 +96,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, TrainError> {
 }
 
 pub(super) fn logits(args: &LogitsArgs) -> Result<u8, TrainError> {
-    let model = ModelFolder::open(&args.weights)?;
+    let model = ModelFolder::open(&args.weights, &stores())?;
     let [images, labels] = logits::logits(&model, &args.images, &args.output)?;
     say(&format!("{images} images × {labels} logits: {}", args.output.display()));
     Ok(exit::OK)

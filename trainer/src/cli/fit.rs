@@ -15,8 +15,10 @@ use crate::config::TrainConfig;
 use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::machine::Machine;
+use crate::output;
 use crate::plan::{self, DataPlace, FitRequest, TrainPlan};
 use crate::report;
+use crate::run_folder::RunFolder;
 use crate::train;
 
 /// What `fit` and `batches` begin a run with.
@@ -49,7 +51,7 @@ impl RunArgs {
         &self,
         config: &TrainConfig,
         data: &[PathBuf],
-        out: PathBuf,
+        out: RunFolder,
     ) -> Result<FitRequest, TrainError> {
         let stores = stores();
         let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
@@ -75,8 +77,9 @@ pub(super) struct FitArgs {
     /// shards such as 'train-{000..099}.tar'. Several are mixed by `data.weights`
     #[arg(long, value_name = "DIR|URL|SHARDS", required_unless_present = "dry_run")]
     data: Vec<PathBuf>,
-    /// Folder of the run, on this machine's disk: new or empty, or with --resume a run
-    #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
+    /// Folder of the run: new or empty, or with --resume a run; also s3://bucket/folder, gs://…,
+    /// az://…
+    #[arg(long, value_name = "RUN|URL", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
     #[command(flatten)]
     run: RunArgs,
@@ -109,7 +112,8 @@ pub(super) struct BatchesArgs {
 
 pub(super) fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let config = args.run.config()?;
-    let request = args.run.request(&config, &args.data, args.out.clone())?;
+    output::check_on_disk(&args.out)?;
+    let request = args.run.request(&config, &args.data, RunFolder::new(&args.out))?;
     let plan = plan::plan(config, &request)?;
     let written = batches::write(&plan, args.steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
@@ -127,7 +131,8 @@ pub(super) fn run(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError
     }
     let world = join(&config)?;
     // clap asks for the folder unless it is a dry run.
-    let request = args.run.request(&config, &args.data, args.out.clone().unwrap_or_default())?;
+    let out = RunFolder::find(&args.out.clone().unwrap_or_default(), &stores())?;
+    let request = args.run.request(&config, &args.data, out)?;
     let request = FitRequest {
         prep_logs: args.prep_logs.clone(),
         resume: args.resume,

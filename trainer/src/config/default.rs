@@ -50,6 +50,7 @@ impl Default for TrainConfig {
                 timeout_secs: 600,
                 bucket_bytes: 25 << 20,
                 share_moments: false,
+                nccl: true,
                 compare_every_steps: 1000,
             },
             runtime: RuntimeConfig {

@@ -69,6 +69,14 @@ pub enum DistError {
         /// Of how many.
         world_size: u32,
     },
+    /// NCCL cannot be used.
+    #[error("rank {rank} cannot use NCCL: {reason}")]
+    Nccl {
+        /// This rank.
+        rank: u32,
+        /// Why.
+        reason: String,
+    },
 }
 
 fn numbered(ranks: &[u32]) -> String {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use catlip_pipeline::prep::{commit, vocab};
+use catlip_pipeline::prep::{Stores, commit, vocab};
 use catlip_schemas::Vocab;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
@@ -64,14 +64,15 @@ impl ModelFolder {
     /// # Errors
     ///
     /// [`TrainError::NoModel`] for a folder of neither kind, and what their files may give.
-    pub fn open(folder: &Path) -> Result<Self, TrainError> {
+    pub fn open(folder: &Path, stores: &Stores) -> Result<Self, TrainError> {
         if folder.join(MODEL).exists() {
             return Self::open_model(folder);
         }
-        if !RunFolder::new(folder).is_begun() {
+        let run = RunFolder::find(folder, stores)?;
+        if !run.is_begun() {
             return Err(TrainError::NoModel { path: folder.to_path_buf() });
         }
-        let run = TrainedRun::open(folder, false, &["runtime.device=cpu".to_owned()])?;
+        let run = TrainedRun::open(&run, false, &["runtime.device=cpu".to_owned()])?;
         Ok(Self {
             vit: run.vit,
             weights: run.weights,

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use catlip_pipeline::prep::Stores;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use zip::write::{FileOptions, ZipWriter};
@@ -140,7 +141,7 @@ fn round_trip(plan: VitPlan, target: export::Target) -> (Weights, ModelFolder, V
     let back = import::import(&file, "auto", None, None).unwrap();
     let again = dir.path().join("ours");
     back.write(&again).unwrap();
-    let found = ModelFolder::open(&again).unwrap();
+    let found = ModelFolder::open(&again, &Stores::default()).unwrap();
     let plan = *found.vit.plan();
     (original, found, plan)
 }

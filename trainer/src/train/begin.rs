@@ -82,7 +82,7 @@ pub(super) fn resume(
     state: &mut TrainState,
     watch: &mut dyn Watch,
 ) -> Result<(), TrainError> {
-    let whole = match checkpoint::newest(plan.run.path()) {
+    let whole = match checkpoint::newest(plan.run.place()) {
         Ok(whole) => whole,
         Err(CheckpointError::None { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),

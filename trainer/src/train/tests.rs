@@ -13,6 +13,7 @@ use super::*;
 use crate::config::TrainConfig;
 use crate::plan::{self, FitRequest};
 use crate::predict::predict;
+use crate::run_folder::RunFolder;
 use crate::trained::TrainedRun;
 
 /// Things and the colour of their images.
@@ -90,7 +91,7 @@ fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
         data: vec![(&prepared.data).into()],
         val: None,
         vocab: None,
-        out: prepared.dir.path().join(out),
+        out: RunFolder::new(&prepared.dir.path().join(out)),
         prep_logs: Vec::new(),
         resume,
         world: std::rc::Rc::new(crate::dist::World::alone()),
@@ -161,7 +162,7 @@ fn model_bytes(run: &Path, step: u64) -> Vec<Vec<u8>> {
 
 /// The log without what differs from machine to machine.
 fn log(run: &Path) -> Vec<String> {
-    let lines = crate::run_folder::RunFolder::new(run).log_lines().unwrap();
+    let lines = RunFolder::new(run).log_lines().unwrap();
     lines
         .into_iter()
         .map(|line| match line {
@@ -188,7 +189,7 @@ fn a_run_learns_and_leaves_everything_in_its_folder() {
     assert!(map > 0.95 && baseline < 0.6, "{map} {baseline}");
     assert!(report.summary.bce_improvement_percent > 30.0, "{report:?}");
     assert_eq!(report.synsets.len(), 4, "dog, car, one, boat");
-    let run = &request.out;
+    let run = &request.out.path();
     for file in ["config.toml", "vocab.parquet", "priors.json", "eval.json", "report.html"] {
         assert!(run.join(file).is_file(), "{file}");
     }
@@ -219,8 +220,8 @@ fn stopped_and_resumed_equals_uninterrupted_in_weights_and_log() {
     // Another number of decoding threads changes nothing.
     fit(config(&["eval.every_steps=3", "feed.threads=1"]), &stopped).unwrap();
 
-    assert!(model_bytes(&straight.out, 8) == model_bytes(&stopped.out, 8));
-    assert_eq!(log(&straight.out), log(&stopped.out));
+    assert!(model_bytes(&straight.out.path(), 8) == model_bytes(&stopped.out.path(), 8));
+    assert_eq!(log(&straight.out.path()), log(&stopped.out.path()));
 }
 
 #[test]
@@ -233,7 +234,7 @@ fn a_kill_between_checkpoints_goes_back_to_the_last_and_repeats_its_steps() {
     // As after a kill at step 7, while the checkpoint of step 6 lost a byte: step 4 is the newest
     // whole one, and the log is ahead of it.
     for step in [6, 8] {
-        let model = killed.out.join(format!("checkpoints/step-{step:08}/model.safetensors"));
+        let model = killed.out.path().join(format!("checkpoints/step-{step:08}/model.safetensors"));
         let bytes = std::fs::read(&model).unwrap();
         std::fs::write(&model, &bytes[1..]).unwrap();
     }
@@ -241,8 +242,8 @@ fn a_kill_between_checkpoints_goes_back_to_the_last_and_repeats_its_steps() {
     let mut notes = Notes::default();
     train(&plan, &mut notes, &AtomicBool::new(false)).unwrap();
     assert_eq!((notes.passed_over, notes.saved), (2, vec![6, 8]));
-    assert!(model_bytes(&straight.out, 8) == model_bytes(&killed.out, 8));
-    assert_eq!(log(&straight.out), log(&killed.out));
+    assert!(model_bytes(&straight.out.path(), 8) == model_bytes(&killed.out.path(), 8));
+    assert_eq!(log(&straight.out.path()), log(&killed.out.path()));
 }
 
 #[test]
@@ -269,10 +270,10 @@ fn weights_that_overflow_end_in_an_error_after_going_back_and_stay_finite_on_dis
         assert!(to % 5 == 0 && (to + 1..to + 12).contains(from), "{:?}", notes.rolled_back);
     }
     assert!(notes.skipped >= 6, "{}", notes.skipped);
-    let lines = crate::run_folder::RunFolder::new(&request.out).log_lines().unwrap();
+    let lines = request.out.log_lines().unwrap();
     let rollbacks: Vec<_> = lines.iter().filter(|l| matches!(l, LogLine::Rollback(_))).collect();
     assert_eq!(rollbacks.len(), 2);
-    let good = checkpoint::newest_good(&request.out).unwrap().unwrap();
+    let good = checkpoint::newest_good(request.out.place()).unwrap().unwrap();
     let mut state = new_state(&plan).unwrap();
     good.restore(&mut state).unwrap();
     assert!(state.weights.flat().isfinite().all().int64_value(&[]) == 1);
@@ -291,7 +292,7 @@ fn a_run_that_stays_bad_says_so_after_the_same_steps_however_it_is_stopped() {
     let log_of = |request: &FitRequest| {
         let error = fit(settings(), request).err().unwrap();
         assert!(matches!(error, TrainError::StaysBad { rollbacks: 2, .. }), "{error}");
-        log(&request.out)
+        log(&request.out.path())
     };
     let expected = log_of(&request(&prepared, "straight", false));
     for at in 1..8 {
@@ -336,7 +337,7 @@ fn undisturbed(
     let plan = plan::plan(config, request).unwrap();
     let mut notes = Notes { copy, ..Notes::default() };
     train(&plan, &mut notes, &AtomicBool::new(false)).unwrap();
-    (result(&request.out), notes.rolled_back)
+    (result(&request.out.path()), notes.rolled_back)
 }
 
 /// Weights and log of a run of 20 steps.
@@ -362,13 +363,13 @@ fn a_run_that_goes_back_leaves_out_what_it_read_and_is_resumed_to_the_bit() {
     let spikes = || spikes(&["checkpoint.every_steps=3"]);
     let [straight, killed] = [("straight", false), ("killed", true)]
         .map(|(out, resume)| request(&prepared, out, resume));
-    let copy = Some([straight.out.clone(), killed.out.clone()]);
+    let copy = Some([straight.out.path(), killed.out.path()]);
     let (expected, rolled_back) = undisturbed(spikes(), &straight, copy);
     assert!(rolled_back.iter().any(|&(_, to)| to > 0), "{rolled_back:?}");
-    let lines = crate::run_folder::RunFolder::new(&killed.out).log_lines().unwrap();
+    let lines = killed.out.log_lines().unwrap();
     assert!(matches!(lines.last(), Some(LogLine::Rollback(_))));
     fit(spikes(), &killed).unwrap();
-    assert!(result(&killed.out) == expected);
+    assert!(result(&killed.out.path()) == expected);
 }
 
 /// Stops a run after each step in turn, and one after every step that it takes, and goes on.
@@ -381,17 +382,18 @@ fn stops_change_nothing(settings: &[&str]) {
         let stopped = request(&prepared, &format!("stopped-{at}"), true);
         assert!(stop_at(spikes(settings), &stopped, at));
         fit(spikes(settings), &stopped).unwrap();
-        let (weights, lines) = result(&stopped.out);
+        let (weights, lines) = result(&stopped.out.path());
         assert_eq!(lines, expected.1, "stopped after step {at}; {rolled_back:?}");
         assert!(weights == expected.0, "stopped after step {at}; {rolled_back:?}");
     }
     let often = request(&prepared, "often", true);
     let mut stops = 0;
-    while stop_at(spikes(settings), &often, checkpoint::latest_step(&often.out).unwrap_or(0) + 1) {
+    let next = || checkpoint::latest_step(often.out.place()).unwrap().unwrap_or(0) + 1;
+    while stop_at(spikes(settings), &often, next()) {
         stops += 1;
         assert!(stops < 200);
     }
-    let (weights, lines) = result(&often.out);
+    let (weights, lines) = result(&often.out.path());
     assert_eq!(lines, expected.1, "stopped after every step; {rolled_back:?}");
     assert!(weights == expected.0, "stopped after every step; {rolled_back:?}");
 }
@@ -413,9 +415,9 @@ fn a_finished_run_that_is_resumed_only_evaluates() {
     let prepared = prepared();
     let request = request(&prepared, "run", true);
     let first = fit(config(&[]), &request).unwrap();
-    let before = (model_bytes(&request.out, 8), log(&request.out));
+    let before = (model_bytes(&request.out.path(), 8), log(&request.out.path()));
     let again = fit(config(&[]), &request).unwrap();
-    assert!(before == (model_bytes(&request.out, 8), log(&request.out)));
+    assert!(before == (model_bytes(&request.out.path(), 8), log(&request.out.path())));
     assert_eq!(again.evaluation.unwrap().report, first.evaluation.unwrap().report);
 }
 
