@@ -209,6 +209,23 @@ fn a_rank_that_is_killed_ends_the_others_and_is_named() {
     assert!(latest.starts_with("checkpoints/step-"), "{latest}");
 }
 
+/// Rank 0 keeps the store, by which the others find out who is gone.
+#[test]
+fn a_rank_that_is_killed_with_the_store_is_named_too() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+    let mut ranks = start(dir, "run", 3, &["train.steps=100000", "dist.timeout_secs=1200"]);
+    await_step(dir, "run", 5);
+    ranks[0].kill().unwrap();
+    let told = ends(ranks);
+    for (rank, (code, said)) in told.iter().enumerate().skip(1) {
+        assert_eq!(*code, Some(1), "{said}");
+        assert!(said.contains("rank 0 is gone or stands still"), "rank {rank}: {said}");
+    }
+    assert_eq!(ends(start(dir, "run", 2, &["train.steps=12"]))[0].0, Some(6), "other steps");
+}
+
 /// The reference's stem and augmentation: BatchNorm's groups are those of the whole step, so the
 /// gradients of several ranks are those of one. Groups of 5 of 16 rows; then a step of 3 rows in
 /// two parts, of which some of 4 ranks have none.

@@ -1,7 +1,7 @@
 //! Runs that are killed and stopped: what is left goes on to the same bytes and the same log.
 //!
 //! Few faults in the tests; as many as wished for the README, with a line of JSON as the result:
-//! `CATLIP_KILLS=50 CATLIP_STOPS=20 cargo test --release -p catlip-tests --features train --test
+//! `CATLIP_KILLS=50 CATLIP_STOPS=20 CATLIP_DISKS=20 cargo test --release -p catlip-tests --features train --test
 //! train_faults -- --nocapture`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -39,14 +39,19 @@ const OF_MACHINE: [&str; 3] = ["goodput", "mfu", "slowest_rank"];
 const FAULTS_OF_RUN: usize = 5;
 
 fn start(dir: &Path, out: &str, feed_threads: usize) -> Child {
+    let mut command = fit(dir, &dir.join(out), feed_threads);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn fit(dir: &Path, out: &Path, feed_threads: usize) -> Command {
     let mut command = program("catlip-train");
     command.args(["fit", "--resume", "--data"]).arg(dir.join("train"));
-    command.arg("--val").arg(dir.join("heldout")).arg("--out").arg(dir.join(out));
+    command.arg("--val").arg(dir.join("heldout")).arg("--out").arg(out);
     for setting in SETTINGS {
         command.args(["--set", setting]);
     }
     command.args(["--set", &format!("feed.threads={feed_threads}")]);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command
 }
 
 /// Weights, average, moments of the last step, and the log without what differs by machine.
@@ -136,4 +141,53 @@ fn killed_and_stopped_runs_end_with_the_same_bytes_and_log() {
     });
     println!("{told}");
     assert_eq!(differing, 0, "{told}");
+}
+
+/// The disk is full at some moment: the run ends with its code, what was saved is whole, and where
+/// there is room it goes on to the same bytes.
+#[test]
+fn a_full_disk_ends_a_run_that_then_goes_on_to_the_same_bytes() {
+    const SCRIPT: &str = r#"
+        set -u
+        disk=$1 size=$2 kept=$3; shift 3
+        mount -t tmpfs -o size="$size" tmpfs "$disk" || exit 77
+        "$@" >/dev/null 2>"$kept/err"; echo $? >"$kept/code"
+        mount -o remount,size=1G "$disk" || exit 77
+        "$@" >/dev/null 2>>"$kept/err" || exit 1
+        cp -a "$disk/out" "$kept/out"
+    "#;
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    demo_data(dir);
+    assert!(start(dir, "straight", 2).wait().unwrap().success());
+    let expected = result(&dir.join("straight"));
+    let bytes: usize = files_of(&dir.join("straight")).iter().map(|(_, bytes)| bytes.len()).sum();
+    let (wanted, mut seed) = (wished("CATLIP_DISKS", 2), 5);
+    for time in 0..wanted {
+        let kept = tempfile::tempdir_in(dir).unwrap();
+        let disk = kept.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        // From no room for the first checkpoint to none for the last.
+        let size = bytes as f64 * (0.05 + 0.85 * (draw(&mut seed) % 1000) as f64 / 1000.0);
+        let command = fit(dir, &disk.join("out"), 1 + time % 3);
+        let status = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", SCRIPT, "sh"])
+            .args([&disk, Path::new(&format!("{}", size as u64)), kept.path()])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .stderr(Stdio::null())
+            .status();
+        let Some(code) = status.ok().and_then(|status| status.code()).filter(|&code| code != 77)
+        else {
+            println!("skipped: no disk can be mounted");
+            return;
+        };
+        let read = |name: &str| fs::read_to_string(kept.path().join(name)).unwrap();
+        let said = read("err");
+        assert_eq!(read("code").trim(), "8", "disk {time} of {size:.0} bytes: {said}");
+        assert!(said.contains("free space and start the same command with --resume"), "{said}");
+        assert_eq!(code, 0, "it does not go on where there is room: {said}");
+        assert!(result(&kept.path().join("out")) == expected, "disk {time} of {size:.0} bytes");
+    }
+    println!("{}", json!({ "full_disks": wanted, "differing": 0 }));
 }

@@ -17,6 +17,7 @@ WIDTH, DEPTH, HEADS, LABELS, POSITIONS = 64, 2, 2, 10, 4
 SIZES = [(32, 32), (48, 48), (32, 64)]
 TARGETS = [[0, 3, 9], []]
 STEPS = 6
+LESSON_STEPS, LESSON_ROWS = 200, 8
 
 torch.set_num_threads(1)
 
@@ -127,19 +128,52 @@ def targets():
     return dense
 
 
-def loss_of(model, x):
-    return F.binary_cross_entropy_with_logits(model(x), targets(), reduction="sum") / x.shape[0]
+def lesson(at):
+    """Waves whose lengths tell their labels: something to be learned."""
+    classes = (7 * at + 3 * np.arange(LESSON_ROWS)) % LABELS
+    phases = np.outer(0.01 + 0.004 * classes, np.arange(3 * 32 * 32, dtype=np.float64)) + at
+    values = torch.from_numpy((0.5 + 0.5 * np.sin(phases)).astype(np.float32))
+    dense = torch.zeros(LESSON_ROWS, LABELS)
+    for row, label in enumerate(classes):
+        dense[row, [label, (label + 1) % LABELS]] = 1.0
+    return values.view(-1, 3, 32, 32), dense
+
+
+def loss_of(model, x, dense=None):
+    dense = targets() if dense is None else dense
+    return F.binary_cross_entropy_with_logits(model(x), dense, reduction="sum") / x.shape[0]
+
+
+def adamw_of(params):
+    groups = [
+        {"params": [p for p in params if p.dim() != 1], "weight_decay": 0.2},
+        {"params": [p for p in params if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+
+
+def long_curve():
+    """The losses of LESSON_STEPS such steps on images that differ from step to step."""
+    model = Vit().train()
+    params = list(model.parameters())
+    optim, losses = adamw_of(params), []
+    for at in range(LESSON_STEPS):
+        for group in optim.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (at + 1) / 20)
+        optim.zero_grad()
+        loss = loss_of(model, *lesson(at))
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optim.step()
+        losses.append(loss.item())
+    return losses
 
 
 def curve():
     """STEPS steps of AdamW with clipping, the reference's decay groups and an EMA."""
     model = Vit().train()
     params = [p for _, p in model.named_parameters()]
-    groups = [
-        {"params": [p for p in params if p.dim() != 1], "weight_decay": 0.2},
-        {"params": [p for p in params if p.dim() == 1], "weight_decay": 0.0},
-    ]
-    optim = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+    optim = adamw_of(params)
     ema = {n: t.clone() for n, t in model.state_dict().items()}
     losses, norms = [], []
     for at in range(STEPS):
@@ -185,6 +219,7 @@ def adamw():
 def main():
     model = Vit().eval()
     golden = {"names": model.names, "logits": {}, "adamw": adamw(), "curve": curve()}
+    golden["long_curve"] = long_curve()
     for height, width in SIZES:
         golden["logits"][f"{height}x{width}"] = model(images(height, width)).tolist()
     model.train()

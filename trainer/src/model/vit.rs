@@ -431,6 +431,47 @@ mod tests {
         assert_sums(state.best_weights(), &curve["ema_sums"]);
     }
 
+    /// Waves whose lengths tell their labels, as `lesson` of `golden/make_torch.py` draws them.
+    fn lesson(at: usize) -> DeviceBatch {
+        let classes: Vec<usize> = (0..8).map(|row| (7 * at + 3 * row) % 10).collect();
+        let wave = |class: usize| {
+            (0..3 * 32 * 32).map(move |i| {
+                let phase = (0.01 + 0.004 * class as f64) * f64::from(i) + at as f64;
+                (0.5 + 0.5 * phase.sin()) as f32
+            })
+        };
+        let values: Vec<f32> = classes.iter().flat_map(|&class| wave(class)).collect();
+        let of_rows: Vec<i64> = (0..8).flat_map(|row| [row, row]).collect();
+        let labels: Vec<i64> =
+            classes.iter().flat_map(|&c| [c as i64, (c as i64 + 1) % 10]).collect();
+        DeviceBatch {
+            images_bchw: Tensor::from_slice(&values).view([8, 3, 32, 32]),
+            num_images: 8,
+            targets: SparseTargets {
+                rows_k: Tensor::from_slice(&of_rows),
+                labels_k: Tensor::from_slice(&labels),
+                weights_b: Tensor::ones([8], (Kind::Float, Device::Cpu)),
+            },
+            offsets: (0..=8).map(|row| 2 * row).collect(),
+            place: Place::alone(0, 8 * at as u64, 8),
+        }
+    }
+
+    #[test]
+    fn two_hundred_steps_give_the_curve_of_torch_and_learn() {
+        let losses: Vec<f64> = serde_json::from_value(golden()["long_curve"].clone()).unwrap();
+        assert_eq!(losses.len(), 200);
+        let vit = Vit::new(SMALL);
+        let weights = sine_weights(&vit);
+        let mut state = TrainState::new(vit, weights, REFERENCE, 0.0, Cursor::start(0)).unwrap();
+        for (at, loss) in losses.iter().enumerate() {
+            let lr = 1e-3 * ((at + 1) as f64 / 20.0).min(1.0);
+            let found = step(&mut state, &bce(), &lesson(at), lr).unwrap().loss.double_value(&[]);
+            assert!((found / loss - 1.0).abs() < 1e-3, "step {at}: loss {found}, torch {loss}");
+        }
+        assert!(losses[199] < 0.7 * losses[0], "{losses:?}");
+    }
+
     fn assert_sums(weights: &Weights, expected: &Value) {
         for (entry, view) in weights.entries() {
             let found = view.to_kind(Kind::Double).abs().sum(Kind::Double).double_value(&[]);
