@@ -2,8 +2,8 @@
 
 held_out.py images OUT SHARD…            the images of tars (.tar, .tar.zst), all of one size, as
                                          float32 0…1 [n, 3, h, w], and their labels in OUT.wnids
-held_out.py score LOGITS IMAGES VOCAB    macro mAP of the logits over the labels that an image has;
-                                         VOCAB is a run's vocab.parquet
+held_out.py score LOGITS IMAGES VOCAB    macro mAP of their softmax over the labels that an image
+                                         has; VOCAB is a run's vocab.parquet
 
 Needs numpy, safetensors, Pillow, zstandard, pyarrow, scikit-learn. Between the two:
 `catlip-train logits --weights RUN --images IMAGES --output LOGITS`, `vit.py RUN --scores IMAGES`.
@@ -36,7 +36,9 @@ def images(out, shards):
                 elif member.name.endswith(".wnid"):
                     wnids.append(content.decode().strip())
     assert len(pixels) == len(wnids), "each image has a label"
-    save_file({"images": numpy.stack(pixels).astype(numpy.float32) / 255}, out)
+    # safetensors writes memory as it lies, and channels lie last in it.
+    images = numpy.ascontiguousarray(numpy.stack(pixels), dtype=numpy.float32) / 255
+    save_file({"images": images}, out)
     pathlib.Path(f"{out}.wnids").write_text("\n".join(wnids) + "\n")
 
 
@@ -44,7 +46,9 @@ def score(logits, images, vocab):
     import pyarrow.parquet
     from sklearn.metrics import average_precision_score
 
-    logits = load_file(logits)["logits"]
+    logits = load_file(logits)["logits"].astype(numpy.float64)
+    # A softmax says nothing of how logits of two images compare.
+    logits -= numpy.logaddexp.reduce(logits, axis=1, keepdims=True)
     found = numpy.array(pathlib.Path(f"{images}.wnids").read_text().split())
     labels = pyarrow.parquet.read_table(vocab)["wnid"].to_pylist()
     scores = [average_precision_score(found == wnid, logits[:, at])

@@ -5,7 +5,7 @@
 
 Needs torch, numpy, safetensors. Reads RUN/config.toml for what is trained; knows the corenet stem,
 binary and softmax cross-entropy, AdamW with the reference's groups, clipping, EMA and bfloat16.
-With --scores FILE it writes the logits of its average for `images` of FILE (float32, 0…1).
+With --scores FILE it writes its average, and the logits of that for `images` of FILE (float32).
 """
 
 import argparse
@@ -171,6 +171,7 @@ def main():
         with torch.no_grad():
             logits = torch.cat([model(part) for part in images.split(64)])
         save_file({"logits": logits.contiguous()}, arguments.run / "twin-logits.safetensors")
+        save_file(model.state_dict(), arguments.run / "twin-average.safetensors")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ const UNSAFE_FILES: &[&str] = &[
     "trainer/shim/",
     "trainer/src/batch.rs",
     "trainer/src/device.rs",
-    "trainer/src/dispatcher.rs",
     "trainer/src/page_lock.rs",
 ];
 /// The one module that waits for networks.

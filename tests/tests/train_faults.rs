@@ -1,8 +1,8 @@
 //! Runs that are killed and stopped: what is left goes on to the same bytes and the same log.
 //!
 //! Few faults in the tests; as many as wished for the README, with a line of JSON as the result:
-//! `CATLIP_KILLS=50 CATLIP_STOPS=20 CATLIP_DISKS=20 cargo test --release -p catlip-tests --features train --test
-//! train_faults -- --nocapture`.
+//! `CATLIP_KILLS=50 CATLIP_STOPS=20 CATLIP_DISKS=20 cargo test --release -p catlip-tests --features
+//! train --test train_faults -- --nocapture`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -13,9 +13,10 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "reason.h"
+
 #include <chrono>
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -24,36 +25,9 @@
 
 namespace {
 
+using catlip::guarded;
+using catlip::Reason;
 using std::chrono::milliseconds;
-
-// Where a call says why it failed.
-struct Reason {
-  char* text;
-  size_t bytes;
-};
-
-// Runs `body`; an exception becomes 1 and its first line.
-template <typename Body>
-int guarded(Reason reason, Body body) noexcept {
-  std::string what;
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& error) {
-    what = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    what = error.what();
-  } catch (...) {
-    what = "an exception that is none of the standard ones";
-  }
-  what = what.substr(0, what.find('\n'));
-  if (reason.bytes > 0) {
-    const size_t length = std::min(what.size(), reason.bytes - 1);
-    std::memcpy(reason.text, what.data(), length);
-    reason.text[length] = '\0';
-  }
-  return 1;
-}
 
 // A group whose connections can be closed while collectives wait on them.
 class Group : public c10d::ProcessGroupGloo {
@@ -354,6 +328,11 @@ int catlip_buckets_attach(
 // Awaits the next backward pass.
 void catlip_buckets_begin(Buckets* buckets) {
   buckets->begin();
+}
+
+// Says that a leaf has its gradient, which no graph gave it.
+int catlip_buckets_arrived(Buckets* buckets, int64_t bucket, Reason reason) {
+  return guarded(reason, [&] { buckets->arrived(bucket); });
 }
 
 // Begins what the backward pass did not, and waits for all.

@@ -3,7 +3,7 @@
 //! In: tensors, and handles that these types own. Out: results with the shim's reasons. Never: a
 //! handle that is used after it was freed, or by two threads at once.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,13 +13,8 @@ use std::time::Duration;
 use libloading::os::unix::RTLD_NOW;
 use tch::Tensor;
 
+use super::{Reason, Refusal, asked, raw};
 use crate::device::{function, open_for_ever};
-
-/// Bytes of a reason: one line, with two paths of the system's longest names in it.
-const REASON_BYTES: usize = 1024;
-
-/// What the shim says of a call that failed.
-pub type Refusal = String;
 
 /// How the numbers of the ranks become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +44,6 @@ pub struct Seat<'s> {
     pub address: &'s str,
     /// After which a collective gives up.
     pub timeout: Duration,
-}
-
-#[repr(C)]
-struct Reason {
-    text: *mut c_char,
-    bytes: usize,
 }
 
 unsafe extern "C" {
@@ -133,27 +122,13 @@ unsafe extern "C" {
         reason: Reason,
     ) -> c_int;
     fn catlip_buckets_begin(buckets: *mut c_void);
+    fn catlip_buckets_arrived(buckets: *mut c_void, bucket: i64, reason: Reason) -> c_int;
     fn catlip_buckets_finish(buckets: *mut c_void, reason: Reason) -> c_int;
     fn catlip_buckets_free(buckets: *mut c_void);
 }
 
-/// Makes a call that says in its reason why it failed.
-fn asked(call: impl FnOnce(Reason) -> c_int) -> Result<(), Refusal> {
-    let mut text = vec![0_u8; REASON_BYTES];
-    let reason = Reason { text: text.as_mut_ptr().cast(), bytes: text.len() };
-    if call(reason) == 0 {
-        return Ok(());
-    }
-    let text = CStr::from_bytes_until_nul(&text).unwrap_or(c"it gave no reason");
-    Err(text.to_string_lossy().into_owned())
-}
-
 fn c_text(text: &str) -> Result<CString, Refusal> {
     CString::new(text).map_err(|_| format!("`{}` has a zero byte", text.escape_default()))
-}
-
-fn raw(tensor: &Tensor) -> *mut c_void {
-    tensor.as_ptr().cast_mut().cast()
 }
 
 /// A seat that is taken: a store, and a group over Gloo.
@@ -436,6 +411,13 @@ impl Buckets {
     pub fn begin(&self) {
         // SAFETY: our handle; no backward pass runs.
         unsafe { catlip_buckets_begin(self.0) }
+    }
+
+    /// Says that a leaf of stretch `bucket` has its gradient, which no graph gave it. What goes
+    /// wrong then is told by [`Self::finish`].
+    pub fn arrived(&self, bucket: i64) {
+        // SAFETY: our handle, and a number that it was made with.
+        _ = asked(|reason| unsafe { catlip_buckets_arrived(self.0, bucket, reason) });
     }
 
     /// Begins the sums that the backward pass did not, and waits for all.

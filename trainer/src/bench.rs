@@ -73,7 +73,8 @@ fn measure(
     let (adamw, momentum) = (plan::adamw_plan(config), config.optim.ema_momentum);
     let mut state = TrainState::new(vit, weights, adamw, momentum, cursor)?;
     let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;
-    let plan = plan::step_plan(config, loss, 1);
+    let mut plan = plan::step_plan(config, loss, 1);
+    plan.fit_to(device.device, &plan::vit_plan(config, num_labels), &plan::batch_sampler(config));
     let batch = waves(config, device, num_labels)?;
     let lr = config.optim.lr_min;
 

@@ -113,6 +113,7 @@ pub struct LengthConfig {
     pub seed: u64,
     pub precision: Precision,
     pub recompute: bool,
+    pub by_hand: bool,
     pub parts: usize,
     pub bn_group_samples: usize,
 }

@@ -12,15 +12,13 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
-use self::c10d::is_loopback;
-use self::c10d::{Link, NcclLibrary, Pending, Reduction, Seat};
 pub use self::error::DistError;
 pub use self::together::Together;
 use crate::error::TrainError;
 use crate::model::Weights;
+use crate::shim::c10d::is_loopback;
+use crate::shim::c10d::{Link, NcclLibrary, Pending, Reduction, Seat};
 
-#[path = "../shim/c10d.rs"]
-mod c10d;
 pub(crate) mod error;
 pub mod rendezvous;
 mod together;

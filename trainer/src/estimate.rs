@@ -18,6 +18,11 @@ const FLOATS_PER_PARAMETER: u64 = 5;
 const KEPT_PER_WIDTH_FLOAT32: i64 = 60;
 /// The same in bfloat16, between float32 tokens.
 const KEPT_PER_WIDTH_BFLOAT16: i64 = 38;
+/// The same by hand on a GPU: input, the sum behind attention, queries, keys, values, what
+/// attention gives, hidden layer once.
+const FUSED_PER_WIDTH_FLOAT32: i64 = 40;
+/// The same in bfloat16, between float32 tokens.
+const FUSED_PER_WIDTH_BFLOAT16: i64 = 24;
 
 /// What one image of a side costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +78,13 @@ pub fn image_cost(
         Precision::Float32 => KEPT_PER_WIDTH_FLOAT32,
         Precision::BFloat16 => KEPT_PER_WIDTH_BFLOAT16,
     };
+    let kept_fused = match precision {
+        Precision::Float32 => FUSED_PER_WIDTH_FLOAT32,
+        Precision::BFloat16 => FUSED_PER_WIDTH_BFLOAT16,
+    };
     let kept = match form {
         BlockForm::Plain => plan.depth * t * per_width * d,
+        BlockForm::Fused => plan.depth * t * kept_fused * d,
         // The input of each block, and one block in full.
         BlockForm::Recompute => plan.depth * t * 4 * d + t * per_width * d,
     };

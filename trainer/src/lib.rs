@@ -12,6 +12,8 @@ pub mod optim;
 pub mod schedule;
 pub mod ema;
 pub mod dist;
+#[path = "../shim/mod.rs"]
+pub(crate) mod shim;
 pub mod state;
 pub mod step;
 pub mod checkpoint;

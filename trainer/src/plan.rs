@@ -39,7 +39,7 @@ use crate::schedule::Schedule;
 use crate::tensor_file::hex;
 
 pub use data::{Choice, DataPlace, DataSets};
-pub use training::{adamw_plan, range_plan, step_plan, vit_plan};
+pub use training::{adamw_plan, block_form, range_plan, step_plan, vit_plan};
 
 mod data;
 pub mod files;

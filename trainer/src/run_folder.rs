@@ -392,6 +392,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use catlip_schemas::Cursor;
 
     fn line(step: u64) -> LogLine {
         LogLine::Step(StepLine {

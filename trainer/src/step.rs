@@ -5,7 +5,8 @@
 
 use std::cell::RefCell;
 
-use tch::{Kind, TchError, Tensor};
+use catlip_pipeline::feed::BatchSampler;
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::augment::{self, RangeDraws, RangePlan};
 use crate::batch::{DeviceBatch, GroupedRows};
@@ -14,7 +15,8 @@ use crate::error::TrainError;
 use crate::estimate;
 use crate::loss::Loss;
 use crate::model::chain::{self, BlockForm, Objective, Walk};
-use crate::model::{Groups, Pass, Precision, VitPlan};
+use crate::model::{AttentionChoice, Groups, Pass, Precision, VitPlan};
+use crate::shim::ops::AttentionBackend;
 use crate::state::TrainState;
 
 /// How steps are taken.
@@ -28,6 +30,8 @@ pub struct StepPlan {
     pub precision: Precision,
     /// How blocks are passed.
     pub form: BlockForm,
+    /// What computes attention where they are passed by hand.
+    pub attention: AttentionBackend,
     /// Parts of a batch whose gradients are added up before the update.
     pub parts: usize,
     /// Rows of the whole step that BatchNorm normalises together; 0: those of a part.
@@ -38,11 +42,36 @@ impl StepPlan {
     /// The whole batch at once, in float32, without augmentation.
     pub fn plain(loss: Loss) -> Self {
         let (precision, form) = (Precision::Float32, BlockForm::Plain);
-        Self { loss, range: None, precision, form, parts: 1, bn_group_samples: 0 }
+        let attention = AttentionBackend::Cpu;
+        Self { loss, range: None, precision, form, attention, parts: 1, bn_group_samples: 0 }
     }
 }
 
 impl StepPlan {
+    /// Chooses what computes attention on `device`, by a trial on a batch of the sampler's first
+    /// size, where blocks are passed by hand; none was needed where nothing is given.
+    pub fn fit_to(
+        &mut self,
+        device: Device,
+        vit: &VitPlan,
+        sampler: &BatchSampler,
+    ) -> Option<AttentionChoice> {
+        if self.form != BlockForm::Fused || device == Device::Cpu {
+            return None;
+        }
+        let size = sampler.at(0, 0);
+        let side = i64::from(size.side_px) / vit.patch_px;
+        let tokens = side * side + vit.num_prefix();
+        let rows = (size.batch as usize).div_ceil(self.parts) as i64;
+        let shape = [rows, vit.num_heads, tokens, vit.width / vit.num_heads];
+        let choice = AttentionChoice::find(device, shape, self.precision);
+        match choice.backend {
+            Some(backend) => self.attention = backend,
+            None => self.form = BlockForm::Plain,
+        }
+        Some(choice)
+    }
+
     /// Operations that an image of a side takes on both ways.
     pub fn image_flops(&self, vit: &VitPlan, side_px: u32) -> f64 {
         let cost = estimate::image_cost(vit, side_px.into(), self.precision, self.form);
@@ -211,7 +240,14 @@ fn backward(
         true => None,
         false => Some(Groups::new(group_of_rows, rows_of_groups, state.device(), &sum)?),
     };
-    let walk = Walk { pass: Pass::train(plan.precision), form: plan.form, groups: groups.as_ref() };
+    let arrived = |id| state.together.iter().for_each(|together| together.arrived(id));
+    let walk = Walk {
+        pass: Pass::train(plan.precision),
+        form: plan.form,
+        groups: groups.as_ref(),
+        attention: plan.attention,
+        arrived: Some(&arrived),
+    };
     let loss = chain::backward(vit, w, &augmented_bchw, &objective, walk)?;
     state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
     let of_images = match of_images {
@@ -229,7 +265,6 @@ mod tests {
     use crate::model::{StemKind, Vit};
     use crate::optim::AdamWPlan;
     use catlip_schemas::Cursor;
-    use tch::Device;
 
     const LINEAR: VitPlan = VitPlan {
         stem: StemKind::Linear,
@@ -287,6 +322,11 @@ mod tests {
     #[test]
     fn a_step_that_recomputes_is_the_step_that_keeps() {
         assert_same_step(&StepPlan { form: BlockForm::Recompute, ..augmented() });
+    }
+
+    #[test]
+    fn a_step_by_hand_is_the_step_of_autograd() {
+        assert_same_step(&StepPlan { form: BlockForm::Fused, ..augmented() });
     }
 
     #[test]

@@ -143,7 +143,10 @@ impl<'r> Run<'r> {
         let priors = &plan.priors;
         let loss = Loss::new(&plan.config.loss, priors.rows, &priors.positives, plan.device)
             .map_err(TrainError::torch("weigh the labels"))?;
-        let steps = plan::step_plan(&plan.config, loss, plan.schedule.steps);
+        let mut steps = plan::step_plan(&plan.config, loss, plan.schedule.steps);
+        if let Some(choice) = steps.fit_to(plan.device, &plan.vit, &plan.feed.stream.sampler) {
+            watch.see(Event::Attention(&choice));
+        }
         let world = &plan.world;
         let log = match world.is_first() {
             true => plan.run.log_from(state.step, state.step < plan.schedule.steps)?,

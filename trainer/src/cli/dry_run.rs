@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::estimate::{image_cost, state_bytes};
+use crate::model::Vit;
 use crate::model::params::{Part, Role};
-use crate::model::{BlockForm, Vit};
 use crate::plan::{self, DataPlace, DataSets};
 use crate::report::step_sizes;
 
@@ -77,7 +77,7 @@ fn model_lines(out: &mut String, vit: &Vit, is_exact: bool) {
 
 fn step_lines(out: &mut String, config: &TrainConfig, vit: &Vit) {
     let sampler = plan::batch_sampler(config);
-    let form = if config.train.recompute { BlockForm::Recompute } else { BlockForm::Plain };
+    let form = plan::block_form(config);
     let cost = |side_px: u32| image_cost(vit.plan(), side_px.into(), config.train.precision, form);
     let at_base = cost(config.train.image_px as u32);
     let sizes = sampler.sizes();

@@ -140,7 +140,7 @@ pub(super) fn bench(args: &BenchFeedArgs) -> Result<u8, TrainError> {
     let feed = plan::feed_alone(&config, &data, args.images)?;
     let report = measure::measure(&feed, IMAGES_ALONE)?;
     super::print(&format!(
-        "decoder  {:.0} images/s, one thread alone\n\
+        "decoder  {:.0} images/s a thread, without the rest of the feed\n\
          reading  {:.0} MB/s, one thread alone ({:.0} images/s)\n\
          feed     {:.0} images/s, {} decoding threads, {} images of {}\n\
          first    {:.3} s to the first whole batch\n\

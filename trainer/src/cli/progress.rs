@@ -73,6 +73,7 @@ impl Watch for Progress {
                 self.bar.set_position(step);
                 self.bar.reset_elapsed();
             }
+            Event::Attention(choice) => self.line(&choice.to_string()),
             Event::PassedOver(damage) => self.line(&format!(
                 "warning: checkpoint of step {} is passed over: {}",
                 damage.step, damage.message

@@ -8,17 +8,19 @@ use std::rc::Rc;
 use catlip_schemas::checkpoint::CheckpointState;
 use tch::{TchError, Tensor};
 
-use super::c10d::Buckets;
 use super::{DistError, World};
 use crate::config::DistConfig;
 use crate::error::TrainError;
 use crate::model::Weights;
-use crate::model::params::Gradient;
+use crate::model::params::{EntryId, Gradient};
+use crate::shim::c10d::Buckets;
 
 /// The other ranks as a step sees them. The sums go before the world that they are made in.
 #[derive(Debug)]
 pub struct Together {
     buckets: Buckets,
+    /// The stretch of each entry; −1 for those that are not trained.
+    bucket_of: Vec<i64>,
     world: Rc<World>,
     rows: f64,
     shares_moments: bool,
@@ -38,7 +40,8 @@ impl Together {
     ) -> Result<Option<Self>, TrainError> {
         let buckets = world.buckets(weights, gradient, config.bucket_bytes)?;
         let (world, shares_moments) = (world.clone(), config.share_moments);
-        Ok(buckets.map(|buckets| Self { buckets, world, rows: 0.0, shares_moments }))
+        let bucket_of = BucketPlan::new(weights, config.bucket_bytes).of_entries(weights);
+        Ok(buckets.map(|buckets| Self { buckets, bucket_of, world, rows: 0.0, shares_moments }))
     }
 
     /// Rows of the next step over all ranks, of weight other than zero.
@@ -49,6 +52,11 @@ impl Together {
     /// Sets what [`Self::rows`] gives.
     pub fn set_rows(&mut self, rows: f64) {
         self.rows = rows;
+    }
+
+    /// Says that a weight has its gradient, which no graph gave it.
+    pub fn arrived(&self, id: EntryId) {
+        self.buckets.arrived(self.bucket_of[id.index()]);
     }
 
     /// Sums the statistics of BatchNorm over the ranks, in place.
@@ -147,6 +155,15 @@ pub(super) struct BucketPlan {
 }
 
 impl BucketPlan {
+    /// The stretch of each entry; −1 for those that are not trained.
+    fn of_entries(&self, weights: &Weights) -> Vec<i64> {
+        let mut of_entries = vec![-1; weights.layout().entries().len()];
+        for (&entry, &bucket) in self.leaves.iter().zip(&self.bucket_of) {
+            of_entries[entry] = bucket;
+        }
+        of_entries
+    }
+
     pub fn new(weights: &Weights, bucket_bytes: u64) -> Self {
         let layout = weights.layout();
         let trained = layout.trained_floats();

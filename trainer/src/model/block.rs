@@ -12,7 +12,7 @@ use super::params::{EntryId, Init, Layout, Weights};
 use super::vit::VitPlan;
 
 /// Added to the variance in every LayerNorm of the reference.
-const LAYER_NORM_EPS: f64 = 1e-6;
+pub(super) const LAYER_NORM_EPS: f64 = 1e-6;
 /// Standard deviation of every linear weight at the start.
 pub(super) const LINEAR_STD: f64 = 0.02;
 
@@ -22,9 +22,9 @@ pub(super) const LINEAR_STD: f64 = 0.02;
 /// do not (`tokens_as_many_as_the_width_are_still_normalised_over_channels`).
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    weight: EntryId,
-    bias: EntryId,
-    width: i64,
+    pub(super) weight: EntryId,
+    pub(super) bias: EntryId,
+    pub(super) width: i64,
 }
 
 impl LayerNorm {
@@ -49,8 +49,8 @@ impl LayerNorm {
 /// A linear layer with bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: EntryId,
-    bias: EntryId,
+    pub(super) weight: EntryId,
+    pub(super) bias: EntryId,
 }
 
 impl Linear {
@@ -77,7 +77,7 @@ impl Linear {
 
 /// Norms of queries and keys, each over the width of a head.
 #[derive(Clone, Debug)]
-struct QueryKeyNorms {
+pub(super) struct QueryKeyNorms {
     query: LayerNorm,
     key: LayerNorm,
 }
@@ -85,15 +85,15 @@ struct QueryKeyNorms {
 /// Attention and a hidden layer, each behind a norm and added to what came in.
 #[derive(Clone, Debug)]
 pub struct Block {
-    num_heads: i64,
-    is_gated: bool,
-    norm_attention: LayerNorm,
-    query_key_value: Linear,
-    query_key_norms: Option<QueryKeyNorms>,
-    out: Linear,
-    norm_hidden: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
+    pub(super) num_heads: i64,
+    pub(super) is_gated: bool,
+    pub(super) norm_attention: LayerNorm,
+    pub(super) query_key_value: Linear,
+    pub(super) query_key_norms: Option<QueryKeyNorms>,
+    pub(super) out: Linear,
+    pub(super) norm_hidden: LayerNorm,
+    pub(super) widen: Linear,
+    pub(super) narrow: Linear,
 }
 
 impl Block {

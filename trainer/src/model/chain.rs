@@ -6,13 +6,17 @@
 //! Each block has a graph of its own between two leaves, so that a form may keep what it likes and
 //! go back by whatever means; and the gradients of a block are whole as soon as it was passed.
 
+use std::fmt;
+
 use tch::{TchError, Tensor};
 
 use super::Pass;
 use super::batch_norm::Groups;
 use super::block::Block;
-use super::params::Weights;
+use super::fused::{Hand, Kept};
+use super::params::{EntryId, Weights};
 use super::vit::Vit;
+use crate::shim::ops::AttentionBackend;
 
 /// How a block is passed forwards and backwards. Every form gives what [`BlockForm::Plain`] gives:
 /// the tests hold all of [`BlockForm::ALL`] against it.
@@ -24,6 +28,8 @@ pub enum BlockForm {
     /// Only the block's input is kept; what lies between is computed again on the way back
     /// (activation checkpointing): a third more work.
     Recompute,
+    /// By hand, without a graph: see `fused.rs`. A block that cannot be is passed plainly.
+    Fused,
 }
 
 /// What a form keeps of a block between the two ways.
@@ -33,11 +39,13 @@ enum Tape {
     Graph { input: Tensor, output: Tensor },
     /// Its input alone.
     Input(Tensor),
+    /// What the way back by hand needs.
+    Kept(Box<Kept>),
 }
 
 impl BlockForm {
     /// All forms, the plain one first.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::Recompute];
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Recompute, Self::Fused];
 
     /// Tokens in, a leaf → tokens out, and what the way back needs.
     fn forward(
@@ -45,10 +53,15 @@ impl BlockForm {
         block: &Block,
         w: &Weights,
         input: Tensor,
-        pass: Pass,
+        walk: &Walk,
     ) -> Result<(Tensor, Tape), TchError> {
+        let pass = walk.pass;
         match self {
-            Self::Plain => {
+            Self::Fused if block.is_plain() => {
+                let (output, kept) = block.forward_by_hand(w, &input, pass, walk.attention)?;
+                Ok((leaf(&output)?, Tape::Kept(Box::new(kept))))
+            }
+            Self::Plain | Self::Fused => {
                 let output = block.forward(w, &input, pass)?;
                 Ok((leaf(&output)?, Tape::Graph { input, output }))
             }
@@ -66,10 +79,19 @@ impl BlockForm {
         w: &Weights,
         tape: Tape,
         gradient: &Tensor,
-        pass: Pass,
+        walk: &Walk,
     ) -> Result<Tensor, TchError> {
+        let pass = walk.pass;
         let (input, output) = match tape {
             Tape::Graph { input, output } => (input, output),
+            Tape::Kept(kept) => {
+                return block.back_by_hand(
+                    Hand { w, arrived: walk.arrived },
+                    *kept,
+                    gradient,
+                    pass,
+                );
+            }
             Tape::Input(input) => {
                 let output = block.forward(w, &input, pass)?;
                 (input, output)
@@ -81,7 +103,7 @@ impl BlockForm {
 }
 
 /// How the model is walked through.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Walk<'g> {
     /// Mode and precision.
     pub pass: Pass,
@@ -89,6 +111,24 @@ pub struct Walk<'g> {
     pub form: BlockForm,
     /// What BatchNorm normalises by; none: all rows here.
     pub groups: Option<&'g Groups<'g>>,
+    /// What computes attention where a block is passed by hand.
+    pub attention: AttentionBackend,
+    /// Who is told of a weight whose gradient was made by hand; autograd tells of the others.
+    pub arrived: Option<&'g dyn Fn(EntryId)>,
+}
+
+impl Walk<'_> {
+    /// A walk on the CPU, with all rows in one group.
+    pub fn plain(pass: Pass, form: BlockForm) -> Self {
+        Self { pass, form, groups: None, attention: AttentionBackend::Cpu, arrived: None }
+    }
+}
+
+impl fmt::Debug for Walk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pass, form, groups, attention, .. } = self;
+        write!(f, "Walk({pass:?}, {form:?}, {groups:?}, {attention:?})")
+    }
 }
 
 /// What is minimised, apart from the model.
@@ -113,7 +153,7 @@ pub fn backward(
     walk: Walk,
 ) -> Result<Tensor, TchError> {
     // --- forwards -------------------------------------------------------------------------------
-    let Walk { pass, form, groups } = walk;
+    let Walk { pass, form, groups, .. } = walk;
     let (mut embedded, cuts) = match groups {
         None => (vit.embed(w, images_bchw, pass)?, Vec::new()),
         Some(groups) => vit.embed_in_groups(w, images_bchw, pass, groups)?,
@@ -121,7 +161,7 @@ pub fn backward(
     let mut tokens = leaf(&embedded)?;
     let mut tapes = Vec::with_capacity(vit.blocks().len());
     for block in vit.blocks() {
-        let (output, tape) = form.forward(block, w, tokens, pass)?;
+        let (output, tape) = form.forward(block, w, tokens, &walk)?;
         tapes.push(tape);
         tokens = output;
     }
@@ -132,7 +172,7 @@ pub fn backward(
     loss.f_backward()?;
     let mut gradient = tokens.f_grad()?;
     for (block, tape) in vit.blocks().iter().zip(tapes).rev() {
-        gradient = form.backward(block, w, tape, &gradient, pass)?;
+        gradient = form.backward(block, w, tape, &gradient, &walk)?;
     }
     for (cut, groups) in cuts.into_iter().rev().zip(groups.into_iter().cycle()) {
         pull(&embedded, &gradient)?.f_backward()?;
@@ -187,7 +227,7 @@ mod tests {
         let loss = match form {
             Some(form) => {
                 let objective = Objective { loss: &loss_of, of_images: None };
-                let walk = Walk { pass, form, groups: None };
+                let walk = Walk::plain(pass, form);
                 backward(&vit, &weights, &images, &objective, walk).unwrap()
             }
             None => {

@@ -7,11 +7,14 @@ pub mod positions;
 pub mod block;
 pub mod pool;
 pub mod vit;
+pub mod attention;
+mod fused;
 pub mod chain;
 
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
+pub use attention::AttentionChoice;
 pub use batch_norm::Groups;
 pub use chain::BlockForm;
 pub use params::{Gradient, Layout, Weights};

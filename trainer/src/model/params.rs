@@ -87,6 +87,13 @@ pub enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryId(usize);
 
+impl EntryId {
+    /// Where it stands among [`Layout::entries`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// One named tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

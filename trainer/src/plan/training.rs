@@ -8,6 +8,7 @@ use crate::loss::Loss;
 use crate::model::{BlockForm, VitPlan};
 use crate::optim::AdamWPlan;
 use crate::schedule::{Fall, Schedule};
+use crate::shim::ops::AttentionBackend;
 use crate::step::StepPlan;
 
 /// The hidden layer of a gated block is a multiple of this.
@@ -59,14 +60,24 @@ pub fn range_plan(config: &TrainConfig, steps: u64) -> Option<RangePlan> {
     augment.range.then_some(RangePlan { psnr, steps, seed: config.train.seed })
 }
 
-/// The steps of a config over a run of `steps`.
+/// How the blocks of a config are passed.
+pub fn block_form(config: &TrainConfig) -> BlockForm {
+    match (config.train.recompute, config.train.by_hand) {
+        (true, _) => BlockForm::Recompute,
+        (false, true) => BlockForm::Fused,
+        (false, false) => BlockForm::Plain,
+    }
+}
+
+/// The steps of a config over a run of `steps`, on the CPU.
 pub fn step_plan(config: &TrainConfig, loss: Loss, steps: u64) -> StepPlan {
     let train = &config.train;
     StepPlan {
         loss,
         range: range_plan(config, steps),
         precision: train.precision,
-        form: if train.recompute { BlockForm::Recompute } else { BlockForm::Plain },
+        form: block_form(config),
+        attention: AttentionBackend::Cpu,
         parts: train.parts,
         bn_group_samples: train.bn_group_samples,
     }

@@ -4,6 +4,7 @@
 
 use crate::checkpoint::Damage;
 use crate::eval::EvalSummary;
+use crate::model::AttentionChoice;
 use crate::run_folder::{RollbackLine, SkippedLine, StepLine};
 
 /// What a run tells while it goes on.
@@ -16,6 +17,8 @@ pub enum Event<'e> {
         /// Trained parameters.
         num_params: i64,
     },
+    /// What computes attention was chosen by a trial.
+    Attention(&'e AttentionChoice),
     /// A newer checkpoint is damaged, so an older one was taken.
     PassedOver(&'e Damage),
     /// A step was taken.

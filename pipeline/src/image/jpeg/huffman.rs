@@ -1,11 +1,11 @@
 //! The Huffman codes of sequential JPEGs: the same coefficients as by libjpeg, sooner.
 //!
 //! In: a libjpeg that has started to decode. Out: it asks `decode_mcu` for each MCU from then on.
-//! Never: judges what is broken: an MCU at a marker, near the end of the bytes or with a code that
+//! Never: judges what is broken: an MCU at a marker, over the end of the bytes or with a code that
 //! is none is given back to libjpeg's own decoder, which begins it from the state before it.
 //!
 //! Half of the time that it takes to shrink a photograph goes here. What is saved: eight bytes are
-//! taken at once where none of them is 0xFF; one look-up tells the bits of code and coefficient
+//! taken at once, by no branch (`scan.rs`); one look-up tells the bits of code and coefficient
 //! together, so that the next code need not wait for the coefficient before it; and the bits stay
 //! in registers. The tables are made of libjpeg's, which it has checked.
 
@@ -15,20 +15,16 @@ use std::ptr;
 
 use mozjpeg_sys as sys;
 
+use super::scan::{Bits, Place, Scan};
+
 /// Bits of a code that one look-up knows; 9 or 10 measured the same, 11 no better.
-const LOOK_BITS: u32 = 9;
+const LOOK_BITS: u32 = 10;
 
 /// Coefficients of a block.
 const BLOCK_LEN: usize = 64;
 
-/// Bits of a code, 16, and of its coefficient, 15.
-const SYMBOL_BITS_MAX: u32 = 31;
-
 /// Bytes of a block at most, as libjpeg reckons: 64 × 31 bits, each byte stuffed, are 496.
 const BLOCK_BYTES_MAX: usize = 8 * BLOCK_LEN;
-
-/// Bytes that are taken at once.
-const WORD_BYTES: usize = size_of::<u64>();
 
 /// Blocks of an MCU at most.
 const BLOCKS_MAX: usize = 10;
@@ -130,6 +126,7 @@ struct Entropy {
 
 /// Bits that were taken and not used, the last one lowest (jdhuff.h, `bitread_perm_state`).
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Held {
     bits: u64,
     count: c_int,
@@ -151,6 +148,10 @@ pub(super) struct Faster {
     /// Which table each block of an MCU has for its constant and for its other coefficients.
     dc: [usize; BLOCKS_MAX],
     ac: [usize; BLOCKS_MAX],
+    scan: Scan,
+    /// Whether `scan` is where the decoder is; else libjpeg's own state is.
+    leads: bool,
+    mcus_left: u64,
 }
 
 /// Entries by the next [`LOOK_BITS`] bits; 0 for a code that is longer.
@@ -174,8 +175,8 @@ fn entry(symbol: u8, length: u32, has_runs: bool) -> u32 {
 #[inline(always)]
 fn coefficient(bits: u64, size: u32) -> i32 {
     let is_negative = !((bits as i64) >> 63) as u64;
-    let raw = bits >> ((64 - size) & 63);
-    (raw as i32).wrapping_sub((is_negative & ((1 << size) - 1)) as i32)
+    let raw = bits.wrapping_shr(size.wrapping_neg());
+    (raw as i32).wrapping_sub((is_negative & 1_u64.wrapping_shl(size).wrapping_sub(1)) as i32)
 }
 
 impl Table {
@@ -232,22 +233,24 @@ impl Table {
     #[inline(always)]
     unsafe fn difference(&self, bits: Bits) -> Option<(i32, Bits)> {
         // SAFETY: the caller's.
-        let bits = unsafe { bits.filled() }?;
+        let bits = unsafe { bits.filled() };
         let entry = self.entry(bits.bits);
         let (length, size) = (entry >> 16 & 0xff, entry >> 24);
         if length == 0 {
             return None;
         }
         // libjpeg has checked that differences have no more than 15 bits.
-        let difference = if size == 0 { 0 } else { coefficient(bits.bits << length, size) };
+        let difference =
+            if size == 0 { 0 } else { coefficient(bits.bits.wrapping_shl(length), size) };
         Some((difference, bits.without(length + size)))
     }
 
-    /// Calls with the place and value of each other coefficient; none if libjpeg is to do it.
+    /// Calls with the place and value of each other coefficient; none if libjpeg is to do it. The
+    /// bits begin with a whole code.
     ///
     /// # Safety
     ///
-    /// [`BLOCK_BYTES_MAX`] and [`WORD_BYTES`] bytes can be read from where `bits` stand.
+    /// [`BLOCK_BYTES_MAX`] bytes and a word can be read from where `bits` stand.
     #[inline(always)]
     unsafe fn coefficients(
         &self,
@@ -256,21 +259,23 @@ impl Table {
     ) -> Option<Bits> {
         let mut at = 0;
         while at < BLOCK_LEN - 1 {
-            // SAFETY: the caller's: at most 63 codes and coefficients were read since.
-            bits = unsafe { bits.filled() }?;
+            // The code is looked up before more bits come: what it waits for is the code before it,
+            // and nothing else.
             let entry = self.entry(bits.bits);
-            let (num_bits, run) = (entry & 0xff, (entry >> 8 & 0xff) as usize);
-            if num_bits != 0 {
+            // SAFETY: the caller's: at most 63 codes and coefficients were read since.
+            let full = unsafe { bits.filled() };
+            let run = (entry >> 8 & 0xff) as usize;
+            if entry & 0xff != 0 {
                 at += run;
-                let value = coefficient(bits.bits << (entry >> 16 & 0x3f), entry >> 24);
-                bits = bits.without(num_bits);
+                let value = coefficient(full.bits.wrapping_shl(entry >> 16), entry >> 24);
+                bits = full.without(entry);
                 call(usize::from(NATURAL[at & 127]), value as i16);
                 continue;
             }
             if entry == 0 {
                 return None;
             }
-            bits = bits.without(entry >> 16);
+            bits = full.without(entry >> 16);
             if run < LONG_RUN {
                 break;
             }
@@ -278,78 +283,6 @@ impl Table {
         }
         Some(bits)
     }
-}
-
-/// Bits that were taken, the first highest, and where the next come from. Passed by value: a
-/// reference that a call could follow would keep them in memory, on the way of every code.
-#[derive(Clone, Copy)]
-struct Bits {
-    bits: u64,
-    count: u32,
-    at: *const u8,
-}
-
-impl Bits {
-    /// With [`SYMBOL_BITS_MAX`] bits or more; none before a marker.
-    ///
-    /// # Safety
-    ///
-    /// [`WORD_BYTES`] bytes can be read at `at`.
-    #[inline(always)]
-    unsafe fn filled(self) -> Option<Self> {
-        const LOW: u64 = 0x0101_0101_0101_0101;
-        const HIGH: u64 = 0x8080_8080_8080_8080;
-        let Self { mut bits, mut count, mut at } = self;
-        if count < SYMBOL_BITS_MAX {
-            // SAFETY: the caller's.
-            let word = u64::from_be(unsafe { at.cast::<u64>().read_unaligned() });
-            let mut bytes = (64 - count) / 8;
-            // Without a byte of 0xFF, which is stuffed or begins a marker.
-            if (!word).wrapping_sub(LOW) & word & HIGH == 0 {
-                // A part of one byte more comes along; when it is counted the same is or-ed again.
-                bits |= word >> count;
-                count += 8 * bytes;
-            } else {
-                // SAFETY: the caller's.
-                (bits, bytes) = unsafe { with_stuffed(bits, count, at) };
-                (count, bytes) = (bytes & 0xff, bytes >> 8);
-                if count < SYMBOL_BITS_MAX {
-                    return None;
-                }
-            }
-            // SAFETY: at most the bytes that were read.
-            at = unsafe { at.add(bytes as usize) };
-        }
-        Some(Self { bits, count, at })
-    }
-
-    #[inline(always)]
-    fn without(self, count: u32) -> Self {
-        Self { bits: self.bits << count, count: self.count - count, ..self }
-    }
-}
-
-/// `bits` with those of the next bytes, up to a marker; then how many there are, and 256 times how
-/// many bytes were taken: two numbers, which stay in registers.
-///
-/// # Safety
-///
-/// [`WORD_BYTES`] bytes can be read at `at`.
-#[cold]
-#[inline(never)]
-unsafe fn with_stuffed(mut bits: u64, mut count: u32, at: *const u8) -> (u64, u32) {
-    let mut taken = 0;
-    while count <= 56 && taken < WORD_BYTES - 1 {
-        // SAFETY: the caller's.
-        let [byte, next] = unsafe { [*at.add(taken), *at.add(taken + 1)] };
-        if byte == 0xff && next != 0 {
-            break;
-        }
-        bits |= u64::from(byte) << (56 - count);
-        count += 8;
-        taken += if byte == 0xff { 2 } else { 1 };
-    }
-    (bits, (taken as u32) << 8 | count)
 }
 
 /// Makes libjpeg ask [`Faster`] from now on; none, and nothing done, for progressive files and
@@ -376,6 +309,9 @@ pub(super) unsafe fn install(raw: &mut sys::jpeg_decompress_struct) -> Option<Bo
         tables: Vec::with_capacity(4),
         dc: [0; BLOCKS_MAX],
         ac: [0; BLOCKS_MAX],
+        scan: Scan::new(),
+        leads: false,
+        mcus_left: u64::from(rest.mcus_per_row) * u64::from(rest.mcu_rows_in_scan),
     });
     for block in 0..rest.blocks_in_mcu as usize {
         // SAFETY: libjpeg has made the tables of each block when it began the scan.
@@ -394,15 +330,21 @@ unsafe extern "C-unwind" fn decode_mcu(
     raw: &mut sys::jpeg_decompress_struct,
     blocks: *mut *mut Block,
 ) -> c_int {
-    // SAFETY: `install` put it there, and its caller keeps it.
-    let faster = unsafe { &*raw.common.client_data.cast::<Faster>() };
+    // SAFETY: `install` put it there, its caller keeps it, and nobody else has it now.
+    let faster = unsafe { &mut *raw.common.client_data.cast::<Faster>() };
+    faster.mcus_left = faster.mcus_left.saturating_sub(1);
     // SAFETY: libjpeg gives a block for each of an MCU, all zero, or none.
-    if unsafe { faster.decode(raw, blocks) }.is_some() {
+    let is_done = unsafe { faster.decode(raw, blocks) }.is_some();
+    if !is_done || faster.mcus_left == 0 {
+        // SAFETY: as there.
+        unsafe { faster.give_back(raw) };
+    }
+    if is_done {
         #[cfg(test)]
         tests::DECODED.set(tests::DECODED.get() + 1);
         return 1;
     }
-    // SAFETY: libjpeg's own, with what it gave; nothing of its state has changed.
+    // SAFETY: libjpeg's own, with what it gave; its state is that before the MCU.
     unsafe { (faster.theirs)(raw, blocks) }
 }
 
@@ -428,27 +370,34 @@ impl Faster {
     ///
     /// libjpeg asks for an MCU of `raw`.
     unsafe fn decode(
-        &self,
+        &mut self,
         raw: &mut sys::jpeg_decompress_struct,
         blocks: *mut *mut Block,
     ) -> Option<()> {
         // SAFETY: as in `install`, and libjpeg has a source while it decodes.
         let (rest, source) =
-            unsafe { (&*(&raw const *raw).byte_add(REST).cast::<Rest>(), &mut *raw.src) };
+            unsafe { (&*(&raw const *raw).byte_add(REST).cast::<Rest>(), &*raw.src) };
         // SAFETY: as in `install`.
         let entropy = unsafe { &mut *rest.entropy };
         let num_blocks = rest.blocks_in_mcu as usize;
         let is_restart = rest.restart_interval != 0 && entropy.restarts_to_go == 0;
-        if source.bytes_in_buffer < BLOCK_BYTES_MAX * num_blocks + WORD_BYTES
-            || rest.unread_marker != 0
-            || entropy.insufficient_data != 0
-            || is_restart
-        {
+        if rest.unread_marker != 0 || entropy.insufficient_data != 0 || is_restart {
             return None;
         }
-        let count = entropy.held.count as u32;
-        let held = if count == 0 { 0 } else { entropy.held.bits << (64 - count) };
-        let mut bits = Bits { bits: held, count, at: source.next_input_byte };
+        if !self.leads {
+            let Held { bits, count } = entropy.held;
+            if count >= 64 {
+                return None;
+            }
+            let next = source.next_input_byte;
+            self.scan.begin(Place { bits, count: count as u32, next });
+            self.leads = true;
+        }
+        // libjpeg's own source stays where it was begun with.
+        // SAFETY: libjpeg's source has so many bytes.
+        let end = unsafe { source.next_input_byte.add(source.bytes_in_buffer) };
+        // SAFETY: these bytes are those that the scan was begun with.
+        let mut bits = unsafe { self.scan.bits(BLOCK_BYTES_MAX * num_blocks + 16, end) };
         let mut last_dc = entropy.last_dc;
         for at in 0..num_blocks {
             // SAFETY: libjpeg's blocks, of which each is there.
@@ -472,17 +421,32 @@ impl Faster {
                 }
             }?;
         }
-        // SAFETY: both in the same bytes, the second not before the first.
-        source.bytes_in_buffer -= unsafe { bits.at.offset_from(source.next_input_byte) } as usize;
-        source.next_input_byte = bits.at;
-        let used = 64 - bits.count;
-        entropy.held = Held {
-            bits: if used == 64 { 0 } else { bits.bits >> used },
-            count: bits.count as c_int,
-        };
+        if !self.scan.advance(bits) {
+            return None;
+        }
         entropy.last_dc = last_dc;
         entropy.restarts_to_go = entropy.restarts_to_go.wrapping_sub(rest.restart_interval.min(1));
         Some(())
+    }
+
+    /// Tells libjpeg where the decoder is, which leads from then on.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::decode`].
+    unsafe fn give_back(&mut self, raw: &mut sys::jpeg_decompress_struct) {
+        if !std::mem::take(&mut self.leads) {
+            return;
+        }
+        let Place { bits, count, next } = self.scan.place();
+        // SAFETY: as in `decode`.
+        let (rest, source) =
+            unsafe { (&*(&raw const *raw).byte_add(REST).cast::<Rest>(), &mut *raw.src) };
+        // SAFETY: both in the same bytes, the second not before the first.
+        source.bytes_in_buffer -= unsafe { next.offset_from(source.next_input_byte) } as usize;
+        source.next_input_byte = next;
+        // SAFETY: as in `install`.
+        unsafe { (*rest.entropy).held = Held { bits, count: count as c_int } };
     }
 }
 

@@ -19,6 +19,7 @@ mod decode;
 mod encode;
 mod huffman;
 mod planes;
+mod scan;
 
 pub use decode::{Scale, decode, decode_part};
 pub use encode::{Chroma, encode};

@@ -1,0 +1,160 @@
+//! The C surface of `ops.cpp`: operations of ATen that tch lacks, without a graph.
+//!
+//! In and out: tensors. Never: keeps a tensor of the caller but in [`Attended`].
+
+use std::ffi::{c_int, c_void};
+use std::fmt;
+use std::ptr;
+
+use tch::{TchError, Tensor};
+
+use super::{Reason, Refusal, asked, raw};
+
+unsafe extern "C" {
+    fn catlip_layer_norm(
+        x: *mut c_void,
+        weight: *mut c_void,
+        bias: *mut c_void,
+        eps: f64,
+        out3: *mut *mut c_void,
+        reason: Reason,
+    ) -> c_int;
+    fn catlip_layer_norm_back(
+        gradient: *mut c_void,
+        x: *mut c_void,
+        mean: *mut c_void,
+        rstd: *mut c_void,
+        weight: *mut c_void,
+        bias: *mut c_void,
+        out3: *mut *mut c_void,
+        reason: Reason,
+    ) -> c_int;
+    fn catlip_attention(
+        backend: c_int,
+        query: *mut c_void,
+        key: *mut c_void,
+        value: *mut c_void,
+        out: *mut *mut c_void,
+        kept: *mut *mut c_void,
+        reason: Reason,
+    ) -> c_int;
+    fn catlip_attention_back(
+        kept: *mut c_void,
+        gradient: *mut c_void,
+        out3: *mut *mut c_void,
+        reason: Reason,
+    ) -> c_int;
+    fn catlip_attention_free(kept: *mut c_void);
+}
+
+/// What computes attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionBackend {
+    /// ATen's flash attention for the CPU.
+    Cpu = 0,
+    /// cuDNN.
+    Cudnn = 1,
+    /// FlashAttention.
+    Flash = 2,
+    /// xFormers' memory-efficient attention.
+    Efficient = 3,
+}
+
+fn failed(reason: Refusal) -> TchError {
+    TchError::Torch(reason)
+}
+
+/// Makes a call that gives three tensors.
+fn three(call: impl FnOnce(*mut *mut c_void, Reason) -> c_int) -> Result<[Tensor; 3], TchError> {
+    let mut out = [ptr::null_mut(); 3];
+    asked(|reason| call(out.as_mut_ptr(), reason)).map_err(failed)?;
+    // SAFETY: the call succeeded, so each is a tensor that nobody else has.
+    Ok(out.map(|tensor| unsafe { Tensor::from_ptr(tensor.cast()) }))
+}
+
+/// Normalises the last dimension of `x`: the result, and mean and 1 ÷ deviation of each row.
+///
+/// # Errors
+///
+/// What libtorch says.
+pub fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<[Tensor; 3], TchError> {
+    // SAFETY: tensors that outlive the call, and room for three.
+    three(|out, reason| unsafe {
+        catlip_layer_norm(raw(x), raw(weight), raw(bias), eps, out, reason)
+    })
+}
+
+/// The way back of [`layer_norm`]: gradients of `x`, `weight` and `bias`.
+///
+/// # Errors
+///
+/// What libtorch says.
+pub fn layer_norm_back(
+    gradient: &Tensor,
+    x: &Tensor,
+    [mean, rstd]: [&Tensor; 2],
+    weight: &Tensor,
+    bias: &Tensor,
+) -> Result<[Tensor; 3], TchError> {
+    let [x, mean, rstd, weight, bias] = [x, mean, rstd, weight, bias].map(raw);
+    // SAFETY: as in `layer_norm`.
+    three(|out, reason| unsafe {
+        catlip_layer_norm_back(raw(gradient), x, mean, rstd, weight, bias, out, reason)
+    })
+}
+
+/// What attention keeps for its way back.
+pub struct Attended(*mut c_void);
+
+// SAFETY: tensors of ATen, which belong to no thread; an `Attended` is not `Sync`.
+unsafe impl Send for Attended {}
+
+impl fmt::Debug for Attended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attended")
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `catlip_attention` and is freed here only.
+        unsafe { catlip_attention_free(self.0) }
+    }
+}
+
+/// Softmax attention without a mask, scaled by 1 ÷ √k, over `[b, a, t, k]`.
+///
+/// # Errors
+///
+/// What libtorch says, such as that the back end does not take these tensors.
+pub fn attention(
+    backend: AttentionBackend,
+    [query, key, value]: [&Tensor; 3],
+) -> Result<(Tensor, Attended), TchError> {
+    let (mut out, mut kept) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: tensors, of which the shim takes references, and places for what it makes.
+    asked(|reason| unsafe {
+        let [query, key, value] = [query, key, value].map(raw);
+        catlip_attention(backend as c_int, query, key, value, &mut out, &mut kept, reason)
+    })
+    .map_err(failed)?;
+    // SAFETY: the call succeeded, so `out` is a tensor that nobody else has.
+    Ok((unsafe { Tensor::from_ptr(out.cast()) }, Attended(kept)))
+}
+
+impl Attended {
+    /// The way back: gradients of queries, keys and values.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn back(&self, gradient: &Tensor) -> Result<[Tensor; 3], TchError> {
+        // SAFETY: our handle, a tensor that outlives the call, and room for three.
+        three(|out, reason| unsafe { catlip_attention_back(self.0, raw(gradient), out, reason) })
+    }
+}
