@@ -43,7 +43,9 @@ def main():
         mean = [numpy.mean([side[step] for step, is_last in zip(both, last) if is_last])
                 for side in (ours, twin)]
         print(f"pair {number + 1}: {len(both)} steps compared; off by at most {early:.1e} up to "
-              f"step {WINDOW}; mean loss of the last 500 steps: ours {mean[0]:.4f}, twin {mean[1]:.4f}")
+              f"step {WINDOW}; mean of the last 500 steps: ours {mean[0]:.4f}, twin {mean[1]:.4f}")
+        # Of the twin the steps that ours has: a mean of others is another one.
+        twin = {step: twin[step] for step in both}
         for name, found, style in (("catlip-train", ours, "-"), ("PyTorch twin", twin, ":")):
             axes.plot(*means(found), style, color=f"C{number}", label=f"{name}, seed {number + 1}")
     axes.set_xlabel("step")

@@ -293,7 +293,7 @@ mod tests {
     use super::*;
     use crate::batch::{DeviceBatch, Place};
     use crate::loss::{Loss, SparseTargets};
-    use crate::model::params::Entry;
+    use crate::model::params::{Entry, Role};
     use crate::optim::AdamWPlan;
     use crate::state::TrainState;
     use crate::step::{StepPlan, step};
@@ -457,19 +457,36 @@ mod tests {
         }
     }
 
+    /// Numbers that look drawn, as `noise` of `golden/make_torch.py` makes them.
+    fn noise_weights(vit: &Vit) -> Weights {
+        let weights = vit.init(0, None, Device::Cpu).unwrap();
+        let trained = weights.entries().filter(|(entry, _)| entry.role != Role::Buffer);
+        for (phase, (entry, view)) in trained.enumerate() {
+            let is_scale = entry.shape.len() == 1 && entry.name.ends_with("weight");
+            let noise = |i: i64| {
+                let value = (12.9898 * i as f64 + 78.233 * phase as f64).sin() * 43758.5453;
+                0.07 * (value - value.floor() - 0.5)
+            };
+            let value = |i| if is_scale { 1.0 } else { noise(i) as f32 };
+            let values: Vec<f32> = (0..entry.numel()).map(value).collect();
+            view.shallow_clone().copy_(&Tensor::from_slice(&values).view_as(view));
+        }
+        weights
+    }
+
     #[test]
     fn two_hundred_steps_give_the_curve_of_torch_and_learn() {
         let losses: Vec<f64> = serde_json::from_value(golden()["long_curve"].clone()).unwrap();
         assert_eq!(losses.len(), 200);
         let vit = Vit::new(SMALL);
-        let weights = sine_weights(&vit);
+        let weights = noise_weights(&vit);
         let mut state = TrainState::new(vit, weights, REFERENCE, 0.0, Cursor::start(0)).unwrap();
         for (at, loss) in losses.iter().enumerate() {
             let lr = 1e-3 * ((at + 1) as f64 / 20.0).min(1.0);
             let found = step(&mut state, &bce(), &lesson(at), lr).unwrap().loss.double_value(&[]);
             assert!((found / loss - 1.0).abs() < 1e-3, "step {at}: loss {found}, torch {loss}");
         }
-        assert!(losses[199] < 0.7 * losses[0], "{losses:?}");
+        assert!(losses[199] < 0.2 * losses[0], "{losses:?}");
     }
 
     fn assert_sums(weights: &Weights, expected: &Value) {
