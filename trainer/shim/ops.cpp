@@ -38,6 +38,19 @@ void give(at::Tensor** out, std::array<at::Tensor, N> tensors) {
   }
 }
 
+// Takes over what cuDNN and FlashAttention give, which is the same.
+template <typename Made>
+void keep(Attended& kept, const Made& made) {
+  kept.out = std::get<0>(made);
+  kept.logsumexp = std::get<1>(made);
+  kept.lengths_query = std::get<2>(made);
+  kept.lengths_key = std::get<3>(made);
+  kept.max_query = std::get<4>(made).expect_int();
+  kept.max_key = std::get<5>(made).expect_int();
+  kept.seed = std::get<6>(made);
+  kept.offset = std::get<7>(made);
+}
+
 void attend(Attended& kept) {
   const auto& [query, key, value] = std::tie(kept.query, kept.key, kept.value);
   switch (kept.backend) {
@@ -45,31 +58,13 @@ void attend(Attended& kept) {
       std::tie(kept.out, kept.logsumexp) =
           at::_scaled_dot_product_flash_attention_for_cpu(query, key, value);
       return;
-    case Backend::Cudnn: {
-      auto made = at::_scaled_dot_product_cudnn_attention(
-          query, key, value, std::nullopt, /*compute_log_sumexp=*/true);
-      kept.out = std::get<0>(made);
-      kept.logsumexp = std::get<1>(made);
-      kept.lengths_query = std::get<2>(made);
-      kept.lengths_key = std::get<3>(made);
-      kept.max_query = std::get<4>(made).expect_int();
-      kept.max_key = std::get<5>(made).expect_int();
-      kept.seed = std::get<6>(made);
-      kept.offset = std::get<7>(made);
+    case Backend::Cudnn:
+      keep(kept, at::_scaled_dot_product_cudnn_attention(
+                     query, key, value, std::nullopt, /*compute_log_sumexp=*/true));
       return;
-    }
-    case Backend::Flash: {
-      auto made = at::_scaled_dot_product_flash_attention(query, key, value);
-      kept.out = std::get<0>(made);
-      kept.logsumexp = std::get<1>(made);
-      kept.lengths_query = std::get<2>(made);
-      kept.lengths_key = std::get<3>(made);
-      kept.max_query = std::get<4>(made).expect_int();
-      kept.max_key = std::get<5>(made).expect_int();
-      kept.seed = std::get<6>(made);
-      kept.offset = std::get<7>(made);
+    case Backend::Flash:
+      keep(kept, at::_scaled_dot_product_flash_attention(query, key, value));
       return;
-    }
     case Backend::Efficient:
       std::tie(kept.out, kept.logsumexp, kept.seed, kept.offset) =
           at::_scaled_dot_product_efficient_attention(

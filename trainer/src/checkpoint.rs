@@ -14,14 +14,13 @@ use tch::{Device, Kind, Tensor};
 pub use self::error::{CheckpointError, Damage};
 pub use self::write::{Keep, Occasion, Saver, Share, Snapshot};
 use crate::model::Weights;
-use crate::run_place::RunPlace;
+use crate::run_place::{CHECKPOINTS, RunPlace};
 use crate::state::TrainState;
 use crate::tensor_file;
 
 pub(crate) mod error;
 pub mod write;
 
-const FOLDER: &str = "checkpoints";
 const LATEST: &str = "LATEST";
 const STATE: &str = "state.json";
 /// Digest of `state.json` as `sha256sum` writes it, so that `sha256sum -c` checks it too.
@@ -124,7 +123,7 @@ pub fn go_back_to(run: impl Into<RunPlace>, step: Option<u64>) -> Result<(), Che
 pub fn latest_step(run: impl Into<RunPlace>) -> Result<Option<u64>, CheckpointError> {
     let found = run.into().folder().find(LATEST).map_err(CheckpointError::of_place)?;
     let text = found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let named = |text: &str| step_of(text.trim().strip_prefix(FOLDER)?.strip_prefix('/')?);
+    let named = |text: &str| step_of(text.trim().strip_prefix(CHECKPOINTS)?.strip_prefix('/')?);
     Ok(named(&text))
 }
 
@@ -447,7 +446,7 @@ mod tests {
         assert_eq!(steps(&run.path().into()).unwrap(), [4, 3]);
         let latest = fs::read_to_string(run.path().join(LATEST)).unwrap();
         assert_eq!(latest, "checkpoints/step-00000004\n");
-        assert_eq!(fs::read_dir(run.path().join(FOLDER)).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(run.path().join(CHECKPOINTS)).unwrap().count(), 2);
     }
 
     fn damage(file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) -> Whole {
@@ -562,7 +561,7 @@ mod tests {
         assert_eq!(error, "the checkpoint of step 2 lacks the part of rank 1");
         assert_eq!(newest(run.path()).unwrap().step(), 1);
         write::clean(run.path()).unwrap();
-        assert_eq!(fs::read_dir(run.path().join(FOLDER)).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(run.path().join(CHECKPOINTS)).unwrap().count(), 1);
     }
 
     #[test]
@@ -611,7 +610,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_an_error_of_the_next_call() {
         let run = tempfile::tempdir().unwrap();
-        fs::write(run.path().join(FOLDER), "in the way").unwrap();
+        fs::write(run.path().join(CHECKPOINTS), "in the way").unwrap();
         let (state, share) = (fresh(), Share::whole());
         let snapshot = Snapshot::take(run.path(), &state, &identity(), &share, due(1, 0)).unwrap();
         let mut saver = Saver::default();

@@ -179,10 +179,11 @@ fn stores() -> Stores {
 
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
-    let run = RunFolder::find(&args.run, &stores())?;
+    let stores = stores();
+    let run = RunFolder::find(&args.run, &stores)?;
     let run = TrainedRun::open(&run, raw, &args.read.with(&args.settings))?;
     warn_of_damage(&run);
-    let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores())?;
+    let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores)?;
     let evaluation = run.evaluate(data[0].clone())?;
     tell(&evaluation.report.summary);
     Ok(exit::OK)

@@ -175,6 +175,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         world.agree(Ok(()), "begin the run")?;
         run.refresh()?;
     }
+    run.fetch_log()?;
     check_same_config(&run, &config)?;
     let vocab = Arc::new(run.vocab()?);
     check_same_vocab(request, given.as_ref(), &vocab)?;

@@ -23,7 +23,7 @@ use crate::eval::EvalReport;
 use crate::machine::Machine;
 use crate::metrics::LabelPriors;
 use crate::output;
-use crate::run_place::RunPlace;
+use crate::run_place::{EVENTS, LOG, MACHINES, RunPlace};
 use crate::tensorboard::EventFile;
 
 pub use lines::{EvalLine, Fault, LogLine, RollbackLine, SkippedLine, StepLine};
@@ -34,12 +34,8 @@ mod lines;
 const VOCAB: &str = "vocab.parquet";
 const PRIORS: &str = "priors.json";
 const CONFIG: &str = "config.toml";
-const LOG: &str = "log.jsonl";
-const MACHINES: &str = "machines.jsonl";
 const EVAL: &str = "eval.json";
 const REPORT: &str = "report.html";
-/// TensorBoard finds files by `tfevents` in their names.
-const EVENTS: &str = "events.out.tfevents.catlip";
 
 /// A folder that `fit` writes and the other commands read.
 #[derive(Clone, Debug)]
@@ -66,15 +62,23 @@ impl RunFolder {
         Ok(run)
     }
 
-    /// Fetches what another process wrote of a run in a store: what the first step needs, and what
-    /// grows.
+    /// Fetches what another process wrote of a run in a store, that the first step and whoever reads
+    /// the run need.
     ///
     /// # Errors
     ///
     /// [`TrainError::Data`], [`TrainError::Io`].
     pub fn refresh(&self) -> Result<(), TrainError> {
-        self.place.fetch(&[VOCAB, PRIORS, CONFIG])?;
-        self.place.fetch_growing()
+        self.place.fetch(&[VOCAB, PRIORS, CONFIG])
+    }
+
+    /// Fetches what a run in a store that goes on adds to; its events are made anew of the log.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::refresh`].
+    pub fn fetch_log(&self) -> Result<(), TrainError> {
+        self.place.fetch(&[LOG, MACHINES])
     }
 
     /// Refuses a folder that holds anything but a run, whole or hardly begun.

@@ -18,9 +18,15 @@ use crate::error::TrainError;
 use crate::output::LOCK;
 
 /// Folder of the checkpoints in a run.
-const CHECKPOINTS: &str = "checkpoints";
+pub const CHECKPOINTS: &str = "checkpoints";
+/// A line for each log step and evaluation.
+pub const LOG: &str = "log.jsonl";
+/// The same for TensorBoard, which finds files by `tfevents` in their names.
+pub const EVENTS: &str = "events.out.tfevents.catlip";
+/// A line for each start.
+pub const MACHINES: &str = "machines.jsonl";
 /// Files that grow while a run is trained.
-const GROWING: [&str; 3] = ["log.jsonl", "events.out.tfevents.catlip", "machines.jsonl"];
+const GROWING: [&str; 3] = [LOG, EVENTS, MACHINES];
 
 /// Where a run lies.
 #[derive(Clone, Debug)]
@@ -136,22 +142,16 @@ impl RunPlace {
     ///
     /// [`TrainError::Data`], [`TrainError::Io`].
     pub fn fetch(&self, names: &[&str]) -> Result<(), TrainError> {
-        for name in names.iter().filter(|_| self.is_remote()) {
+        if !self.is_remote() {
+            return Ok(());
+        }
+        for name in names {
             if let Some(bytes) = self.run.find(name)? {
                 let path = self.disk.join(name);
                 fs::write(&path, bytes).map_err(TrainError::io("write", &path))?;
             }
         }
         Ok(())
-    }
-
-    /// Fetches what a run that goes on adds to.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Self::fetch`].
-    pub fn fetch_growing(&self) -> Result<(), TrainError> {
-        self.fetch(&GROWING)
     }
 
     /// Puts a file of this machine into the store, if the run lies in one.

@@ -13,17 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use catlip_pipeline::prep::commit;
 use catlip_schemas::SchemaError;
 use catlip_schemas::checkpoint::{CheckpointFile, CheckpointState};
 use catlip_schemas::version::CHECKPOINT_VERSION;
 use tch::{Device, Kind, Tensor};
 
-use super::{CheckpointError, EMA, EXP_AVG, EXP_AVG_SQ, FOLDER, Identity, LATEST, MODEL, STATE};
+use super::{CheckpointError, EMA, EXP_AVG, EXP_AVG_SQ, Identity, LATEST, MODEL, STATE};
 use super::{STATE_DIGEST, digest_line, name_of, read_state, step_of, steps};
 use crate::ema::Ema;
 use crate::model::Weights;
-use crate::run_place::RunPlace;
+use crate::run_place::{CHECKPOINTS, RunPlace};
 use crate::state::TrainState;
 use crate::tensor_file;
 
@@ -137,7 +136,7 @@ impl Snapshot {
         if self.run.is_remote() {
             return self.write_into_store(cancel);
         }
-        let parent = self.run.disk().join(FOLDER);
+        let parent = self.run.disk().join(CHECKPOINTS);
         let folder = self.run.disk().join(CheckpointState::folder(self.state.step));
         let temporary = parent.join(format!(".{}.new{}", last_name(&folder), self.share.start));
         if self.share.world_size == 1 {
@@ -147,11 +146,12 @@ impl Snapshot {
         let write =
             |(name, tensors): &(String, Vec<_>)| tensor_file::write(&temporary.join(name), tensors);
         let mut files = self.files.iter().map(write).collect::<Result<Vec<_>, _>>()?;
+        let slip = |rank| format!("{CHECKPOINTS}/{}/{}", last_name(&temporary), slip(rank));
         if self.share.rank != 0 {
-            return self.hand_in(&temporary, &files);
+            return self.hand_in(&slip(self.share.rank), &files);
         }
         for rank in 1..self.share.world_size {
-            files.push(self.await_part(&temporary, rank, cancel)?);
+            files.push(self.await_part(&slip(rank), rank, LOOK_EVERY, cancel)?);
         }
         write_state(&temporary, CheckpointState { files, ..self.state.clone() })?;
         flush(&temporary)?;
@@ -179,11 +179,10 @@ impl Snapshot {
         let mut files = self.files.iter().map(put).collect::<Result<Vec<_>, _>>()?;
         let slip = |rank| name_of(step, &format!("{}{}", slip(rank), self.share.start));
         if self.share.rank != 0 {
-            let name = slip(self.share.rank);
-            return run.write(&name, &json_of(&run.path(&name), &files)?);
+            return self.hand_in(&slip(self.share.rank), &files);
         }
         for rank in 1..self.share.world_size {
-            files.push(self.await_object(&slip(rank), rank, cancel)?);
+            files.push(self.await_part(&slip(rank), rank, LOOK_IN_STORE_EVERY, cancel)?);
         }
         let json = json_of(
             &run.path(&name_of(step, STATE)),
@@ -197,10 +196,17 @@ impl Snapshot {
         self.remove_old()
     }
 
-    fn await_object(
+    /// Tells the first rank that this one's file is whole.
+    fn hand_in(&self, name: &str, files: &[CheckpointFile]) -> Result<(), CheckpointError> {
+        self.run.write(name, &json_of(&self.run.path(name), &files)?)
+    }
+
+    /// Waits for what a rank says of its part.
+    fn await_part(
         &self,
         name: &str,
         rank: u32,
+        look_every: Duration,
         cancel: &AtomicBool,
     ) -> Result<CheckpointFile, CheckpointError> {
         let deadline = Instant::now() + self.share.timeout;
@@ -210,55 +216,14 @@ impl Snapshot {
                 None if cancel.load(Ordering::Relaxed) || Instant::now() > deadline => {
                     return Err(CheckpointError::Part { step: self.state.step, rank });
                 }
-                None => thread::sleep(LOOK_IN_STORE_EVERY),
+                None => thread::sleep(look_every),
             }
         };
         self.run.folder().remove(name).map_err(CheckpointError::of_place)?;
-        self.part_of(&self.run.path(name), rank, &json)
-    }
-
-    /// Tells the first rank that this one's file is whole.
-    fn hand_in(&self, folder: &Path, files: &[CheckpointFile]) -> Result<(), CheckpointError> {
-        let path = folder.join(slip(self.share.rank));
-        let json = json_of(&path, &files)?;
-        commit::write_whole(&path, &json).map_err(CheckpointError::io("write", &path))
-    }
-
-    fn await_part(
-        &self,
-        folder: &Path,
-        rank: u32,
-        cancel: &AtomicBool,
-    ) -> Result<CheckpointFile, CheckpointError> {
-        let path = folder.join(slip(rank));
-        let deadline = Instant::now() + self.share.timeout;
-        let json = loop {
-            match fs::read(&path) {
-                Ok(json) => break json,
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(CheckpointError::io("read", &path)(error));
-                }
-                Err(_) if cancel.load(Ordering::Relaxed) || Instant::now() > deadline => {
-                    return Err(CheckpointError::Part { step: self.state.step, rank });
-                }
-                Err(_) => thread::sleep(LOOK_EVERY),
-            }
-        };
-        fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;
-        self.part_of(&path, rank, &json)
-    }
-
-    /// The file that a rank says is its part.
-    fn part_of(
-        &self,
-        path: &Path,
-        rank: u32,
-        json: &[u8],
-    ) -> Result<CheckpointFile, CheckpointError> {
         let what = "what a rank says of its part";
-        let files: Vec<CheckpointFile> = serde_json::from_slice(json)
+        let files: Vec<CheckpointFile> = serde_json::from_slice(&json)
             .map_err(|source| SchemaError::Json { what, source })
-            .map_err(|source| CheckpointError::State { path: path.to_path_buf(), source })?;
+            .map_err(|source| CheckpointError::State { path: self.run.path(name), source })?;
         let missing = CheckpointError::Part { step: self.state.step, rank };
         files.into_iter().next().ok_or(missing)
     }
@@ -353,7 +318,7 @@ pub fn clean(run: impl Into<RunPlace>) -> Result<(), CheckpointError> {
         let left = steps(&run)?.into_iter().filter(|&step| latest.is_none_or(|l| step > l));
         return left.into_iter().try_for_each(|step| discard(&run, step));
     }
-    let parent = run.disk().join(FOLDER);
+    let parent = run.disk().join(CHECKPOINTS);
     let Ok(entries) = fs::read_dir(&parent) else { return Ok(()) };
     for entry in entries {
         let entry = entry.map_err(CheckpointError::io("list", &parent))?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::Stream;
+use catlip_pipeline::prep::Stores;
 use clap::Args;
 
 use super::progress::Progress;
@@ -52,11 +53,11 @@ impl RunArgs {
         config: &TrainConfig,
         data: &[PathBuf],
         out: RunFolder,
+        stores: &Stores,
     ) -> Result<FitRequest, TrainError> {
-        let stores = stores();
         let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
         Ok(FitRequest {
-            data: DataPlace::find(config, data, &stores)?,
+            data: DataPlace::find(config, data, stores)?,
             val,
             vocab: self.vocab.clone(),
             out,
@@ -113,7 +114,8 @@ pub(super) struct BatchesArgs {
 pub(super) fn batches(args: &BatchesArgs) -> Result<u8, TrainError> {
     let config = args.run.config()?;
     output::check_on_disk(&args.out)?;
-    let request = args.run.request(&config, &args.data, RunFolder::new(&args.out))?;
+    let out = RunFolder::new(&args.out);
+    let request = args.run.request(&config, &args.data, out, &stores())?;
     let plan = plan::plan(config, &request)?;
     let written = batches::write(&plan, args.steps)?;
     say(&format!("{written} batches: {}", plan.run.path().display()));
@@ -131,8 +133,9 @@ pub(super) fn run(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError
     }
     let world = join(&config)?;
     // clap asks for the folder unless it is a dry run.
-    let out = RunFolder::find(&args.out.clone().unwrap_or_default(), &stores())?;
-    let request = args.run.request(&config, &args.data, out)?;
+    let stores = stores();
+    let out = RunFolder::find(&args.out.clone().unwrap_or_default(), &stores)?;
+    let request = args.run.request(&config, &args.data, out, &stores)?;
     let request = FitRequest {
         prep_logs: args.prep_logs.clone(),
         resume: args.resume,

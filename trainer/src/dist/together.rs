@@ -38,9 +38,10 @@ impl Together {
         gradient: &Gradient,
         config: &DistConfig,
     ) -> Result<Option<Self>, TrainError> {
-        let buckets = world.buckets(weights, gradient, config.bucket_bytes)?;
+        let plan = BucketPlan::new(weights, config.bucket_bytes);
+        let buckets = world.buckets(weights, gradient, &plan)?;
         let (world, shares_moments) = (world.clone(), config.share_moments);
-        let bucket_of = BucketPlan::new(weights, config.bucket_bytes).of_entries(weights);
+        let bucket_of = plan.of_entries(weights);
         Ok(buckets.map(|buckets| Self { buckets, bucket_of, world, rows: 0.0, shares_moments }))
     }
 
@@ -105,8 +106,8 @@ impl Together {
 }
 
 impl World {
-    /// Sums a gradient over the ranks in stretches of about `bucket_bytes`, during each backward
-    /// pass; none where there is one rank.
+    /// Sums a gradient over the ranks in the stretches of `plan`, during each backward pass; none
+    /// where there is one rank.
     ///
     /// # Errors
     ///
@@ -115,10 +116,9 @@ impl World {
         &self,
         weights: &Weights,
         gradient: &Gradient,
-        bucket_bytes: u64,
+        plan: &BucketPlan,
     ) -> Result<Option<Buckets>, TrainError> {
         let Some(link) = &self.link else { return Ok(None) };
-        let plan = BucketPlan::new(weights, bucket_bytes);
         let cut = |&(from, floats): &(i64, i64)| gradient.flat().f_narrow(0, from, floats);
         let stretches: Vec<_> = plan
             .stretches

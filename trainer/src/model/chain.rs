@@ -174,9 +174,11 @@ pub fn backward(
     for (block, tape) in vit.blocks().iter().zip(tapes).rev() {
         gradient = form.backward(block, w, tape, &gradient, &walk)?;
     }
-    for (cut, groups) in cuts.into_iter().rev().zip(groups.into_iter().cycle()) {
-        pull(&embedded, &gradient)?.f_backward()?;
-        (embedded, gradient) = cut.back(groups)?;
+    if let Some(groups) = groups {
+        for cut in cuts.into_iter().rev() {
+            pull(&embedded, &gradient)?.f_backward()?;
+            (embedded, gradient) = cut.back(groups)?;
+        }
     }
     let mut last = pull(&embedded, &gradient)?;
     if let Some(of_images) = objective.of_images {

@@ -81,20 +81,21 @@ impl Block {
         let (normed_nd, first) = self.norm_attention.pass(w, input_btd, kind, keeps)?;
         let parts_3batk = self
             .query_key_value
-            .pass(w, &normed_nd)?
+            .forward(w, &normed_nd)?
             .f_view([b, t, 3, self.num_heads, d / self.num_heads])?
             .f_permute([2, 0, 3, 1, 4])?
             .f_unbind(0)?;
         let [query, key, value] = [0, 1, 2].map(|part: usize| &parts_3batk[part]);
         let (mixed_batk, attended) = ops::attention(backend, [query, key, value])?;
         let mixed_nd = mixed_batk.f_transpose(1, 2)?.f_reshape([b * t, d])?;
-        let added_btd = self.out.pass(w, &mixed_nd)?.f_view([b, t, d])?;
+        let added_btd = self.out.forward(w, &mixed_nd)?.f_view([b, t, d])?;
         let middle_btd = input_btd.f_add(&added_btd)?;
 
         let (normed_nd, second) = self.norm_hidden.pass(w, &middle_btd, kind, keeps)?;
-        let hidden_nf = self.widen.pass(w, &normed_nd)?;
+        let hidden_nf = self.widen.forward(w, &normed_nd)?;
         let active_nf = hidden_nf.f_gelu("none")?;
-        let output_btd = middle_btd.f_add(&self.narrow.pass(w, &active_nf)?.f_view([b, t, d])?)?;
+        let output_btd =
+            middle_btd.f_add(&self.narrow.forward(w, &active_nf)?.f_view([b, t, d])?)?;
         let kept = Kept {
             input_btd: input_btd.shallow_clone(),
             first,
@@ -194,11 +195,6 @@ impl LayerNorm {
 }
 
 impl Linear {
-    /// Rows `[n, in]` → rows `[n, out]`, computed in their kind.
-    fn pass(&self, w: &Weights, x_ni: &Tensor) -> Result<Tensor, TchError> {
-        self.forward(w, x_ni)
-    }
-
     /// Gradient of the rows that went out → of those that came in.
     fn back(&self, hand: Hand, x_ni: &Tensor, gradient_no: &Tensor) -> Result<Tensor, TchError> {
         let of_bias = gradient_no.f_sum_dim_intlist([0].as_slice(), false, Kind::Float)?;
