@@ -62,8 +62,8 @@ impl RunFolder {
         Ok(run)
     }
 
-    /// Fetches what another process wrote of a run in a store, that the first step and whoever reads
-    /// the run need.
+    /// Fetches what another process wrote of a run in a store, that the first step and whoever
+    /// reads the run need.
     ///
     /// # Errors
     ///
