@@ -5,7 +5,7 @@ pub mod servers;
 pub mod stages;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use catlip_pipeline::image::Image;
 use catlip_pipeline::image::jpeg::{Chroma, encode};
@@ -204,6 +204,52 @@ pub fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
     }
     files.sort();
     files
+}
+
+/// Settings of a model that learns within a second, for runs over [`demo_data`].
+pub const SMALL_MODEL: [&str; 8] = [
+    "model.width=64",
+    "model.depth=2",
+    "model.heads=1",
+    "model.positions=16",
+    "model.patch_px=8",
+    "train.image_px=32",
+    "train.batch=16",
+    "eval.min_positives=1",
+];
+
+/// The lines of a run's log without what differs between machines.
+///
+/// # Panics
+///
+/// If a line is no JSON object.
+pub fn log_without_times(log: &[u8]) -> Vec<serde_json::Value> {
+    const OF_MACHINE: [&str; 3] = ["goodput", "mfu", "slowest_rank"];
+    let lines = log.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let timeless = |line: &[u8]| match serde_json::from_slice(line) {
+        Ok(serde_json::Value::Object(mut fields)) => {
+            fields.retain(|key, _| {
+                let is_time = key.ends_with("_secs") || key.ends_with("_per_sec");
+                !is_time && !OF_MACHINE.contains(&key.as_str())
+            });
+            fields.into()
+        }
+        other => panic!("no line of a log: {other:?}"),
+    };
+    lines.map(timeless).collect()
+}
+
+/// Waits for programs whose standard error is piped: exit code and what each said.
+///
+/// # Panics
+///
+/// If the system loses one.
+pub fn ends(programs: Vec<Child>) -> Vec<(Option<i32>, String)> {
+    let end = |child: Child| match child.wait_with_output() {
+        Ok(output) => (output.status.code(), told(&output).2),
+        Err(error) => panic!("a program is lost: {error}"),
+    };
+    programs.into_iter().map(end).collect()
 }
 
 /// The folder of the repository.

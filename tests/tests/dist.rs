@@ -3,29 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use catlip_tests::{demo_data, peer, program};
+use catlip_tests::{SMALL_MODEL, demo_data, ends, peer, program};
 use serde_json::Value;
 
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 9] = [
     "model.stem=linear",
-    "model.width=64",
-    "model.depth=2",
-    "model.heads=1",
-    "model.positions=16",
-    "model.patch_px=8",
-    "train.image_px=32",
-    "train.batch=16",
     "optim.lr_max=1e-3",
     "optim.warmup_steps=0",
     "optim.ema_momentum=0.1",
-    "eval.min_positives=1",
     "feed.lanes=4",
     "feed.threads=1",
     "dist.compare_every_steps=2",
@@ -43,7 +34,7 @@ fn fit(dir: &Path, out: &str, more: &[&str]) -> Command {
     let mut command = program("catlip-train");
     command.args(["fit", "--resume", "--data"]).arg(dir.join("train"));
     command.arg("--val").arg(dir.join("heldout")).arg("--out").arg(dir.join(out));
-    for setting in SETTINGS.iter().chain(&OF_MACHINE).chain(more) {
+    for setting in SMALL_MODEL.iter().chain(&SETTINGS).chain(&OF_MACHINE).chain(more) {
         command.args(["--set", setting]);
     }
     command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -60,16 +51,6 @@ fn start(dir: &Path, out: &str, world_size: u32, more: &[&str]) -> Vec<Child> {
         command.spawn().unwrap()
     };
     (0..world_size).map(rank).collect()
-}
-
-/// Exit code and what it said, of each rank.
-fn ends(ranks: Vec<Child>) -> Vec<(Option<i32>, String)> {
-    let end = |mut child: Child| {
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (child.wait().unwrap().code(), said)
-    };
-    ranks.into_iter().map(end).collect()
 }
 
 fn succeed(dir: &Path, out: &str, world_size: u32, more: &[&str]) {
@@ -194,7 +175,9 @@ fn a_rank_that_is_killed_ends_the_others_and_is_named() {
     let mut ranks = start(dir, "run", 3, &["train.steps=100000", "dist.timeout_secs=1200"]);
     await_step(dir, "run", 5);
     // The checkpoint of step 4 is written meanwhile.
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !dir.join("run/LATEST").exists() {
+        assert!(Instant::now() < deadline, "no checkpoint comes");
         thread::sleep(Duration::from_millis(20));
     }
     ranks[1].kill().unwrap();

@@ -2,32 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::io::Read;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use catlip_tests::servers::{Act, Cloud, Proxy, objects_of, s3_variables};
-use catlip_tests::{Place, demo_data, files_of, program, told};
+use catlip_tests::{
+    Place, SMALL_MODEL, demo_data, ends, files_of, log_without_times, program, told,
+};
 use serde_json::Value;
 
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 11] = [
     "model.stem=linear",
-    "model.width=64",
-    "model.depth=2",
-    "model.heads=1",
-    "model.positions=16",
-    "model.patch_px=8",
-    "train.image_px=32",
-    "train.batch=16",
     "train.steps=12",
     "optim.ema_momentum=0.1",
     "checkpoint.every_steps=3",
     "eval.every_steps=6",
-    "eval.min_positives=1",
     "feed.lanes=2",
     "feed.threads=1",
     "runtime.threads=1",
@@ -35,8 +28,6 @@ const SETTINGS: [&str; 19] = [
     "runtime.device=cpu",
     "dist.timeout_secs=60",
 ];
-/// Fields of the log that differ between machines, besides those that end in `_secs`, `_per_sec`.
-const OF_MACHINE: [&str; 3] = ["goodput", "mfu", "slowest_rank"];
 
 fn scenes() -> Place {
     let place = Place::new();
@@ -48,7 +39,7 @@ fn fit(place: &Place, out: &str, variables: &[(String, String)], more: &[&str]) 
     let mut command = program("catlip-train");
     command.args(["fit", "--resume", "--data", &place.text("train")]);
     command.args(["--val", &place.text("heldout"), "--out", out]);
-    for setting in SETTINGS.iter().chain(more) {
+    for setting in SMALL_MODEL.iter().chain(&SETTINGS).chain(more) {
         command.args(["--set", setting]);
     }
     command.envs(variables.iter().cloned());
@@ -76,16 +67,7 @@ fn comparable(files: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
 /// The log of a run in a store, without what differs between machines.
 fn log(files: &[(String, Vec<u8>)]) -> Vec<Value> {
     let (_, bytes) = files.iter().find(|(name, _)| name == "log.jsonl").unwrap();
-    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-    let timeless = |line: &[u8]| {
-        let mut line: Value = serde_json::from_slice(line).unwrap();
-        line.as_object_mut().unwrap().retain(|key, _| {
-            let is_time = key.ends_with("_secs") || key.ends_with("_per_sec");
-            !is_time && !OF_MACHINE.contains(&key.as_str())
-        });
-        line
-    };
-    lines.map(timeless).collect()
+    log_without_times(bytes)
 }
 
 /// Waits until the store names the checkpoint of `step` the newest.
@@ -151,16 +133,6 @@ fn the_readers_take_its_url(place: &Place, cloud: &Cloud, url: &str) {
     }
     let of = |out| files_of(&place.path(out)).into_iter().find(|(n, _)| n == "model.safetensors");
     assert!(of("of-store").is_some() && of("of-store") == of("of-disk"));
-}
-
-/// Exit code and what it said, of each rank.
-fn ends(ranks: Vec<Child>) -> Vec<(Option<i32>, String)> {
-    let end = |mut child: Child| {
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (child.wait().unwrap().code(), said)
-    };
-    ranks.into_iter().map(end).collect()
 }
 
 /// Ranks that share no disk: each hands its part in through the store.

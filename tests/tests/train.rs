@@ -7,21 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use catlip_tests::{Place, demo_data, files_of, peer, program, root, run, told};
+use catlip_tests::{Place, SMALL_MODEL, demo_data, files_of, peer, program, root, run, told};
 
-const SETTINGS: [&str; 11] = [
-    "feed.lanes=2",
-    "eval.min_positives=1",
-    "model.width=64",
-    "model.depth=2",
-    "model.heads=1",
-    "model.positions=16",
-    "model.patch_px=8",
-    "train.image_px=32",
-    "train.batch=16",
-    "train.steps=8",
-    "checkpoint.every_steps=4",
-];
+const SETTINGS: [&str; 3] = ["feed.lanes=2", "train.steps=8", "checkpoint.every_steps=4"];
 
 fn ok(program: &str, arguments: &[&str]) -> String {
     let (code, out, err) = told(&run(program, arguments));
@@ -33,7 +21,7 @@ fn fit(dir: &Path, out: &str, more: &[&str]) -> (i32, String, String) {
     let text = |name: &str| dir.join(name).display().to_string();
     let (train, heldout, run_folder) = (text("train"), text("heldout"), text(out));
     let mut arguments = vec!["fit", "--data", &train, "--val", &heldout, "--out", &run_folder];
-    for setting in SETTINGS {
+    for setting in SMALL_MODEL.iter().chain(&SETTINGS) {
         arguments.extend(["--set", setting]);
     }
     arguments.extend(more);
@@ -251,7 +239,7 @@ fn scenes() -> Place {
 fn fit_alone(place: &Place, out: &str, more: &[&str]) -> (i32, String, String) {
     let (train, out) = (place.text("train"), place.text(out));
     let mut arguments = vec!["fit", "--data", &train, "--out", &out];
-    for setting in SETTINGS.iter().chain(&["data.holdout_percent=20"]) {
+    for setting in SMALL_MODEL.iter().chain(&SETTINGS).chain(&["data.holdout_percent=20"]) {
         arguments.extend(["--set", setting]);
     }
     arguments.extend(more);
@@ -338,7 +326,9 @@ fn a_run_that_is_being_trained_is_left_alone() {
     let (train, out) = (place.text("train"), place.text("run"));
     let mut command = program("catlip-train");
     command.args(["fit", "--data", &train, "--out", &out]);
-    for setting in SETTINGS.iter().chain(&["train.steps=1000000", "eval.every_steps=0"]) {
+    for setting in
+        SMALL_MODEL.iter().chain(&SETTINGS).chain(&["train.steps=1000000", "eval.every_steps=0"])
+    {
         command.args(["--set", setting]);
     }
     let mut first = command.stderr(Stdio::null()).spawn().unwrap();
@@ -406,7 +396,7 @@ fn signals_are_heard_from_the_beginning_and_twice_at_once_still_saves() {
         let (train, out) = (place.text("train"), place.text(out));
         let mut command = program("catlip-train");
         command.args(["fit", "--resume", "--data", &train, "--out", &out]);
-        for setting in SETTINGS.iter().chain(&["train.steps=1000000"]) {
+        for setting in SMALL_MODEL.iter().chain(&SETTINGS).chain(&["train.steps=1000000"]) {
             command.args(["--set", setting]);
         }
         command.stderr(Stdio::piped()).spawn().unwrap()

@@ -4,6 +4,7 @@
 //! whole, and one sentence. Never: changes what is measured; trains.
 
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use super::draw::{Draws, Purpose};
@@ -138,8 +139,12 @@ fn decoding(plan: &FeedPlan, encoded: &[(Vec<u8>, DecodeOptions)]) -> f64 {
         let threads: Vec<_> = (0..plan.decode_threads.max(1) as u64)
             .map(|thread| scope.spawn(move || work(thread)))
             .collect();
-        let rates: Vec<f64> = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
-        rates.iter().sum::<f64>() / rates.len().max(1) as f64
+        let num_threads = threads.len() as f64;
+        let rate = |thread: ScopedJoinHandle<'_, f64>| match thread.join() {
+            Ok(rate) => rate,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(rate).sum::<f64>() / num_threads
     })
 }
 

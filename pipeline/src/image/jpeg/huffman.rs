@@ -17,13 +17,13 @@ use mozjpeg_sys as sys;
 
 use super::scan::{Bits, Place, Scan};
 
-/// Bits of a code that one look-up knows; 9 or 10 measured the same, 11 no better.
+/// Bits of a code that one look-up knows; with 9 more codes are looked for one by one.
 const LOOK_BITS: u32 = 10;
 
 /// Coefficients of a block.
 const BLOCK_LEN: usize = 64;
 
-/// Bytes of a block at most, as libjpeg reckons: 64 × 31 bits, each byte stuffed, are 496.
+/// Bytes of a block at most, and as many again: 64 × 31 bits are 248.
 const BLOCK_BYTES_MAX: usize = 8 * BLOCK_LEN;
 
 /// Blocks of an MCU at most.
