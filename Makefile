@@ -53,7 +53,7 @@ bench: build ## measures every stage at its real size
 	$(CARGO_OUT)/catlip-bench
 
 .PHONY: robustness
-robustness: build ## kills jobs 200 times, fills disks, fuzzes every parser: 100 minutes
+robustness: build ## kills jobs 200 times, fills disks, fuzzes every parser: 75 minutes
 	benches/robustness.sh
 
 .PHONY: clean-demo

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The long proof of robustness: kills, full disks, hostile bytes. `make robustness` builds what it
-# runs and calls it, 100 minutes; of its own:
+# runs and calls it, 75 minutes; by itself:
 #
 #     benches/robustness.sh [OUT.json [PART…]]
 #
