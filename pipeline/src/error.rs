@@ -14,8 +14,10 @@ use crate::prep::vocab_pickle::VocabPickleError;
 use crate::source::{SourceError, StoreError};
 
 mod sample;
+mod text;
 
 pub use sample::{STAGE_FILTER, SampleError};
+pub use text::error_text;
 
 /// Exit codes of `catlip-prep` and `catlip-train`.
 pub mod exit {

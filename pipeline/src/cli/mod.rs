@@ -23,7 +23,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand};
 
 use crate::demo::{DemoConfig, SCENES_MAX, write_demo};
-use crate::error::{PrepError, exit};
+use crate::error::{PrepError, error_text, exit};
 use crate::image::READS_AVIF;
 use crate::image::simd::jpeg_simd;
 use crate::prep::{DataSet, duplicates, verify};
@@ -136,7 +136,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::from(exit::OK),
         Err(error) => {
-            eprint!("{}", show::error_text(&error, error.hint()));
+            eprint!("{}", error_text(&error, error.hint()));
             ExitCode::from(error.exit_code())
         }
     }

@@ -1,7 +1,6 @@
 //! What people read: errors, tables, summaries. Text out, nothing printed here.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -16,26 +15,6 @@ use crate::prep::memory::PARTS_AT_ONCE;
 use crate::prep::part::BATCH_SAMPLES;
 use crate::prep::retry::RetrySummary;
 use crate::prep::run::{PrepSummary, Share};
-
-/// An error with its causes and the hint: `error: …`, `  caused by: …`, `hint: …`.
-pub fn error_text(error: &dyn Error, hint: Option<&str>) -> String {
-    let mut last = error.to_string();
-    let mut text = format!("error: {last}\n");
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let next = inner.to_string();
-        // Some libraries repeat in each error all that its cause says.
-        if !last.contains(&next) {
-            let _ = writeln!(text, "  caused by: {next}");
-            last = next;
-        }
-        cause = inner.source();
-    }
-    if let Some(hint) = hint {
-        let _ = writeln!(text, "hint: {hint}");
-    }
-    text
-}
 
 /// The summary of a job, for standard output.
 pub fn summary_text(summary: &PrepSummary, output: &Path) -> String {
@@ -281,8 +260,6 @@ fn coverage_row(text: &mut String, vocab: &Vocab, covered: &Covered) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::PrepError;
-    use crate::source::SourceError;
 
     #[test]
     fn the_sentence_names_the_bottleneck() {
@@ -294,19 +271,5 @@ mod tests {
             bottleneck(("hash and fsync", 8.0), 9.0, 10.0).ends_with("a faster disk would help")
         );
         assert!(bottleneck(("decode", 1.0), 2.0, 10.0).contains("worked 20 % of the time"));
-    }
-
-    #[test]
-    fn an_error_reads_from_what_to_why_to_what_to_do() {
-        let error = PrepError::from(SourceError::NoMatch {
-            input: "train-{0..9}.tar".into(),
-            tried: "train-3.tar".into(),
-        });
-        assert_eq!(
-            error_text(&error, error.hint()),
-            "error: the input cannot be read\n  \
-             caused by: `train-{0..9}.tar` matches no file (tried train-3.tar)\n\
-             hint: check the path; quote globs and braces so that the shell leaves them alone\n"
-        );
     }
 }

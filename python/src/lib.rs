@@ -1,0 +1,22 @@
+//! The extension module `catlip._catlip`: bindings without logic.
+//!
+//! In: Python objects. Out: what `catlip-pipeline` makes of them. Never: decides anything that a
+//! program of this repository would decide otherwise; holds the GIL while it works.
+
+use pyo3::prelude::*;
+
+mod error;
+
+/// The extension module.
+#[pymodule]
+mod _catlip {
+    #[pymodule_export]
+    use crate::error::CatlipError;
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
