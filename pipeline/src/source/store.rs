@@ -428,7 +428,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError::NotFound`]; [`StoreError::Answer`] if the object is shorter.
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
 
-    /// The same in `buffer`, where a store can read into memory that is given; what it held is lost.
+    /// The same in `buffer`, where a store can read into given memory; what it held is lost.
     ///
     /// # Errors
     ///
