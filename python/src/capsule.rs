@@ -64,7 +64,9 @@ fn read_stream(capsule: &Bound<'_, PyAny>) -> PyResult<Vec<ArrayRef>> {
 }
 
 fn broken(what: &str) -> PyErr {
-    PyValueError::new_err(format!("the object breaks the Arrow PyCapsule interface: it gave {what}"))
+    PyValueError::new_err(format!(
+        "the object breaks the Arrow PyCapsule interface: it gave {what}"
+    ))
 }
 
 fn refused(error: &ArrowError) -> PyErr {

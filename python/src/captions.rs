@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
 use arrow_array::builder::LargeStringBuilder;
+use arrow_array::cast::AsArray;
 use arrow_array::types::{ByteArrayType, ByteViewType};
-use arrow_array::{Array, ArrayRef, GenericByteArray, GenericByteViewArray, OffsetSizeTrait, new_null_array};
+use arrow_array::{Array, ArrayRef, GenericByteArray, GenericByteViewArray, new_null_array};
+use arrow_buffer::ArrowNativeType;
 use arrow_schema::DataType;
 use arrow_select::take::{TakeOptions, take};
 use catlip_pipeline::error::exit;

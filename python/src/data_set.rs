@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use catlip_pipeline::caption::wordnet::WordNet;
 use catlip_pipeline::error::PrepError;
+use catlip_pipeline::prep::DataSet;
 use catlip_pipeline::prep::file_check::open_listed;
 use catlip_pipeline::prep::folder::StoredFile;
-use catlip_pipeline::prep::DataSet;
 use catlip_schemas::SynsetId;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -21,8 +21,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
 use crate::blocks::{Blocks, Stop};
-use crate::captions::{BadRow, Captions, text_of};
 use crate::capsule::ArrowArray;
+use crate::captions::{BadRow, Captions, text_of};
 use crate::error::prep_raised;
 use crate::numbers::Numbers;
 
@@ -140,9 +140,9 @@ impl Labeler {
     ) -> PyResult<Bound<'py, PyList>> {
         let py = captions.py();
         let captions = Captions::of(captions)?;
-        let found = self.blocks(&captions).each(py, |array, rows, stop| {
-            self.found(&captions, array, rows, stop, false)
-        })?;
+        let found = self
+            .blocks(&captions)
+            .each(py, |array, rows, stop| self.found(&captions, array, rows, stop, false))?;
         // Each key is one `str`, however often it occurs: a fifth of the time and memory.
         let mut known: HashMap<i32, Bound<'py, PyString>> = HashMap::new();
         let list = PyList::empty(py);
@@ -183,9 +183,9 @@ impl Labeler {
     fn csr(&self, captions: &Bound<'_, PyAny>) -> PyResult<(Numbers, Numbers)> {
         let py = captions.py();
         let captions = Captions::of(captions)?;
-        let found = self.blocks(&captions).each(py, |array, rows, stop| {
-            self.found(&captions, array, rows, stop, true)
-        })?;
+        let found = self
+            .blocks(&captions)
+            .each(py, |array, rows, stop| self.found(&captions, array, rows, stop, true))?;
         Ok(py.detach(|| {
             let mut offsets = Vec::with_capacity(1 + captions.rows().iter().sum::<usize>());
             let mut all = Vec::with_capacity(found.iter().map(|found| found.ids.len()).sum());

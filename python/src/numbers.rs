@@ -84,7 +84,9 @@ impl Numbers {
     fn tolist(&self) -> Vec<i64> {
         match self.is_64() {
             true => self.0.as_primitive::<Int64Type>().values().to_vec(),
-            false => self.0.as_primitive::<Int32Type>().values().iter().map(|&n| n.into()).collect(),
+            false => {
+                self.0.as_primitive::<Int32Type>().values().iter().map(|&n| n.into()).collect()
+            }
         }
     }
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
+import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,3 +94,38 @@ def in_a_place_of_examples(
             place.symlink_to(shards.parent, target_is_directory=True)
         monkeypatch.chdir(shards.parent)
     yield
+
+
+@pytest.fixture(scope="package")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables that lead to an S3 with the bucket `lake`, spoken by moto."""
+    own = ROOT / ".deps/moto/bin/moto_server"
+    program = str(own) if own.is_file() else shutil.which("moto_server")
+    if program is None:
+        pytest.skip("no moto_server (scripts/setup.sh --tests)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [program, "-H", "127.0.0.1", "-p", str(port)]
+    silent = subprocess.DEVNULL
+    server = subprocess.Popen(command, stdout=silent, stderr=silent)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                bucket = http.client.HTTPConnection("127.0.0.1", port)
+                bucket.request("PUT", "/lake")
+                assert bucket.getresponse().status == 200
+                break
+            assert server.poll() is None, "moto ended before it answered"
+            time.sleep(0.1)
+        else:
+            pytest.fail("moto does not answer")
+        yield {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }
+    finally:
+        server.kill()
+        server.wait()

@@ -32,7 +32,7 @@ def changed(
     dropped = [keys[0], keys[17], keys[-1]]
     listed = place.parent / "keys.txt"
     listed.write_text("".join(key + "\n" for key in dropped))
-    prep("drop", place, "--ids", listed)
+    prep("drop", place, "--keys", listed)
     return place, dropped
 
 
@@ -141,7 +141,7 @@ def test_duckdb_sees_the_same_rows(changed: tuple[Path, list[str]]) -> None:
     assert count == (93, 93)
     ordered = con.execute("SELECT key, captions FROM joined ORDER BY part_name, part_row")
     expected = data.joined(["meta", "captions"], columns=["key", "captions"]).read_all()
-    assert ordered.fetch_arrow_table().to_pylist() == expected.to_pylist()
+    assert ordered.fetchall() == [tuple(row.values()) for row in expected.to_pylist()]
     keys = {key for (key,) in con.execute("SELECT key FROM meta").fetchall()}
     assert not keys & set(dropped)
     names = {column for column, *_ in con.execute("DESCRIBE joined").fetchall()}
@@ -181,6 +181,33 @@ def test_a_file_that_is_cut_or_gone_is_told(data_set: Path, tmp_path: Path) -> N
             with pytest.raises(catlip.CatlipError, match=file.name) as raised:
                 read()
             assert raised.value.exit_code == 7
+
+
+def test_a_data_set_in_a_store_is_read_by_the_way_of_the_programs(
+    data_set: Path,
+    shards: Path,
+    prep: Program,
+    s3: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    place = "s3://lake/train"
+    prep("run", "--quiet", "--input", shards / "train-*.tar", "--output", place)
+    here, there = catlip.open(data_set), catlip.open(place)
+    assert there.place == place
+    for name in SETS:
+        assert there[name].to_table().equals(here[name].to_table())
+    key = dataset.field("key") == here["meta"].to_table()["key"][5]
+    assert there["meta"].to_table(filter=key).num_rows == 1
+    assert there.joined().read_all().equals(here.joined().read_all())
+    assert len(catlip.show(there)) == 16
+    with pytest.raises(catlip.CatlipError, match="not in the file system"):
+        there.duckdb()
+    with pytest.raises(catlip.CatlipError) as raised:
+        catlip.open("s3://lake/nothing")
+    done = run_prep("inspect", "s3://lake/nothing")
+    assert f"error: {raised.value}" == done.stderr.strip()
 
 
 class Images(html.parser.HTMLParser):

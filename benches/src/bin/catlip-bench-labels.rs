@@ -26,8 +26,8 @@ fn main() -> Result<(), Failure> {
         line?;
         let start = Instant::now();
         // As a program would keep them.
-        let all: Vec<Synsets> = pool
-            .install(|| captions.par_iter().map(|caption| rule.synsets(caption)).collect());
+        let all: Vec<Synsets> =
+            pool.install(|| captions.par_iter().map(|caption| rule.synsets(caption)).collect());
         let secs = start.elapsed().as_secs_f64();
         println!("{secs} {}", all.iter().map(|found| found.0.len()).sum::<usize>());
     }
