@@ -6,12 +6,27 @@
 use pyo3::prelude::*;
 
 mod error;
+mod stores;
+mod capsule;
+mod numbers;
+mod captions;
+mod blocks;
+mod labels;
+mod data_set;
 
 /// The extension module.
 #[pymodule]
 mod _catlip {
     #[pymodule_export]
+    use crate::capsule::{ArrowArray, joined_arrays};
+    #[pymodule_export]
+    use crate::data_set::{File, Snapshot, head_lemma};
+    #[pymodule_export]
     use crate::error::CatlipError;
+    #[pymodule_export]
+    use crate::labels::{Keys, Labeler};
+    #[pymodule_export]
+    use crate::numbers::Numbers;
 
     use super::*;
 
