@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use catlip_schemas::{Cursor, LabelId, SampleId};
 
-use super::queue::PrefetchQueue;
+use super::buffers::Buffers;
 use super::sampler::StepSize;
 use super::slot::SlotBuffer;
 use super::view::View;
@@ -81,7 +81,7 @@ pub struct HostBatch {
     /// Where a feed goes on after this batch.
     pub cursor: Cursor,
     pixels: Option<SlotBuffer>,
-    home: Arc<PrefetchQueue<SlotBuffer>>,
+    home: Arc<Buffers>,
 }
 
 impl HostBatch {
@@ -101,7 +101,8 @@ impl HostBatch {
         self.pixels.as_mut().map_or(&[], |pixels| &pixels.bytes()[..bytes])
     }
 
-    pub(super) fn assemble(open: OpenBatch, home: Arc<PrefetchQueue<SlotBuffer>>) -> Self {
+    pub(super) fn assemble(open: OpenBatch, home: Arc<Buffers>) -> Self {
+        home.hand_out();
         let side = open.size.side_px as usize;
         let slots = open.positions.len();
         let mut batch = Self {
@@ -138,8 +139,7 @@ impl HostBatch {
 impl Drop for HostBatch {
     fn drop(&mut self) {
         if let Some(pixels) = self.pixels.take() {
-            // A closed feed takes no buffers back; then it is freed here.
-            drop(self.home.push(pixels));
+            self.home.give_back(pixels);
         }
     }
 }
