@@ -328,6 +328,23 @@ fn range(key: &'static str, found: u64, from: u64, to: u64) -> Result<(), Config
     Err(ConfigError::Range { key, found: found.to_string(), expected: format!("{from} to {to}") })
 }
 
+/// A value that `key` may not have.
+pub fn refused(key: &'static str, found: impl ToString, expected: String) -> ConfigError {
+    ConfigError::Range { key, found: found.to_string(), expected }
+}
+
+/// Refuses a number outside `from..=to`, and one that is no number.
+///
+/// # Errors
+///
+/// [`ConfigError::Range`].
+pub fn within(key: &'static str, found: f64, from: f64, to: f64) -> Result<(), ConfigError> {
+    if (from..=to).contains(&found) {
+        return Ok(());
+    }
+    Err(refused(key, found, format!("{from} to {to}")))
+}
+
 /// Lays a file and `section.key=value` settings over a default TOML and reads the result.
 ///
 /// A key that the default does not have is refused with the nearest one that it has.

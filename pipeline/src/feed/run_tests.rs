@@ -419,7 +419,12 @@ impl Unwell {
 }
 
 impl Ranges for Unwell {
-    fn read(&self, name: &str, range: std::ops::Range<u64>) -> Result<Vec<u8>, StoreError> {
+    fn read(
+        &self,
+        name: &str,
+        range: std::ops::Range<u64>,
+        buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, StoreError> {
         assert!(!self.panics, "a store that panics");
         let hangs = {
             let mut seen = self.seen.lock().unwrap();
@@ -431,7 +436,7 @@ impl Ranges for Unwell {
                 open = self.open.1.wait(open).unwrap();
             }
         }
-        self.folder.read_range(name, range)
+        self.folder.read_range_in(name, range, buffer)
     }
 
     fn place(&self) -> String {
