@@ -1,5 +1,6 @@
 """Pre-training vision models on web-scale image-text data as classification."""
 
-from ._catlip import CatlipError, __version__
+from ._catlip import Array, Batch, CatlipError, __version__
+from .feed import Feed
 
-__all__ = ["CatlipError", "__version__"]
+__all__ = ["Array", "Batch", "CatlipError", "Feed", "__version__"]

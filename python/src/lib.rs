@@ -6,12 +6,22 @@
 use pyo3::prelude::*;
 
 mod error;
+mod array;
+mod batch;
+mod page_lock;
+mod feed;
 
 /// The extension module.
 #[pymodule]
 mod _catlip {
     #[pymodule_export]
+    use crate::array::Array;
+    #[pymodule_export]
+    use crate::batch::{Batch, Labels};
+    #[pymodule_export]
     use crate::error::CatlipError;
+    #[pymodule_export]
+    use crate::feed::Feed;
 
     use super::*;
 

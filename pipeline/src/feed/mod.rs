@@ -39,9 +39,10 @@ pub mod recipe;
 mod planner;
 pub mod run;
 pub mod passes;
+pub mod state;
 pub mod measure;
 
-pub use batch::{HostBatch, Targets};
+pub use batch::{HostBatch, Pixels, Targets};
 pub use data_error::DataError;
 pub use data_sets::{Choice, DataPlace, DataSets};
 pub use error::FeedError;
@@ -53,5 +54,6 @@ pub use run::{Feed, FeedStats, Next};
 pub use sampler::{BatchSampler, StepSize, VariableSizes};
 pub use selection::Selection;
 pub use source::{ReadPlan, Source, Sources};
+pub use state::FeedState;
 pub use stream::{LastBatch, SetRows, Stream};
 pub use view::View;

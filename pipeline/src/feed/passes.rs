@@ -113,6 +113,16 @@ impl Passes {
         }
     }
 
+    /// Ends the threads; the next batch begins them anew, where the consumer is.
+    pub fn rest(&mut self) {
+        self.feed = None;
+    }
+
+    /// Leaves the threads alone, in a forked child: they are not there, but what they had locked is.
+    pub fn leave(&mut self) {
+        std::mem::forget(self.feed.take());
+    }
+
     /// What the threads have done since they last began; `None` before the first batch.
     pub fn stats(&self) -> Option<FeedStats> {
         self.feed.as_ref().map(Feed::stats)
