@@ -26,6 +26,7 @@ const UNSAFE_FILES: &[&str] = &[
     "pipeline/src/feed/slot.rs",
     "pipeline/src/feed/ring.rs",
     "python/src/capsule.rs",
+    "python/src/array.rs",
     "trainer/shim/",
     "trainer/src/batch.rs",
     "trainer/src/device.rs",

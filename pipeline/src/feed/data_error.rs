@@ -54,6 +54,22 @@ pub enum DataError {
         /// Distinct synsets before the cut.
         synsets: usize,
     },
+    /// The state of a feed of another order.
+    #[error("the state is of a feed with {key} {found}, this one has {expected}")]
+    OtherState {
+        /// What differs.
+        key: String,
+        /// In the state.
+        found: String,
+        /// Of this feed.
+        expected: String,
+    },
+    /// A state that no feed gave out.
+    #[error("this is no state of a feed: {message}")]
+    NoState {
+        /// What is wrong with it.
+        message: String,
+    },
     /// A file that is no vocabulary.
     #[error("{path} is no vocabulary")]
     NoVocab {
@@ -85,8 +101,8 @@ impl DataError {
             Self::Prep(PrepError::Change(ChangeError::NoColumnSet { .. })) => exit::CONFIG,
             Self::Prep(error) => error.exit_code(),
             Self::Ranks { .. } | Self::Mix { .. } | Self::EmptyVocab { .. } => exit::CONFIG,
-            Self::OtherRule { .. } => exit::CONFLICT,
-            Self::NoVocab { .. } => exit::INPUT,
+            Self::OtherRule { .. } | Self::OtherState { .. } => exit::CONFLICT,
+            Self::NoVocab { .. } | Self::NoState { .. } => exit::INPUT,
         }
     }
 
@@ -102,6 +118,10 @@ impl DataError {
             Self::Mix { .. } => Some("give one entry for each data set, in their order"),
             Self::OtherRule { .. } => Some("prepare both with the same `caption.rule`"),
             Self::EmptyVocab { .. } => Some("lower `vocab.min_count` or `vocab.multiple_of`"),
+            Self::OtherState { .. } => {
+                Some("go on with the data, vocabulary and settings that the state is of")
+            }
+            Self::NoState { .. } => Some("hand in what the feed's `state_dict` gave"),
             Self::NoVocab { .. } => Some(
                 "make one with `catlip-prep vocab --input DATA --output vocab.parquet`, which also \
                  reads CatLIP's pickle; without one it is made from the training rows",

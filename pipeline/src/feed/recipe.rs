@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::data_error::DataError;
 use super::data_sets::DataSets;
 use super::labels::LabelsFrom;
+use super::order::Layout;
 use super::plan::{FeedPlan, MemoryPlan, Viewing};
 use super::sampler::{BatchSampler, StepSize, VariableSizes};
+use super::selection::is_held_out;
 use super::source::ReadPlan;
 use super::stream::{LastBatch, Stream};
 use crate::config::{overlay, refused, within};
@@ -304,6 +306,28 @@ impl FeedRecipe {
         };
         let viewing = self.random_view();
         Ok(FeedPlan { viewing, labels_from, num_steps, ..self.feed(data, stream, vocab) })
+    }
+}
+
+impl FeedRecipe {
+    /// The feed of the rows that are held out: in the order in which they lie, the last batch
+    /// padded, the centre of each image, the labels of all captions.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Prep`].
+    pub fn held_out_feed(
+        &self,
+        data: &DataSets,
+        vocab: &Arc<Vocab>,
+    ) -> Result<FeedPlan, DataError> {
+        let percent = self.data.holdout_percent;
+        let selection = data.rows(|id| is_held_out(id, percent))?;
+        let sampler = BatchSampler::fixed(self.train.image_px as u32, self.train.batch as u32);
+        let stream = Stream::of_one(selection, Layout::Sequential, sampler);
+        let stream = Stream { last_batch: LastBatch::Pad, ..stream };
+        let num_steps = stream.steps_in(0);
+        Ok(FeedPlan { num_steps, ..self.feed(data, stream, vocab) })
     }
 }
 
