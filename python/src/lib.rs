@@ -6,12 +6,15 @@
 use pyo3::prelude::*;
 
 mod error;
+mod prep;
 
 /// The extension module.
 #[pymodule]
 mod _catlip {
     #[pymodule_export]
     use crate::error::CatlipError;
+    #[pymodule_export]
+    use crate::prep::{PrepJob, PrepSummary, PrepWorker, merge_tallies, tally_numbers};
 
     use super::*;
 
