@@ -17,6 +17,7 @@ mod data_set;
 mod batch;
 mod page_lock;
 mod feed;
+mod prep;
 
 /// The extension module.
 #[pymodule]
@@ -37,6 +38,8 @@ mod _catlip {
     use crate::labels::{Keys, Labeler};
     #[pymodule_export]
     use crate::numbers::Numbers;
+    #[pymodule_export]
+    use crate::prep::{PrepJob, PrepSummary, PrepWorker, merge_tallies, tally_numbers};
 
     use super::*;
 
