@@ -13,7 +13,6 @@ use std::time::Duration;
 use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::error::PrepError;
 use catlip_pipeline::prep::cluster::{ClusterJob, PartTask, Tally, Worker};
-use catlip_pipeline::prep::open::Surroundings;
 use catlip_pipeline::prep::run;
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
@@ -21,6 +20,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::error::prep_raised;
+use crate::stores::surroundings;
 
 /// How often a part in work is interrupted to see whether Python was sent a signal.
 const SIGNAL_LOOK: Duration = Duration::from_millis(100);
@@ -225,10 +225,6 @@ pub fn merge_tallies<'py>(
 pub fn tally_numbers(tally: &[u8]) -> PyResult<[u64; 5]> {
     let Tally { parts, source_bytes, counts, .. } = Tally::from_bytes(tally).map_err(failed)?;
     Ok([parts, counts.samples, counts.rows, counts.num_rejects(), source_bytes])
-}
-
-fn surroundings() -> Surroundings {
-    Surroundings { variables: std::env::vars_os().collect(), temp_dir: std::env::temp_dir() }
 }
 
 fn failed(error: PrepError) -> PyErr {

@@ -4,16 +4,26 @@
 
 use std::path::Path;
 
+use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::error::PrepError;
+use catlip_pipeline::prep::open::Surroundings;
 use catlip_pipeline::prep::{Folder, Stores};
-use catlip_pipeline::source::object::RemoteOptions;
 
-/// The folder that a path or URL names; endpoints and credentials come from the usual variables.
+/// What this process knows of where it runs.
+pub fn surroundings() -> Surroundings {
+    Surroundings { variables: std::env::vars_os().collect(), temp_dir: std::env::temp_dir() }
+}
+
+/// The stores that paths and URLs lie in; endpoints and credentials come from the usual variables.
+pub fn stores() -> Stores {
+    surroundings().stores(&PrepConfig::default().source)
+}
+
+/// The folder that a path or URL names.
 ///
 /// # Errors
 ///
 /// [`PrepError::Store`] for a URL that is not understood.
 pub fn folder(named: &Path) -> Result<Folder, PrepError> {
-    let options = RemoteOptions::new(std::env::vars_os(), std::env::temp_dir());
-    Stores::new(options).folder(named)
+    stores().folder(named)
 }
