@@ -2,8 +2,8 @@
 # Stands in for cargo when maturin makes the wheel from what the workspace has built.
 #
 # In: what maturin gives cargo; CARGO_SCOPE, the packages and features of the Makefile. Out: for
-# `cargo rustc` the messages of `cargo build` with that scope; all else is passed on. Maturin asks for
-# one package, whose dependencies then get other features than in the workspace (those of serde,
+# `cargo rustc` the messages of `cargo build` with that scope; all else is passed on. Maturin asks
+# for one package, whose dependencies then get other features than in the workspace (those of serde,
 # half, zstd-sys, …), so that arrow, parquet and the pipeline would be compiled once more.
 set -euo pipefail
 # What maturin tells the build script of pyo3; it would be run again at each change between the two.

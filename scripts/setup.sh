@@ -209,7 +209,7 @@ find_python_tools() {
         say python "installed ${PYTHON_TOOLS[0]} and others into .deps/python-tests"
     else
         rm -rf "$have"
-        say python "could not install its tools: tests of the package will say that they are skipped"
+        say python "could not install its tools: tests of the package will be skipped"
     fi
 }
 

@@ -1,8 +1,8 @@
 """A data set of `catlip-prep` as pyarrow data sets and DuckDB views.
 
-In: path or URL of a data set, the number of a snapshot. Out: its column sets, each alone or side by
-side, without the rows that the snapshot leaves out. Never: lists a folder or reads a manifest; which
-files make up a snapshot is what Rust says.
+In: path or URL of a data set, the number of a snapshot. Out: its column sets, each alone or side
+by side, without the rows that the snapshot leaves out. Never: lists a folder or reads a manifest;
+which files make up a snapshot is what Rust says.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LEDGER = "rejects"
 def open(place: str | os.PathLike[str], snapshot: int | None = None) -> DataSet:
     """Opens a data set: a folder, or `s3://…`, `gs://…`, `az://…` with the usual variables.
 
-    `snapshot` is a number, or `None` for the newest. The folder is not looked at again: changes make
-    new snapshots, and this one stays as it is.
+    `snapshot` is a number, or `None` for the newest. The folder is not looked at again: changes
+    make new snapshots, and this one stays as it is.
 
     Raises `CatlipError` where no data set is, or a damaged one.
     """
@@ -72,8 +72,8 @@ class DataSet:
         return self.dataset(name)
 
     def __repr__(self) -> str:
-        sets = ", ".join(self.sets)
-        return f"<catlip.DataSet {self.place}, snapshot {self.snapshot}: {len(self)} rows of {sets}>"
+        what = f"{len(self)} rows of {', '.join(self.sets)}"
+        return f"<catlip.DataSet {self.place}, snapshot {self.snapshot}: {what}>"
 
     def dataset(self, name: str, with_dropped: bool = False) -> Any:
         """One column set as a pyarrow `Dataset` over the files of the snapshot, in order of rows.
@@ -112,8 +112,8 @@ class DataSet:
 
         `sets` are names, by default all that every part has but the ledger; `columns` are the names
         of the columns to read, by default all. Rows that the snapshot leaves out are left out. A
-        column whose name an earlier set has is called `SET.COLUMN`; of `sample_id`, which is the same
-        in all, there is one. Memory: a row group of each set, and `batch_rows` rows.
+        column whose name an earlier set has is called `SET.COLUMN`; of `sample_id`, which is the
+        same in all, there is one. Memory: a row group of each set, and `batch_rows` rows.
         """
         pyarrow = needed("pyarrow", "joined column sets")
         names = self._rowwise(sets)
@@ -318,7 +318,8 @@ def _joined_view(con: Any, names: list[str], inside: str) -> str:
             selected.append(f"{_quoted(name)}.{_quoted(column)} AS {_quoted(called)}")
     first, *others = (f"{inside}.{_quoted(name)} AS {_quoted(name)}" for name in names)
     joins = "".join(f" JOIN {other} USING (part_name, part_row)" for other in others)
-    return f"CREATE OR REPLACE VIEW {inside}.joined AS SELECT {', '.join(selected)} FROM {first}{joins}"
+    select = f"SELECT {', '.join(selected)} FROM {first}{joins}"
+    return f"CREATE OR REPLACE VIEW {inside}.joined AS {select}"
 
 
 class _Stored(io.RawIOBase):

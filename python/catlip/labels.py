@@ -24,15 +24,15 @@ class Labeler:
     """Turns captions into WordNet 3.0 noun synsets, as `catlip-prep labels` does.
 
     `rule` is the name of a label rule, `settings` are some of its options, such as
-    `["nouns.phrases=false"]`. `vocab` is the file of a vocabulary (Parquet, or the pickle of CatLIP,
-    which is read and never run); it decides what `csr` gives, and nothing else. `threads` label at
-    the same time; 0 for one a core.
+    `["nouns.phrases=false"]`. `vocab` is the file of a vocabulary (Parquet, or the pickle of
+    CatLIP, which is read and never run); it decides what `csr` gives, and nothing else. `threads`
+    label at the same time; 0 for one a core.
 
     What `keys` and `wnids` return has the shape of what they are given: a list of `str` for a
     caption; a list of them for a list or tuple; for a pyarrow array or chunked array the same of
-    `list<string>`; for a pandas Series a Series; and for what else has the Arrow PyCapsule interface
-    an `ArrowArray`, which `pyarrow.array`, `polars.Series` and others take over without a copy. Null
-    stays null.
+    `list<string>`; for a pandas Series a Series; and for what else has the Arrow PyCapsule
+    interface an `ArrowArray`, which `pyarrow.array`, `polars.Series` and others take over without a
+    copy. Null stays null.
 
     Raises `CatlipError` for a rule, setting or file that is wrong and for a row that is no caption,
     `TypeError` for what holds no captions.

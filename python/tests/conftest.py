@@ -1,4 +1,4 @@
-"""What the tests share: the programs that were built beside the wheel, and a data set of the demo."""
+"""What the tests share: the programs that were built beside the wheel, a data set of the demo."""
 
 from __future__ import annotations
 

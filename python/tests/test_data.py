@@ -228,7 +228,9 @@ class Images(html.parser.HTMLParser):
         self.text += data
 
 
-def test_a_data_set_is_shown_with_images_captions_and_names(changed: tuple[Path, list[str]]) -> None:
+def test_a_data_set_is_shown_with_images_captions_and_names(
+    changed: tuple[Path, list[str]],
+) -> None:
     place, dropped = changed
     grid = catlip.show(catlip.open(place, snapshot=1), n=5)
     page = Images(grid._repr_html_())

@@ -1,4 +1,4 @@
-"""Labels as a notebook meets them: every kind of captions, hostile ones too, against the program."""
+"""Labels as a notebook meets them: all kinds of captions, hostile ones too; and the program's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ugly_captions(seed: int, count: int) -> list[str]:
     return [" ".join(word() for _ in range(draw.randrange(12))) for _ in range(count)]
 
 
-def test_a_caption_gives_the_keys_that_it_has_in_order_with_repeats(labeler: catlip.Labeler) -> None:
+def test_a_caption_gives_its_keys_in_order_with_repeats(labeler: catlip.Labeler) -> None:
     assert labeler.keys(DOGS) == DOGS_KEYS
     assert labeler.wnids(DOGS) == ["n02084071", "n09217230", "n02084071"]
     assert labeler.keys("") == []
@@ -131,7 +131,8 @@ def test_arrays_without_rows_or_captions_are_labelled(labeler: catlip.Labeler) -
     assert labeler.keys(pa.array([], pa.string())).to_pylist() == []
     assert labeler.keys(pa.nulls(3)).to_pylist() == [None] * 3
     assert labeler.keys(pa.nulls(3, pa.string())).to_pylist() == [None] * 3
-    assert labeler.keys(pa.nulls(2, pa.dictionary(pa.int8(), pa.string()))).to_pylist() == [None] * 2
+    keyed = pa.nulls(2, pa.dictionary(pa.int8(), pa.string()))
+    assert labeler.keys(keyed).to_pylist() == [None] * 2
     offsets, ids = labeler.csr(pa.array([], pa.string()))
     assert (offsets.tolist(), ids.tolist()) == ([0], [])
 

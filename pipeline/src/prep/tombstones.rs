@@ -56,8 +56,8 @@ impl Tombstones {
         byte.is_some_and(|byte| byte >> (row & 7) & 1 == 1)
     }
 
-    /// Which rows of the part are left out: bit `n & 7` of byte `n >> 3` stands for row n. `None` if
-    /// none is.
+    /// Which rows of the part are left out: bit `n & 7` of byte `n >> 3` stands for row n. `None`
+    /// if none is.
     pub fn bitmap(&self, part: PartName) -> Option<&[u8]> {
         self.0.get(&part).map(|bitmap| &*bitmap.bits)
     }
