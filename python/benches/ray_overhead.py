@@ -27,6 +27,7 @@ from cluster_data import program, scenes, write_shards  # noqa: E402
 
 SCENES, SHARDS = 4000, 40
 EMPTY_SHARDS = 400
+LINKS_MAX = 60_000
 
 
 def prep_on_ray(shards: Path, output: Path, cpus: int) -> dict[str, float]:
@@ -35,7 +36,7 @@ def prep_on_ray(shards: Path, output: Path, cpus: int) -> dict[str, float]:
 import json, resource, sys, time
 import ray
 from catlip import ray as catlip_ray
-ray.init(num_cpus={cpus}, memory=100 << 30, include_dashboard=False, log_to_driver=False)
+ray.init(num_cpus={cpus}, _memory=100 << 30, include_dashboard=False, log_to_driver=False)
 # Workers are started and have opened what they need.
 warm = ray.remote(lambda: (time.sleep(1), __import__("catlip"))).options(num_cpus=1)
 ray.get([warm.remote() for _ in range({cpus})])
@@ -95,11 +96,15 @@ def driver(place: Path, num_shards: int) -> None:
     (place / "in").mkdir()
     write_shards(place / "model", scenes(place / "demo", 100), 1)
     [model] = (place / "model").iterdir()
+    bytes_of_model = model.read_bytes()
     for number in range(num_shards):
-        os.link(model, place / f"in/s-{number:06}.tar") if number % 60000 else (
-            place / f"in/s-{number:06}.tar").write_bytes(model.read_bytes())
-        if number % 60000 == 0:
-            model = place / f"in/s-{number:06}.tar"
+        path = place / f"in/s-{number:06}.tar"
+        # One file, as often as the file system lets it have names.
+        if number % LINKS_MAX == 0:
+            path.write_bytes(bytes_of_model)
+            model = path
+        else:
+            os.link(model, path)
     inputs, output = [str(place / "in")], str(place / "out")
     start, before = time.monotonic(), peak_mb()
     job = PrepJob(inputs, output, None, [])
