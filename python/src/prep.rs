@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use crate::error::raised;
+use crate::error::prep_raised;
 
 /// How often a part in work is interrupted to see whether Python was sent a signal.
 const SIGNAL_LOOK: Duration = Duration::from_millis(100);
@@ -233,7 +233,7 @@ fn surroundings() -> Surroundings {
 }
 
 fn failed(error: PrepError) -> PyErr {
-    raised(&error, error.hint(), error.exit_code())
+    prep_raised(&error)
 }
 
 /// Tells a waiting thread when it is dropped, however the work ended.

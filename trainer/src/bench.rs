@@ -74,7 +74,11 @@ fn measure(
     let mut state = TrainState::new(vit, weights, adamw, momentum, cursor)?;
     let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;
     let mut plan = plan::step_plan(config, loss, 1);
-    plan.fit_to(device.device, &plan::vit_plan(config, num_labels), &plan::batch_sampler(config));
+    plan.fit_to(
+        device.device,
+        &plan::vit_plan(config, num_labels),
+        &config.feed_recipe().batch_sampler(),
+    );
     let batch = waves(config, device, num_labels)?;
     let lr = config.optim.lr_min;
 

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use catlip_pipeline::error::exit;
+use catlip_pipeline::feed::DataPlace;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -20,7 +21,7 @@ use crate::bench;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
-use crate::plan::{self, DataPlace};
+use crate::plan;
 use crate::predict::{self, Prediction};
 use crate::run_folder::RunFolder;
 use crate::trained::TrainedRun;
@@ -183,7 +184,8 @@ fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let run = RunFolder::find(&args.run, &stores)?;
     let run = TrainedRun::open(&run, raw, &args.read.with(&args.settings))?;
     warn_of_damage(&run);
-    let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores)?;
+    let data =
+        DataPlace::find(&run.config.feed_recipe(), std::slice::from_ref(&args.data), &stores)?;
     let evaluation = run.evaluate(data[0].clone())?;
     tell(&evaluation.report.summary);
     Ok(exit::OK)

@@ -430,6 +430,20 @@ pub trait Store: Send + Sync {
     /// [`StoreError::NotFound`]; [`StoreError::Answer`] if the object is shorter.
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
 
+    /// The same in `buffer`, where a store can read into given memory; what it held is lost.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Store::get_range`].
+    fn get_range_in(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        _buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.get_range(name, range)
+    }
+
     /// Length, time and ETag of an object; `None` if there is none.
     ///
     /// # Errors
