@@ -237,16 +237,17 @@ def _near(node: str) -> Any:
 
 def _ready(ray: Any, refs: list[Any]) -> list[Any]:
     """Those that are done; waits a second for the first one."""
-    ready, _ = ray.wait(refs, num_returns=1, timeout=1.0, fetch_local=False)
-    if ready:
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
-    return ready
+    some, _ = ray.wait(refs, num_returns=1, timeout=1.0, fetch_local=False)
+    if not some:
+        return []
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+    return list(ready)
 
 
 def _result(ray: Any, job: PrepJob, merge: Any, parts: dict[Any, int]) -> bytes:
     """The merged tally of parts, or the error of the first of them that failed."""
     try:
-        return ray.get(merge)
+        return bytes(ray.get(merge))
     except ray.exceptions.RayError:
         for ref, index in parts.items():
             _raise_error_of(ray, job, ref, index)

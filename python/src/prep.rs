@@ -14,7 +14,6 @@ use std::time::Duration;
 use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::error::PrepError;
 use catlip_pipeline::prep::cluster::{ClusterJob, PartTask, Tally, Worker};
-use catlip_pipeline::prep::open::Surroundings;
 use catlip_pipeline::prep::run;
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
@@ -226,10 +225,6 @@ pub fn merge_tallies<'py>(
 pub fn tally_numbers(tally: &[u8]) -> PyResult<[u64; 5]> {
     let Tally { parts, source_bytes, counts, .. } = Tally::from_bytes(tally).map_err(failed)?;
     Ok([parts, counts.samples, counts.rows, counts.num_rejects(), source_bytes])
-}
-
-fn surroundings() -> Surroundings {
-    Surroundings { variables: std::env::vars_os().collect(), temp_dir: std::env::temp_dir() }
 }
 
 fn failed(error: PrepError) -> PyErr {

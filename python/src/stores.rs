@@ -4,9 +4,15 @@
 
 use std::path::Path;
 
+use catlip_pipeline::config::PrepConfig;
 use catlip_pipeline::error::PrepError;
-use catlip_pipeline::prep::{Folder, Stores};
-use catlip_pipeline::source::object::RemoteOptions;
+use catlip_pipeline::prep::Folder;
+use catlip_pipeline::prep::open::Surroundings;
+
+/// What this process knows of where it runs.
+pub fn surroundings() -> Surroundings {
+    Surroundings { variables: std::env::vars_os().collect(), temp_dir: std::env::temp_dir() }
+}
 
 /// The folder that a path or URL names; endpoints and credentials come from the usual variables.
 ///
@@ -14,6 +20,5 @@ use catlip_pipeline::source::object::RemoteOptions;
 ///
 /// [`PrepError::Store`] for a URL that is not understood.
 pub fn folder(named: &Path) -> Result<Folder, PrepError> {
-    let options = RemoteOptions::new(std::env::vars_os(), std::env::temp_dir());
-    Stores::new(options).folder(named)
+    surroundings().stores(&PrepConfig::default().source).folder(named)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -305,3 +306,13 @@ def test_tallies_merge_in_any_order(shards, tmp_path):
     assert (job.parts_made, job.samples, job.rejected) == (4, 160, 1)
     again = PrepJob([str(shards / "*.tar")], tmp_path / "out", None, SETTINGS)
     assert (len(again), again.parts_made) == (NUM_SHARDS - 4, 4)
+
+
+@pytest.mark.parametrize("what", ["scaling", "overhead", "driver"])
+def test_the_benchmark_runs_small(what):
+    bench = Path(__file__).parents[1] / "benches/ray_overhead.py"
+    line = [sys.executable, str(bench), what, "--tiny"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines and all(value > 0 for line in lines for key, value in line.items() if "secs" in key)
