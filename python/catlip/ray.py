@@ -21,7 +21,7 @@ from typing import Any
 from . import _prep
 from ._catlip import CatlipError, PrepJob, PrepSummary, merge_tallies, tally_numbers
 from ._progress import Progress
-from .errors import needed, refused
+from .errors import USAGE, needed, refused
 
 #: Tallies that one task merges: of 130,000 parts the driver sees 2,032.
 FAN_IN = 64
@@ -136,7 +136,8 @@ class _Slots:
         self.cpus = cpus_per_task or job.threads or self._fewest_cpus()
         if self.cpus > 1 and self.cpus != int(self.cpus):
             raise refused(
-                f"cpus_per_task is {self.cpus}, expected a whole number, or one below 1", exit_code=2
+                f"cpus_per_task is {self.cpus}, expected a whole number, or one below 1",
+                exit_code=USAGE,
             )
 
     @property
@@ -157,8 +158,8 @@ class _Slots:
         """Why no task can be started."""
         nodes = ", ".join(f"{c:g} CPUs and {m / 1e9:.1f} GB" for c, m in self._nodes()) or "none"
         return refused(
-            f"no node of the cluster has the {self.cpus:g} CPUs and {self.memory / 1e9:.1f} GB that "
-            f"a task is given (nodes: {nodes})",
+            f"no node of the cluster has the {self.cpus:g} CPUs and {self.memory / 1e9:.1f} GB "
+            f"that a task is given (nodes: {nodes})",
             "start larger nodes, or lower `runtime.memory_bytes`, which needs 20 bytes for each of "
             "`image.pixels_max`",
         )
