@@ -73,7 +73,8 @@ class Progress:
             return
         to_go = "" if eta_secs is None else f", {eta_secs} s to go"
         text = (
-            f"{parts}/{job.parts} parts, {job.samples} samples, {job.samples / secs:.0f} samples/s, "
+            f"{parts}/{job.parts} parts, {job.samples} samples, "
+            f"{job.samples / secs:.0f} samples/s, "
             f"{job.source_bytes / 1e6 / secs:.1f} MB/s, {job.rejected} rejected, "
             f"{secs:.0f} s gone{to_go}"
         )

@@ -21,7 +21,7 @@ from typing import Any
 from . import _prep
 from ._catlip import CatlipError, PrepJob, PrepSummary, merge_tallies, tally_numbers
 from ._progress import Progress
-from .errors import needed, refused
+from .errors import USAGE, needed, refused
 
 #: Tallies that one task merges: of 130,000 parts the driver sees 2,032.
 FAN_IN = 64
@@ -136,7 +136,8 @@ class _Slots:
         self.cpus = cpus_per_task or job.threads or self._fewest_cpus()
         if self.cpus > 1 and self.cpus != int(self.cpus):
             raise refused(
-                f"cpus_per_task is {self.cpus}, expected a whole number, or one below 1", exit_code=2
+                f"cpus_per_task is {self.cpus}, expected a whole number, or one below 1",
+                exit_code=USAGE,
             )
 
     @property
@@ -157,8 +158,8 @@ class _Slots:
         """Why no task can be started."""
         nodes = ", ".join(f"{c:g} CPUs and {m / 1e9:.1f} GB" for c, m in self._nodes()) or "none"
         return refused(
-            f"no node of the cluster has the {self.cpus:g} CPUs and {self.memory / 1e9:.1f} GB that "
-            f"a task is given (nodes: {nodes})",
+            f"no node of the cluster has the {self.cpus:g} CPUs and {self.memory / 1e9:.1f} GB "
+            f"that a task is given (nodes: {nodes})",
             "start larger nodes, or lower `runtime.memory_bytes`, which needs 20 bytes for each of "
             "`image.pixels_max`",
         )
@@ -237,16 +238,17 @@ def _near(node: str) -> Any:
 
 def _ready(ray: Any, refs: list[Any]) -> list[Any]:
     """Those that are done; waits a second for the first one."""
-    ready, _ = ray.wait(refs, num_returns=1, timeout=1.0, fetch_local=False)
-    if ready:
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
-    return ready
+    some, _ = ray.wait(refs, num_returns=1, timeout=1.0, fetch_local=False)
+    if not some:
+        return []
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+    return list(ready)
 
 
 def _result(ray: Any, job: PrepJob, merge: Any, parts: dict[Any, int]) -> bytes:
     """The merged tally of parts, or the error of the first of them that failed."""
     try:
-        return ray.get(merge)
+        return bytes(ray.get(merge))
     except ray.exceptions.RayError:
         for ref, index in parts.items():
             _raise_error_of(ray, job, ref, index)

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::thread::Thread;
 use std::time::Duration;
 
 use catlip_pipeline::config::PrepConfig;
@@ -231,21 +232,30 @@ fn failed(error: PrepError) -> PyErr {
     prep_raised(&error)
 }
 
+/// Tells a waiting thread when it is dropped, however the work ended.
+struct Told<'d>(&'d AtomicBool, Thread);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+        self.1.unpark();
+    }
+}
+
 /// Runs `work` on a thread while this one looks for signals; one that raises asks `work` to stop.
 fn until_signal<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool) -> T + Send,
 ) -> PyResult<T> {
-    let stop = AtomicBool::new(false);
+    let (stop, is_done) = (AtomicBool::new(false), AtomicBool::new(false));
     let here = std::thread::current();
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
-            let done = work(&stop);
-            here.unpark();
-            done
+            let _told = Told(&is_done, here);
+            work(&stop)
         });
         let mut signalled = Ok(());
-        while !worker.is_finished() {
+        while !is_done.load(Ordering::Acquire) {
             py.detach(|| std::thread::park_timeout(SIGNAL_LOOK));
             if signalled.is_ok() {
                 signalled = py.check_signals();

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import tarfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-PROGRAM = Path(os.environ.get("CATLIP_PREP", TARGET / "release/catlip-prep"))
+from conftest import run_prep
 
 #: Small images in small row groups, so that a part has several.
 SETTINGS = ["image.short_side_px=64", "image.rows_per_group=8", "runtime.threads=1"]
 
 
-def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=300)
-
-
 def scenes(folder: Path, count: int) -> list[tuple[str, bytes]]:
     """Files of the demo's samples, in order."""
-    drawn = program("demo-data", "--output", folder, "--scenes", str(count), "--heldout", "1")
+    drawn = run_prep("demo-data", "--output", folder, "--scenes", count, "--heldout", 1)
     assert drawn.returncode == 0, drawn.stderr
     files = []
     for path in sorted(folder.glob("**/train*.tar")):
@@ -51,7 +44,7 @@ def write_shards(folder: Path, files: list[tuple[str, bytes]], num_shards: int) 
 
 def run_program(shards: Path, output: Path, *settings: str) -> subprocess.CompletedProcess[str]:
     sets = [part for setting in [*SETTINGS, *settings] for part in ("--set", setting)]
-    return program("run", "--quiet", "--input", shards / "*.tar", "--output", output, *sets)
+    return run_prep("run", "--quiet", "--input", shards / "*.tar", "--output", output, *sets)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -71,5 +64,5 @@ def assert_same(output: Path, expected: Path) -> None:
     assert [name for name in ours if ours[name] != theirs[name]] == []
     sources = [json.dumps(json.loads(p.read_bytes())["source"]) for p in receipts(output)]
     assert len(sources) == len(set(sources))
-    verified = program("verify", output)
+    verified = run_prep("verify", output)
     assert verified.returncode == 0, verified.stderr

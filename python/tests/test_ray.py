@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -269,7 +270,8 @@ def test_a_spent_budget_has_the_words_of_the_program(cluster, shards, tmp_path):
         run(few, tmp_path / name, "budget.failure_rate=0.1")
     assert_same(tmp_path / "ray", tmp_path / "program")
     _, ours = both_errors(few, tmp_path / "stop", "budget.on_bad_sample=stop")
-    assert ours.startswith("error: too many bad samples: 1 of 40, the budget is 0 (last: shard s-001")
+    start = "error: too many bad samples: 1 of 40, the budget is 0 (last: shard s-001"
+    assert ours.startswith(start)
 
 
 def test_damaged_and_changed_shards_have_the_words_of_the_program(cluster, shards, tmp_path):
@@ -305,3 +307,14 @@ def test_tallies_merge_in_any_order(shards, tmp_path):
     assert (job.parts_made, job.samples, job.rejected) == (4, 160, 1)
     again = PrepJob([str(shards / "*.tar")], tmp_path / "out", None, SETTINGS)
     assert (len(again), again.parts_made) == (NUM_SHARDS - 4, 4)
+
+
+@pytest.mark.parametrize("what", ["scaling", "overhead", "driver"])
+def test_the_benchmark_runs_small(what):
+    bench = Path(__file__).parents[1] / "benches/ray_overhead.py"
+    line = [sys.executable, str(bench), what, "--tiny"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    secs = [value for line in lines for key, value in line.items() if "secs" in key]
+    assert lines and all(value > 0 for value in secs)

@@ -139,8 +139,9 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
         metrics_file: args.metrics_file.as_deref(),
     };
     let outcome = progress::show_while(&watch, args.quiet, || match args.jobs {
-        None => prep::run(&shards, &folder, &plan, &metrics, &stop)
-            .map(|summary| summary.text(output)),
+        None => {
+            prep::run(&shards, &folder, &plan, &metrics, &stop).map(|summary| summary.text(output))
+        }
         Some(share) => run_share(&shards, &folder, &plan, share, &metrics, &stop)
             .map(|(made, of)| show::share_text(share, made, of, output)),
     });

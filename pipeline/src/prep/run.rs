@@ -337,4 +337,4 @@ pub fn write_receipt(
 
 #[cfg(test)]
 #[path = "run_tests.rs"]
-pub mod tests;
+pub(super) mod tests;
