@@ -87,9 +87,7 @@ impl From<FeedError> for Failure {
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Config(error) => {
-                prep_raised(&PrepError::Config(error))
-            }
+            Failure::Config(error) => prep_raised(&PrepError::Config(error)),
             Failure::Data(error) => raised(&error, error.hint(), error.exit_code()),
             Failure::Feed(error) => raised(&error, error.hint(), error.exit_code()),
         }
