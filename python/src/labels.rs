@@ -20,11 +20,11 @@ use pyo3::exceptions::{PyOverflowError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
+use crate::array::Array;
 use crate::blocks::{Blocks, Stop};
 use crate::capsule::ArrowArray;
 use crate::captions::{BadRow, Captions, text_of};
 use crate::error::prep_raised;
-use crate::numbers::Numbers;
 
 /// How a synset is written.
 #[pyclass(eq, frozen, module = "catlip._catlip", from_py_object)]
@@ -44,20 +44,37 @@ impl Keys {
         }
     }
 
-    /// Writes the same to the end of `bytes`, without an allocation for each.
+    /// Writes the same to the end of `bytes`, by tables: the time counts beside that of the rule.
     fn write(self, synset: SynsetId, bytes: &mut Vec<u8>) {
-        let mut digits = [b'0'; 8];
-        let (mut rest, mut start) = (synset.0.unsigned_abs(), digits.len());
-        while rest > 0 && start > 0 {
-            start -= 1;
-            digits[start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        let start = if self == Self::Wnid { 0 } else { start.min(digits.len() - 1) };
+        // At most eight digits, by the type.
+        let number = synset.0.unsigned_abs() % 100_000_000;
+        let (high, low) =
+            (FOUR_DIGITS[number as usize / 10_000], FOUR_DIGITS[number as usize % 10_000]);
+        let digits = u64::from(high) << 32 | u64::from(low);
+        let num_zeros = match self {
+            Self::Wnid => 0,
+            Self::Corenet => 7 - number.checked_ilog10().unwrap_or(0) as usize,
+        };
         bytes.push(b'n');
-        bytes.extend_from_slice(&digits[start..]);
+        // All eight at once, then without those that the zeros made room for.
+        bytes.extend_from_slice(&(digits << (8 * num_zeros)).to_be_bytes());
+        bytes.truncate(bytes.len() - num_zeros);
     }
 }
+
+/// `0000` to `9999` as text, the first digit in the highest byte.
+static FOUR_DIGITS: [u32; 10_000] = {
+    let mut all = [0; 10_000];
+    let mut number = 0;
+    while number < all.len() {
+        let n = number as u32;
+        let digits = [n / 1000, n / 100 % 10, n / 10 % 10, n % 10];
+        let text = digits[0] << 24 | digits[1] << 16 | digits[2] << 8 | digits[3];
+        all[number] = 0x3030_3030 + text;
+        number += 1;
+    }
+    all
+};
 
 /// A label rule and, if wanted, a vocabulary.
 #[pyclass(frozen, module = "catlip._catlip")]
@@ -71,16 +88,16 @@ pub struct Labeler {
 #[derive(Default)]
 struct Found {
     /// How many each row has; `None` for a null.
-    counts: Vec<Option<usize>>,
+    counts: Vec<Option<u32>>,
     ids: Vec<i32>,
 }
 
 /// The same as text.
 #[derive(Default)]
 struct Written {
-    counts: Vec<Option<usize>>,
-    /// Where each key ends in `bytes`.
-    ends: Vec<usize>,
+    counts: Vec<Option<u32>>,
+    /// Bytes of each key.
+    lengths: Vec<u8>,
     bytes: Vec<u8>,
 }
 
@@ -153,7 +170,7 @@ impl Labeler {
                     list.append(py.None())?;
                     continue;
                 };
-                let texts = ids.by_ref().take(count).map(|id| {
+                let texts = ids.by_ref().take(count as usize).map(|id| {
                     let text = known.entry(id);
                     text.or_insert_with(|| PyString::new(py, &keys.of(SynsetId(id)))).clone()
                 });
@@ -180,7 +197,7 @@ impl Labeler {
     /// How many labels each caption has, summed up, and the labels of all one after the other:
     /// label ids of the vocabulary, rising and none twice, or without one WordNet's offsets in
     /// token order. A null has none.
-    fn csr(&self, captions: &Bound<'_, PyAny>) -> PyResult<(Numbers, Numbers)> {
+    fn csr(&self, captions: &Bound<'_, PyAny>) -> PyResult<(Array, Array)> {
         let py = captions.py();
         let captions = Captions::of(captions)?;
         let found = self
@@ -193,12 +210,12 @@ impl Labeler {
             let mut end = 0;
             for Found { counts, ids } in found {
                 offsets.extend(counts.into_iter().map(|count| {
-                    end += count.unwrap_or(0) as i64;
+                    end += i64::from(count.unwrap_or(0));
                     end
                 }));
                 all.extend(ids);
             }
-            (Numbers::of_64(offsets), Numbers::of_32(all))
+            (Array::of_int64s(offsets), Array::of_int32s(all))
         }))
     }
 }
@@ -247,7 +264,8 @@ impl Labeler {
                     found.ids.extend(labels.ids().iter().map(|&id| id as i32));
                 }
             }
-            found.counts.push(synsets.map(|_| found.ids.len() - before));
+            // A text of so many words that this would not hold them makes 16 GB of labels.
+            found.counts.push(synsets.map(|_| (found.ids.len() - before) as u32));
         })?;
         Ok(found)
     }
@@ -263,10 +281,11 @@ impl Labeler {
         let mut written = Written::default();
         self.each_row(captions, array, rows, stop, |synsets| {
             for &synset in synsets.iter().flat_map(|synsets| &synsets.0) {
+                let before = written.bytes.len();
                 keys.write(synset, &mut written.bytes);
-                written.ends.push(written.bytes.len());
+                written.lengths.push((written.bytes.len() - before) as u8);
             }
-            written.counts.push(synsets.map(|synsets| synsets.0.len()));
+            written.counts.push(synsets.map(|synsets| synsets.0.len() as u32));
         })?;
         Ok(written)
     }
@@ -275,7 +294,7 @@ impl Labeler {
 /// An array of the rows of `blocks`.
 fn joined(blocks: Vec<Written>) -> PyResult<ArrowArray> {
     let num_rows = blocks.iter().map(|block| block.counts.len()).sum::<usize>();
-    let num_keys = blocks.iter().map(|block| block.ends.len()).sum::<usize>();
+    let num_keys = blocks.iter().map(|block| block.lengths.len()).sum::<usize>();
     let num_bytes = blocks.iter().map(|block| block.bytes.len()).sum::<usize>();
     // Arrow's lists and strings count in 32 bits; there are never more keys than their bytes.
     if i32::try_from(num_bytes).is_err() {
@@ -291,11 +310,13 @@ fn joined(blocks: Vec<Written>) -> PyResult<ArrowArray> {
     let mut row_ends = Vec::with_capacity(num_rows + 1);
     row_ends.push(0);
     let mut nulls = NullBufferBuilder::new(num_rows);
-    let mut row_end = 0;
+    let (mut row_end, mut end) = (0, 0);
     for block in blocks {
-        let before = bytes.len();
-        ends.extend(block.ends.iter().map(|end| (before + end) as i32));
-        bytes.extend(block.bytes);
+        ends.extend(block.lengths.iter().map(|&length| {
+            end += i32::from(length);
+            end
+        }));
+        bytes.extend_from_slice(&block.bytes);
         for count in block.counts {
             row_end += count.unwrap_or(0) as i32;
             row_ends.push(row_end);
