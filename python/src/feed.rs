@@ -14,15 +14,14 @@ use catlip_pipeline::feed::{
     DataError, DataPlace, DataSets, FeedError, FeedPlan, FeedRecipe, FeedState, Next, Passes,
     Stream,
 };
-use catlip_pipeline::prep::Stores;
-use catlip_pipeline::source::object::RemoteOptions;
 use catlip_schemas::Vocab;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::batch::Batch;
-use crate::error::{CatlipError, raised};
+use crate::error::{CatlipError, prep_raised, raised};
 use crate::page_lock::PythonPageLock;
+use crate::stores::stores;
 
 /// The settings of `catlip-train` and their defaults.
 const DEFAULTS: &str = include_str!("../train.default.toml");
@@ -91,10 +90,7 @@ impl From<FeedError> for Failure {
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Config(error) => {
-                let error = PrepError::Config(error);
-                raised(&error, error.hint(), error.exit_code())
-            }
+            Failure::Config(error) => prep_raised(&PrepError::Config(error)),
             Failure::Data(error) => raised(&error, error.hint(), error.exit_code()),
             Failure::Feed(error) => raised(&error, error.hint(), error.exit_code()),
         }
@@ -105,8 +101,7 @@ impl Request {
     fn open(self) -> Result<Feed, Failure> {
         let recipe = FeedRecipe::load(DEFAULTS, self.recipe.as_deref(), &self.settings)
             .map_err(Failure::Config)?;
-        let options = RemoteOptions::new(std::env::vars_os(), std::env::temp_dir());
-        let places = DataPlace::find(&recipe, &self.data, &Stores::new(options))?;
+        let places = DataPlace::find(&recipe, &self.data, &stores())?;
         let data = DataSets::open(&recipe, &places)?;
         let vocab = match &self.vocab {
             Some(path) => read_vocab(path)?,

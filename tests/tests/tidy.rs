@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     "pipeline/src/source/map.rs",
     "pipeline/src/feed/slot.rs",
     "pipeline/src/feed/ring.rs",
+    "python/src/capsule.rs",
     "python/src/array.rs",
     "trainer/shim/",
     "trainer/src/batch.rs",
