@@ -17,17 +17,19 @@ SETTINGS = ("train.batch=8", "train.image_px=32", "feed.lanes=6", "feed.threads=
             "feed.window_bytes=2000")
 
 
-def png(width_px, height_px, rgb):
-    """A flat PNG, by the standard library alone."""
+def png(width_px, height_px, rgb, noise=None):
+    """A flat PNG, or one of noise, by the standard library alone."""
 
     def part(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(
             ">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
-    row = b"\0" + bytes(rgb) * width_px
+    rows = (b"\0" + bytes(rgb) * width_px) * height_px
+    if noise is not None:
+        rows = b"".join(b"\0" + noise.randbytes(3 * width_px) for _ in range(height_px))
     return (b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header)
-            + part(b"IDAT", zlib.compress(row * height_px, 1)) + part(b"IEND", b""))
+            + part(b"IDAT", zlib.compress(rows, 1)) + part(b"IEND", b""))
 
 
 def shard(path, rows):
