@@ -74,6 +74,8 @@ fn measure(
     let mut state = TrainState::new(vit, weights, adamw, momentum, cursor)?;
     let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;
     let mut plan = plan::step_plan(config, loss, 1);
+    let cache = plan::kernel_cache(config, None);
+    _ = plan.load_kernels(device.device, cache.as_deref()).map_err(of_torch)?;
     plan.fit_to(
         device.device,
         &plan::vit_plan(config, num_labels),
@@ -144,11 +146,17 @@ fn waves(
     let count = Tensor::f_arange(b * LABELS_PER_ROW, (Kind::Int64, device.device))?;
     let rows_k = count.f_floor_divide_scalar(LABELS_PER_ROW)?;
     let labels_k = count.f_mul_scalar(7)?.f_remainder(num_labels as i64)?;
+    let offsets: Vec<i64> = (0..=b).map(|row| row * LABELS_PER_ROW).collect();
     Ok(DeviceBatch {
         images_bchw: images_bhwc.f_permute([0, 3, 1, 2])?,
         num_images: config.train.batch as u64,
-        targets: SparseTargets { rows_k, labels_k, weights_b: Tensor::f_ones([b], on_device)? },
-        offsets: (0..=b).map(|row| row * LABELS_PER_ROW).collect(),
+        targets: SparseTargets {
+            rows_k,
+            labels_k,
+            offsets_b1: Tensor::f_from_slice(&offsets)?.f_to_device(device.device)?,
+            weights_b: Tensor::f_ones([b], on_device)?,
+        },
+        offsets,
         place: Place::alone(0, 0, b as usize),
     })
 }

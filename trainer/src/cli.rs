@@ -178,6 +178,14 @@ fn stores() -> Stores {
     Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
 }
 
+/// Where `runtime.kernel_cache = "auto"` keeps kernels: a folder of the user's.
+fn kernel_cache() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|f| !f.is_empty()).map(PathBuf::from);
+    let caches =
+        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    caches.map(|caches| caches.join("catlip").join("kernels"))
+}
+
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
     let stores = stores();
