@@ -131,6 +131,11 @@ fn a_failure_rate_is_judged_over_the_job_and_not_over_a_part() {
                  key 0000, byte 512: ";
     assert!(text.starts_with(start), "{text}");
     let alone = job.run("alone", &["budget.probation=2", "budget.failure_rate=0.01"]).unwrap_err();
+    // The one that ends the probation may have no bad sample of its own.
+    let mut late =
+        plan_of(&job, "out", &["budget.probation=10", "budget.failure_rate=0.01"]).unwrap();
+    late.take(&tallies[0]).unwrap();
+    assert!(late.take(&tallies[1]).unwrap_err().to_string().contains("1 of 44 (2.3 %)"));
     let last = |text: &str| text.split_once("(last").unwrap().1.to_owned();
     assert_eq!(last(&text), last(&alone.to_string()));
 }
