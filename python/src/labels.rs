@@ -26,6 +26,11 @@ use crate::capsule::ArrowArray;
 use crate::captions::{BadRow, Captions, text_of};
 use crate::error::prep_raised;
 
+/// Labels of a caption, about, for which room is made: web captions have 3 to 5.
+const IDS_EXPECTED: usize = 6;
+/// Bytes of a key: `n` and eight digits.
+const KEY_BYTES_MAX: usize = 9;
+
 /// How a synset is written.
 #[pyclass(eq, frozen, module = "catlip._catlip", from_py_object)]
 #[derive(Clone, Copy, PartialEq)]
@@ -85,20 +90,10 @@ pub struct Labeler {
 }
 
 /// Numbers of the rows of a block, one after the other.
-#[derive(Default)]
 struct Found {
     /// How many each row has; `None` for a null.
     counts: Vec<Option<u32>>,
     ids: Vec<i32>,
-}
-
-/// The same as text.
-#[derive(Default)]
-struct Written {
-    counts: Vec<Option<u32>>,
-    /// Bytes of each key.
-    lengths: Vec<u8>,
-    bytes: Vec<u8>,
 }
 
 #[pymethods]
@@ -184,13 +179,13 @@ impl Labeler {
     fn keys_of_arrow(&self, captions: &Bound<'_, PyAny>, keys: Keys) -> PyResult<Vec<ArrowArray>> {
         let py = captions.py();
         let captions = Captions::of(captions)?;
-        let written = self.blocks(&captions).each(py, |array, rows, stop| {
-            self.written(&captions, array, rows, stop, keys).map(|written| (array, written))
+        let found = self.blocks(&captions).each(py, |array, rows, stop| {
+            self.found(&captions, array, rows, stop, false).map(|found| (array, found))
         })?;
         py.detach(|| {
-            let mut of_array: Vec<Vec<Written>> = captions.rows().iter().map(|_| vec![]).collect();
-            written.into_iter().for_each(|(array, written)| of_array[array].push(written));
-            of_array.into_iter().map(joined).collect()
+            let mut of_array: Vec<Vec<Found>> = captions.rows().iter().map(|_| vec![]).collect();
+            found.into_iter().for_each(|(array, found)| of_array[array].push(found));
+            of_array.iter().map(|found| written(found, keys)).collect()
         })
     }
 
@@ -225,24 +220,6 @@ impl Labeler {
         Blocks { rows: captions.rows(), threads: self.threads }
     }
 
-    /// Gives the synsets of each row to `take`, until it is asked to stop.
-    fn each_row(
-        &self,
-        captions: &Captions,
-        array: usize,
-        rows: Range<usize>,
-        stop: &Stop,
-        mut take: impl FnMut(Option<Synsets>),
-    ) -> Result<(), BadRow> {
-        for row in rows {
-            if stop.is_asked() {
-                break;
-            }
-            take(captions.get(array, row)?.map(|caption| self.rule.synsets(caption)));
-        }
-        Ok(())
-    }
-
     fn found(
         &self,
         captions: &Captions,
@@ -251,73 +228,59 @@ impl Labeler {
         stop: &Stop,
         by_vocab: bool,
     ) -> Result<Found, BadRow> {
-        let mut found = Found::default();
+        let mut counts = Vec::with_capacity(rows.len());
+        let mut ids = Vec::with_capacity(rows.len() * IDS_EXPECTED);
         let vocab = self.vocab.as_ref().filter(|_| by_vocab);
-        self.each_row(captions, array, rows, stop, |synsets| {
-            let before = found.ids.len();
-            match (&synsets, vocab) {
-                (None, _) => {}
-                (Some(synsets), None) => found.ids.extend(synsets.0.iter().map(|synset| synset.0)),
-                (Some(synsets), Some(vocab)) => {
-                    // At most 1,000,000 labels, so that an id is an `i32`.
-                    let labels = vocab.labels_of(synsets.0.iter().copied());
-                    found.ids.extend(labels.ids().iter().map(|&id| id as i32));
+        for row in rows {
+            if stop.is_asked() {
+                break;
+            }
+            let Some(caption) = captions.get(array, row)? else {
+                counts.push(None);
+                continue;
+            };
+            let Synsets(synsets) = self.rule.synsets(caption);
+            let before = ids.len();
+            match vocab {
+                None => ids.extend(synsets.iter().map(|synset| synset.0)),
+                // At most 1,000,000 labels, so that an id is an `i32`.
+                Some(vocab) => {
+                    ids.extend(vocab.labels_of(synsets).ids().iter().map(|&id| id as i32));
                 }
             }
             // A text of so many words that this would not hold them makes 16 GB of labels.
-            found.counts.push(synsets.map(|_| (found.ids.len() - before) as u32));
-        })?;
-        Ok(found)
-    }
-
-    fn written(
-        &self,
-        captions: &Captions,
-        array: usize,
-        rows: Range<usize>,
-        stop: &Stop,
-        keys: Keys,
-    ) -> Result<Written, BadRow> {
-        let mut written = Written::default();
-        self.each_row(captions, array, rows, stop, |synsets| {
-            for &synset in synsets.iter().flat_map(|synsets| &synsets.0) {
-                let before = written.bytes.len();
-                keys.write(synset, &mut written.bytes);
-                written.lengths.push((written.bytes.len() - before) as u8);
-            }
-            written.counts.push(synsets.map(|synsets| synsets.0.len() as u32));
-        })?;
-        Ok(written)
+            counts.push(Some((ids.len() - before) as u32));
+        }
+        Ok(Found { counts, ids })
     }
 }
 
-/// An array of the rows of `blocks`.
-fn joined(blocks: Vec<Written>) -> PyResult<ArrowArray> {
+/// An Arrow array of the keys of all rows, `list<string>`.
+fn written(blocks: &[Found], keys: Keys) -> PyResult<ArrowArray> {
     let num_rows = blocks.iter().map(|block| block.counts.len()).sum::<usize>();
-    let num_keys = blocks.iter().map(|block| block.lengths.len()).sum::<usize>();
-    let num_bytes = blocks.iter().map(|block| block.bytes.len()).sum::<usize>();
+    let num_keys = blocks.iter().map(|block| block.ids.len()).sum::<usize>();
     // Arrow's lists and strings count in 32 bits; there are never more keys than their bytes.
-    if i32::try_from(num_bytes).is_err() {
+    if i32::try_from(num_keys * KEY_BYTES_MAX).is_err() {
         return Err(PyOverflowError::new_err(format!(
-            "the keys of {num_rows} captions in one Arrow array have {num_bytes} bytes, expected \
-             at most {}; give fewer captions at once, or a ChunkedArray",
+            "the {num_keys} keys of {num_rows} captions in one Arrow array may have {} bytes, \
+             expected at most {}; give fewer captions at once, or a ChunkedArray",
+            num_keys * KEY_BYTES_MAX,
             i32::MAX
         )));
     }
-    let mut bytes = Vec::with_capacity(num_bytes);
+    let mut bytes = Vec::with_capacity(num_keys * KEY_BYTES_MAX);
     let mut ends = Vec::with_capacity(num_keys + 1);
     ends.push(0);
     let mut row_ends = Vec::with_capacity(num_rows + 1);
     row_ends.push(0);
     let mut nulls = NullBufferBuilder::new(num_rows);
-    let (mut row_end, mut end) = (0, 0);
+    let mut row_end = 0;
     for block in blocks {
-        ends.extend(block.lengths.iter().map(|&length| {
-            end += i32::from(length);
-            end
+        ends.extend(block.ids.iter().map(|&id| {
+            keys.write(SynsetId(id), &mut bytes);
+            bytes.len() as i32
         }));
-        bytes.extend_from_slice(&block.bytes);
-        for count in block.counts {
+        for count in &block.counts {
             row_end += count.unwrap_or(0) as i32;
             row_ends.push(row_end);
             nulls.append(count.is_some());
