@@ -60,4 +60,4 @@ install_wheel
 shift
 # The cache of pytest would lie in the checkout. `-rs` says what was skipped and why.
 CATLIP_BIN=$TARGET/release exec "$FRESH/bin/python" -m pytest -q -rs -p no:cacheprovider \
-    --doctest-glob='*.md' --doctest-continue-on-failure "${@:-python}"
+    --doctest-glob='*.md' --doctest-continue-on-failure "${@:-python/tests}"
