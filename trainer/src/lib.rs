@@ -33,5 +33,6 @@ pub mod predict;
 pub mod exchange;
 pub mod estimate;
 pub mod bench;
+pub mod selftest;
 pub mod error;
 pub mod cli;
