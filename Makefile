@@ -53,7 +53,7 @@ bench: build ## measures every stage at its real size
 	$(CARGO_OUT)/catlip-bench
 
 .PHONY: gpu-check
-gpu-check: ## measures the GPU's step beside timm's; needs a GPU, torch 2.11, timm, what `build` made
+gpu-check: ## measures the GPU's step beside timm's; needs torch 2.11, timm, what `build` made
 	benches/gpu/check.sh --bin $(CARGO_OUT) --out gpu-check
 
 .PHONY: robustness

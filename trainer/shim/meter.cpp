@@ -20,7 +20,9 @@ using catlip::Reason;
 
 constexpr size_t kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
 
+// The device, whose allocator and streams are there as soon as somebody asks for them.
 c10::Device device_of(int number) {
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(number)};
 }
 
@@ -32,9 +34,10 @@ extern "C" {
 int catlip_moment(int device, c10::Event** out, Reason reason) {
   return guarded(reason, [&] {
     // An event of another kind knows no time.
+    const auto on = device_of(device);
     auto event = std::make_unique<c10::Event>(
         c10::DeviceType::CUDA, c10::EventFlag::BACKEND_DEFAULT);
-    event->record(c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStream(device_of(device)));
+    event->record(c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStream(on));
     *out = event.release();
   });
 }
@@ -61,8 +64,8 @@ void catlip_moment_free(c10::Event* moment) {
 // allocator held for them.
 int catlip_memory_peak(int device, int64_t* peak2, Reason reason) {
   return guarded(reason, [&] {
-    auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
-    const auto stats = allocator->getDeviceStats(device_of(device).index());
+    const auto number = device_of(device).index();
+    const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(number);
     peak2[0] = stats.allocated_bytes[kAll].peak;
     peak2[1] = stats.reserved_bytes[kAll].peak;
   });
@@ -71,9 +74,10 @@ int catlip_memory_peak(int device, int64_t* peak2, Reason reason) {
 // Begins to count anew, from what is held now.
 int catlip_memory_reset(int device, Reason reason) {
   return guarded(reason, [&] {
+    const auto number = device_of(device).index();
     auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
     allocator->emptyCache();
-    allocator->resetPeakStats(device_of(device).index());
+    allocator->resetPeakStats(number);
   });
 }
 

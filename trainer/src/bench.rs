@@ -1,7 +1,8 @@
 //! How fast a step is, on random images that lie on the device.
 //!
-//! In: a config. Out: seconds of each step of each size of the config's sampler, memory, operations;
-//! images a second of the forward pass alone. Never: reads data; lets the device wait for the host.
+//! In: a config. Out: seconds of each step of each size of the config's sampler, memory,
+//! operations; images a second of the forward pass alone. Never: reads data; lets the device wait
+//! for the host.
 //!
 //! Pixels are normal draws around grey, never zeros, on which matrix units run faster.
 

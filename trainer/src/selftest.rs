@@ -4,7 +4,8 @@
 //! the first failure; calls a test passed that did not run: such a one says why it was skipped.
 //!
 //! What is exact is compared bit for bit. What is rounded is compared with the same mathematics in
-//! float64 on the CPU, written by itself in `reference.rs`, by the relative error of each parameter.
+//! float64 on the CPU, written by itself in `reference.rs`, by the relative error of each
+//! parameter.
 
 use tch::{Device, TchError};
 
