@@ -17,6 +17,8 @@ export CATLIP_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 CARGO_AVIF := $(if $(filter 1,$(CATLIP_NO_SIMD)),,--features catlip-pipeline/avif)
 CARGO_SCOPE := --release --workspace --features catlip-tests/train $(CARGO_AVIF)
 CARGO_OUT := $(or $(CARGO_TARGET_DIR),target)/release
+# Makes the wheel from what the same scope has built.
+PYTHON_SCRIPT := CARGO_SCOPE="$(CARGO_SCOPE)" scripts/python.sh
 
 .PHONY: help
 help: ## lists these targets
@@ -31,6 +33,11 @@ setup: ## checks the tools, fetches nasm and libtorch into .deps
 build: setup ## builds catlip-prep and catlip-train in target/release
 	cargo build $(CARGO_SCOPE) --bins
 
+.PHONY: python
+python: ## makes the wheel of the Python package in target/wheels
+	@scripts/setup.sh --tests
+	$(PYTHON_SCRIPT) wheel
+
 .PHONY: demo
 demo: build ## draws scenes, prepares them, trains on them, writes demo/run/report.html
 	@scripts/demo.sh $(CARGO_OUT) demo
@@ -43,6 +50,7 @@ test: ## formatting, lints, docs, all tests, every benchmark at a tiny size
 	cargo test $(CARGO_SCOPE) --no-fail-fast
 	cargo clippy $(CARGO_SCOPE) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_SCOPE) --no-deps
+	$(PYTHON_SCRIPT) test
 	$(if $(HAS_BENCH),$(CARGO_OUT)/catlip-bench --tiny,@echo "benches: no catlip-bench yet")
 
 # Whether the benchmarks' binary is in their manifest.

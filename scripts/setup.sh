@@ -17,7 +17,12 @@ readonly TORCH_SMALL=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 # Headers alone are taken of these: 20 MB of 210.
 readonly NCCL=(nvidia-nccl-cu13==2.28.9 nvidia-cuda-runtime==13.0.96 nvidia-cuda-crt==13.0.88
     nvidia-cuda-cccl==13.0.85)
+# NVIDIA's run-time compiler, as libtorch's CUDA half brings it along: 230 MB.
+readonly NVRTC_WHEEL=nvidia-cuda-nvrtc==13.0.88
 readonly PYARROW_WHEEL=pyarrow==26.0.1
+# Maturin makes the wheel; the rest is what its tests compare with.
+readonly PYTHON_TOOLS=(maturin==1.16.0 pytest==9.2.0 numpy==2.4.6 pyarrow==26.0.1 pandas==3.1.1
+    polars==2.1.0 duckdb==2.0.1 mypy==2.4.1)
 readonly MOTO_WHEELS=('moto[s3]==5.2.1' flask==3.1.3 flask-cors==6.0.5)
 readonly AZURITE=azurite@3.35.0
 readonly S3S_FS=0.14.1
@@ -191,6 +196,25 @@ find_pyarrow() {
     fi
 }
 
+# find_python_tools: maturin, pytest and the libraries of the Python package's tests; 400 MB.
+find_python_tools() {
+    local have=$DEPS/python-tests
+    if [ "$(cat "$have/versions" 2>/dev/null)" = "${PYTHON_TOOLS[*]}" ]; then
+        say python "tools are there"
+        return
+    fi
+    rm -rf "$have"
+    # Not moved when it is whole, as an environment knows its own place; `versions` comes last.
+    if python3 -m venv "$have" >/dev/null 2>&1 && TMPDIR=$have "$have/bin/python" -m pip install \
+        --quiet --disable-pip-version-check "${PYTHON_TOOLS[@]}"; then
+        printf '%s\n' "${PYTHON_TOOLS[*]}" >"$have/versions"
+        say python "installed ${PYTHON_TOOLS[0]} and others into .deps/python-tests"
+    else
+        rm -rf "$have"
+        say python "could not install its tools: tests of the package will be skipped"
+    fi
+}
+
 # find_nccl: NVIDIA's headers, with which sums of several GPUs are compiled, on any machine.
 find_nccl() {
     local new=$DEPS/tmp/nccl
@@ -208,6 +232,26 @@ find_nccl() {
         say nccl "headers of ${NCCL[0]} copied into .deps/nccl"
     else
         say nccl "could not fetch ${NCCL[0]}: several GPUs will sum through the host"
+    fi
+}
+
+# find_nvrtc: NVIDIA's run-time compiler, for the test that every kernel compiles, on any machine.
+find_nvrtc() {
+    local new=$DEPS/tmp/nvrtc
+    if [ "$(cat "$DEPS/nvrtc/version" 2>/dev/null)" = "$NVRTC_WHEEL" ]; then
+        say nvrtc "is there"
+        return
+    fi
+    mkdir -p "$DEPS/tmp"
+    if pip_into "$new" --no-deps "$NVRTC_WHEEL"; then
+        rm -rf "$DEPS/nvrtc"
+        mkdir -p "$DEPS/nvrtc/lib"
+        # Its variants with another set of passes, half of the wheel, are not used.
+        mv "$new"/nvidia/cu13/lib/libnvrtc{.so.13,-builtins.so.13.0} "$DEPS/nvrtc/lib/"
+        printf '%s\n' "$NVRTC_WHEEL" >"$DEPS/nvrtc/version"
+        say nvrtc "$NVRTC_WHEEL installed into .deps/nvrtc"
+    else
+        say nvrtc "could not fetch $NVRTC_WHEEL: the tests of the kernels' text will be skipped"
     fi
 }
 
@@ -386,9 +430,15 @@ drop_stale_jpeg
 find_libtorch
 if [ "${1:-}" = --gpu ] || [ "${1:-}" = --tests ] || has_gpu; then
     find_nccl
+elif [ ! -e "$DEPS/nccl/version" ]; then
+    # The build watches this file, and runs again each time where there is none.
+    mkdir -p "$DEPS/nccl"
+    : >"$DEPS/nccl/version"
 fi
 write_env
 if [ "${1:-}" = --tests ]; then
     find_pyarrow
+    find_nvrtc
+    find_python_tools
     find_stores
 fi

@@ -60,7 +60,7 @@ fn compile_nccl() -> Result<(), String> {
     let libtorch = PathBuf::from(env::var_os("LIBTORCH").unwrap_or_default());
     let headers = libtorch.with_file_name("nccl");
     println!("cargo::rerun-if-changed={}", headers.join("version").display());
-    if !headers.join("version").exists() {
+    if !headers.join("include").exists() {
         return Ok(());
     }
     let output = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());

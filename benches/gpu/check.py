@@ -172,9 +172,7 @@ class Part:
         notes = [f"{tokens / 1e3:.1f} k tokens/s", start]
         if impl == FUSED and first["form"] != "fused":
             notes.insert(0, f"not fused but {first['form']}")
-        if first["attention"]:
-            notes.append(first["attention"])
-        return notes
+        return notes + [first[name] for name in ["kernels", "attention"] if first[name]]
 
 
 class Check:

@@ -54,7 +54,7 @@ def settings(scale, model, stem, form, batch, variable):
         "train.batch": batch,
         "train.image_px": scale.side,
         "train.precision": '"bfloat16"',
-        "train.by_hand": str(form == "catlip-fused").lower(),
+        "train.by_hand": '"always"' if form == "catlip-fused" else '"never"',
         "augment.range": str(recipe).lower(),
         # As CatLIP; the peer has no average, and so neither has what is compared with it.
         "optim.ema_momentum": 5e-4 if recipe else 0.0,

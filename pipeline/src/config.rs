@@ -304,18 +304,11 @@ impl PrepConfig {
         }
         let aspect = self.filter.aspect_max;
         if aspect != 0.0 && !(1.0..1e6).contains(&aspect) {
-            return Err(ConfigError::Range {
-                key: "filter.aspect_max",
-                found: aspect.to_string(),
-                expected: "0 or 1.0 to 1000000".to_owned(),
-            });
+            return Err(refused("filter.aspect_max", aspect, "0 or 1.0 to 1000000".to_owned()));
         }
         if !(0.0..=1.0).contains(&self.budget.failure_rate) {
-            return Err(ConfigError::Range {
-                key: "budget.failure_rate",
-                found: self.budget.failure_rate.to_string(),
-                expected: "0.0 to 1.0".to_owned(),
-            });
+            let found = self.budget.failure_rate;
+            return Err(refused("budget.failure_rate", found, "0.0 to 1.0".to_owned()));
         }
         Ok(())
     }
@@ -325,7 +318,24 @@ fn range(key: &'static str, found: u64, from: u64, to: u64) -> Result<(), Config
     if (from..=to).contains(&found) {
         return Ok(());
     }
-    Err(ConfigError::Range { key, found: found.to_string(), expected: format!("{from} to {to}") })
+    Err(refused(key, found, format!("{from} to {to}")))
+}
+
+/// A value that `key` may not have.
+pub fn refused(key: &'static str, found: impl ToString, expected: String) -> ConfigError {
+    ConfigError::Range { key, found: found.to_string(), expected }
+}
+
+/// Refuses a number outside `from..=to`, and one that is no number.
+///
+/// # Errors
+///
+/// [`ConfigError::Range`].
+pub fn within(key: &'static str, found: f64, from: f64, to: f64) -> Result<(), ConfigError> {
+    if (from..=to).contains(&found) {
+        return Ok(());
+    }
+    Err(refused(key, found, format!("{from} to {to}")))
 }
 
 /// Lays a file and `section.key=value` settings over a default TOML and reads the result.

@@ -305,6 +305,18 @@ pub enum PrepError {
     /// The demo cannot be drawn.
     #[error("the demo cannot be drawn")]
     Demo(#[from] DemoError),
+    /// A machine of a cluster that would make other bytes than the driver means.
+    #[error("this machine's {what} is {found}, the driver's is {expected}{}", lines(.keys))]
+    OtherMachine {
+        /// What differs.
+        what: &'static str,
+        /// Here.
+        found: String,
+        /// There.
+        expected: String,
+        /// `filter.keep_keys: here, was there`.
+        keys: Vec<String>,
+    },
     /// A signal asked to stop.
     #[error("stopped by a signal after {done} of {parts} parts")]
     Interrupted {
@@ -361,6 +373,7 @@ impl PrepError {
             Self::Config(_)
             | Self::Rule(_)
             | Self::NotFromCaptions { .. }
+            | Self::OtherMachine { .. }
             | Self::NoCaptions { .. } => exit::CONFIG,
             Self::Usage(_) | Self::Demo(DemoError::OutOfRange { .. }) => exit::USAGE,
             Self::Change(error) => error.exit_code(),
@@ -464,6 +477,10 @@ impl PrepError {
             Self::VocabPickle { .. } => Some(
                 "a vocabulary is a Parquet file of this program, or a pickled dict of counts such \
                  as {\"n2084071\": 12}; nothing in a pickle is ever run",
+            ),
+            Self::OtherMachine { .. } => Some(
+                "install the same catlip on every machine, and put files that settings name where \
+                 all of them read the same bytes",
             ),
             Self::Interrupted { .. } => Some("start the same command again to go on"),
             _ => None,

@@ -1,5 +1,22 @@
 """Pre-training vision models on web-scale image-text data as classification."""
 
-from ._catlip import CatlipError, __version__
+from ._catlip import Array, Batch, CatlipError, __version__
+from .data import DataSet, open
+from .feed import Feed
+from .grid import Grid, show
+from .labels import ArrowArray, Labeler, Numbers
 
-__all__ = ["CatlipError", "__version__"]
+__all__ = [
+    "Array",
+    "ArrowArray",
+    "Batch",
+    "CatlipError",
+    "DataSet",
+    "Feed",
+    "Grid",
+    "Labeler",
+    "Numbers",
+    "__version__",
+    "open",
+    "show",
+]

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use catlip_pipeline::error::error_text;
+use catlip_pipeline::error::{PrepError, error_text};
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -30,4 +30,9 @@ pub fn raised(error: &dyn Error, hint: Option<&'static str>, exit_code: u8) -> P
             Err(other) => other,
         }
     })
+}
+
+/// What a command of `catlip-prep` would say and end with.
+pub fn prep_raised(error: &PrepError) -> PyErr {
+    raised(error, error.hint(), error.exit_code())
 }

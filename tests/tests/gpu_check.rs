@@ -157,8 +157,8 @@ fn the_program_tests_itself_on_the_cpu() {
     let count = |kind: &str| lines.iter().filter(|line| line.starts_with(kind)).count();
     let last = format!("{} ok, 0 failed, {} skipped", count("ok  "), count("skipped  "));
     assert_eq!(lines.last(), Some(&last.as_str()));
-    // Locked pages, NCCL and augmentation have nothing to show on a CPU.
-    assert_eq!((count("ok  "), count("skipped  ")), (12, 3), "{out}");
+    // Locked pages, NCCL, kernels and augmentation have nothing to show on a CPU.
+    assert_eq!((count("ok  "), count("skipped  ")), (13, 4), "{out}");
 }
 
 #[test]

@@ -81,13 +81,4 @@ int catlip_memory_reset(int device, Reason reason) {
   });
 }
 
-// Lets operations of ATen give the same bits whenever they run, where they know how to; those that
-// do not warn on standard error.
-int catlip_deterministic(int on, Reason reason) {
-  return guarded(reason, [&] {
-    at::globalContext().setDeterministicAlgorithms(on != 0, /*warn_only=*/true);
-    at::globalContext().setDeterministicCuDNN(on != 0);
-  });
-}
-
 } // extern "C"

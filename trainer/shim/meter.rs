@@ -1,4 +1,4 @@
-//! The C surface of `meter.cpp`: moments on a device's stream, its memory, its determinism.
+//! The C surface of `meter.cpp`: moments on a device's stream, and its memory.
 //!
 //! In: the number of a CUDA device. Out: seconds and bytes. Never: waits but where it says so.
 
@@ -21,7 +21,6 @@ unsafe extern "C" {
     fn catlip_moment_free(moment: *mut c_void);
     fn catlip_memory_peak(device: c_int, peak2: *mut i64, reason: Reason) -> c_int;
     fn catlip_memory_reset(device: c_int, reason: Reason) -> c_int;
-    fn catlip_deterministic(on: c_int, reason: Reason) -> c_int;
 }
 
 /// A moment at which the stream of a CUDA device gets somewhere.
@@ -95,16 +94,6 @@ pub fn peak_bytes(number: usize) -> Result<[u64; 2], TchError> {
 pub fn reset_peak(number: usize) -> Result<(), TchError> {
     // SAFETY: a number.
     asked(|reason| unsafe { catlip_memory_reset(number as c_int, reason) }).map_err(TchError::Torch)
-}
-
-/// Lets operations of ATen in this process give the same bits whenever they run, where they can.
-///
-/// # Errors
-///
-/// What libtorch says.
-pub fn set_deterministic(on: bool) -> Result<(), TchError> {
-    // SAFETY: a number.
-    asked(|reason| unsafe { catlip_deterministic(on.into(), reason) }).map_err(TchError::Torch)
 }
 
 #[cfg(test)]

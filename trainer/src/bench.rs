@@ -6,6 +6,7 @@
 //!
 //! Pixels are normal draws around grey, never zeros, on which matrix units run faster.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use catlip_schemas::Cursor;
@@ -31,8 +32,10 @@ const WARM_UP_STEPS: u32 = 3;
 const STEPS_AHEAD: usize = 2;
 /// Seed of the pixels.
 const PIXEL_SEED: i64 = 0;
-/// Spread of the pixels around 0.5: 5 % of them are cut at 0 and 1.
+/// Spread of the pixels around grey, of the whole range: 5 % of them are cut at its ends.
 const PIXEL_STD: f64 = 0.25;
+/// Pixels that are drawn at once, as floats: 64 MiB.
+const PIXELS_AT_ONCE: i64 = 1 << 24;
 
 /// What is measured, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct BenchReport {
     pub form: &'static str,
     /// What computed attention, where that was chosen by a trial.
     pub attention: Option<String>,
+    /// Whether our own kernels ran, where they were asked for, or why not.
+    pub kernels: Option<String>,
     /// Each size of the config's sampler, by rising side.
     pub sizes: Vec<SizeReport>,
     /// Seconds from the start to the end of the first step, weights and kernels included.
@@ -105,14 +110,16 @@ impl BenchReport {
     }
 }
 
-/// Measures the model of `config` with `num_labels` labels.
+/// Measures the model of `config` with `num_labels` labels; kernels are kept in the folder
+/// `kernel_cache`.
 ///
 /// # Errors
 ///
-/// [`TrainError::Torch`].
+/// [`TrainError::Torch`]; [`TrainError::Kernels`].
 pub fn bench(
     config: &TrainConfig,
     device: &OpenDevice,
+    kernel_cache: Option<&Path>,
     num_labels: usize,
     budget: BenchBudget,
 ) -> Result<BenchReport, TrainError> {
@@ -121,7 +128,8 @@ pub fn bench(
     if let Device::Cuda(number) = device.device {
         meter::reset_peak(number).map_err(torch())?;
     }
-    let (mut state, plan, attention) = begin(config, device, num_labels).map_err(torch())?;
+    let mut state = new_state(config, device, num_labels).map_err(torch())?;
+    let (plan, how) = step_plan(config, device, kernel_cache, num_labels)?;
     let batches = random_batches(config, device.device, num_labels).map_err(torch())?;
     let mut steps =
         Steps { state: &mut state, plan: &plan, lr: config.optim.lr_min, device: device.device };
@@ -141,7 +149,7 @@ pub fn bench(
         _ => None,
     };
     let vit = state.vit.plan();
-    let sizes = plan::batch_sampler(config).sizes().to_vec();
+    let sizes = config.feed_recipe().batch_sampler().sizes().to_vec();
     let sizes = sizes.into_iter().zip(step_secs).map(|(size, step_secs)| SizeReport {
         side_px: size.side_px,
         batch: size.batch,
@@ -156,7 +164,8 @@ pub fn bench(
             BlockForm::Recompute => "recompute",
             BlockForm::Fused => "fused",
         },
-        attention,
+        attention: how.attention,
+        kernels: how.kernels,
         sizes: sizes.collect(),
         first_step_secs,
         loss,
@@ -166,21 +175,40 @@ pub fn bench(
     })
 }
 
-/// The state before the first step, how steps are taken, and why so.
-fn begin(
+/// The state before the first step.
+fn new_state(
     config: &TrainConfig,
     device: &OpenDevice,
     num_labels: usize,
-) -> Result<(TrainState, StepPlan, Option<String>), TchError> {
-    let vit_plan = plan::vit_plan(config, num_labels);
-    let vit = Vit::new(vit_plan);
+) -> Result<TrainState, TchError> {
+    let vit = Vit::new(plan::vit_plan(config, num_labels));
     let weights = vit.init(config.train.seed, None, device.device)?;
     let (adamw, momentum) = (plan::adamw_plan(config), config.optim.ema_momentum);
-    let state = TrainState::new(vit, weights, adamw, momentum, Cursor::start(0))?;
-    let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)?;
+    TrainState::new(vit, weights, adamw, momentum, Cursor::start(0))
+}
+
+/// What was chosen on the device, in words.
+struct How {
+    attention: Option<String>,
+    kernels: Option<String>,
+}
+
+fn step_plan(
+    config: &TrainConfig,
+    device: &OpenDevice,
+    kernel_cache: Option<&Path>,
+    num_labels: usize,
+) -> Result<(StepPlan, How), TrainError> {
+    let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)
+        .map_err(TrainError::torch("weigh the labels"))?;
     let mut plan = plan::step_plan(config, loss, 1);
-    let choice = plan.fit_to(device.device, &vit_plan, &plan::batch_sampler(config));
-    Ok((state, plan, choice.map(|choice| choice.to_string())))
+    let kernels = plan.load_kernels(device.device, kernel_cache)?.map(|loaded| match loaded {
+        Ok(secs) => format!("kernels ready in {secs:.1} s"),
+        Err(why) => format!("no kernels: {why}"),
+    });
+    let vit = plan::vit_plan(config, num_labels);
+    let choice = plan.fit_to(device.device, &vit, &config.feed_recipe().batch_sampler());
+    Ok((plan, How { attention: choice.map(|choice| choice.to_string()), kernels }))
 }
 
 /// Steps that are taken to be measured.
@@ -221,9 +249,10 @@ impl Steps<'_> {
     /// Measures the forward pass and the update alone.
     fn parts(&mut self, batch: &DeviceBatch, budget: Duration) -> Result<PartsReport, TchError> {
         let (state, lr) = (&mut *self.state, self.lr);
+        let images_bchw = batch.unit_images()?;
         let forward_secs = mean_secs(budget, || {
             let logits =
-                tch::no_grad(|| state.vit.forward(&state.weights, &batch.images_bchw, Pass::EVAL))?;
+                tch::no_grad(|| state.vit.forward(&state.weights, &images_bchw, Pass::EVAL))?;
             logits.f_double_value(&[0, 0]).map(|_| ())
         })?;
         let update_secs = mean_secs(budget / 4, || {
@@ -295,38 +324,53 @@ fn mean_secs(
     Ok(start.elapsed().as_secs_f64() / f64::from(times))
 }
 
-/// A batch of each size of the sampler, by rising side, all over the same memory.
+/// A batch of each size of the sampler, by rising side, bytes as a feed gives them, all over the
+/// same memory.
 fn random_batches(
     config: &TrainConfig,
     device: Device,
     num_labels: usize,
 ) -> Result<Vec<DeviceBatch>, TchError> {
-    let sampler = plan::batch_sampler(config);
+    let sampler = config.feed_recipe().batch_sampler();
     let sizes = sampler.sizes();
-    let floats_of = |side: u32, batch: u32| 3 * i64::from(side).pow(2) * i64::from(batch);
-    let floats = sizes.iter().map(|size| floats_of(size.side_px, size.batch)).max().unwrap_or(0);
-    tch::manual_seed(PIXEL_SEED);
-    let pixels = Tensor::f_randn([floats], (Kind::Float, device))?
-        .f_mul_scalar_(PIXEL_STD)?
-        .f_add_scalar_(0.5)?
-        .f_clamp_(0.0, 1.0)?;
+    let bytes_of = |side: u32, batch: u32| 3 * i64::from(side).pow(2) * i64::from(batch);
+    let bytes = sizes.iter().map(|size| bytes_of(size.side_px, size.batch)).max().unwrap_or(0);
+    let pixels = normal_bytes(bytes, device)?;
     let batch_of = |side_px: u32, batch: u32| {
         let (b, side) = (i64::from(batch), i64::from(side_px));
         let images_bhwc =
-            pixels.f_narrow(0, 0, floats_of(side_px, batch))?.f_view([b, side, side, 3])?;
+            pixels.f_narrow(0, 0, bytes_of(side_px, batch))?.f_view([b, side, side, 3])?;
         let count = Tensor::f_arange(b * LABELS_PER_ROW, (Kind::Int64, device))?;
         let rows_k = count.f_floor_divide_scalar(LABELS_PER_ROW)?;
         let labels_k = count.f_mul_scalar(7)?.f_remainder(num_labels as i64)?;
+        let offsets: Vec<i64> = (0..=b).map(|row| row * LABELS_PER_ROW).collect();
+        let offsets_b1 = Tensor::f_from_slice(&offsets)?.f_to_device(device)?;
         let weights_b = Tensor::f_ones([b], (Kind::Float, device))?;
         Ok(DeviceBatch {
             images_bchw: images_bhwc.f_permute([0, 3, 1, 2])?,
             num_images: u64::from(batch),
-            targets: SparseTargets { rows_k, labels_k, weights_b },
-            offsets: (0..=b).map(|row| row * LABELS_PER_ROW).collect(),
+            targets: SparseTargets { rows_k, labels_k, offsets_b1, weights_b },
+            offsets,
             place: Place::alone(0, 0, batch as usize),
         })
     };
     sizes.iter().map(|size| batch_of(size.side_px, size.batch)).collect()
+}
+
+/// So many normal draws around grey, in pieces, so that their floats do not count as the most
+/// memory that a step took.
+fn normal_bytes(bytes: i64, device: Device) -> Result<Tensor, TchError> {
+    tch::manual_seed(PIXEL_SEED);
+    let made = Tensor::f_empty([bytes], (Kind::Uint8, device))?;
+    for from in (0..bytes).step_by(PIXELS_AT_ONCE as usize) {
+        let count = PIXELS_AT_ONCE.min(bytes - from);
+        let draws = Tensor::f_randn([count], (Kind::Float, device))?
+            .f_mul_scalar_(255.0 * PIXEL_STD)?
+            .f_add_scalar_(127.5)?
+            .f_clamp_(0.0, 255.0)?;
+        made.f_narrow(0, from, count)?.f_copy_(&draws)?;
+    }
+    Ok(made)
 }
 
 #[cfg(test)]
@@ -348,7 +392,7 @@ mod tests {
         let config = TrainConfig::load(None, &settings).unwrap();
         let device = plan::open_device(&config).unwrap();
         let budget = BenchBudget { step: Duration::from_millis(5), parts: settings.len() > 9 };
-        bench(&config, &device, 30, budget).unwrap()
+        bench(&config, &device, None, 30, budget).unwrap()
     }
 
     #[test]
@@ -359,6 +403,7 @@ mod tests {
         assert!(size.image_flops > 0.0 && !size.step_secs.is_empty());
         assert!(size.step_secs.iter().all(|secs| *secs > 0.0));
         assert_eq!((report.form, report.parts, report.peak_bytes), ("plain", None, None));
+        assert_eq!((&report.attention, &report.kernels), (&None, &None));
         // ln 2 for each label, but for what random weights give.
         assert!((report.loss / (30.0 * 2_f64.ln()) - 1.0).abs() < 0.05, "{}", report.loss);
         assert!(report.images_per_sec() > 0.0 && report.num_steps() == size.step_secs.len());

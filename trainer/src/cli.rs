@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use catlip_pipeline::error::exit;
+use catlip_pipeline::feed::DataPlace;
 use catlip_pipeline::prep::Stores;
 use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,7 +18,6 @@ use tch::TchError;
 
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
-use crate::plan::DataPlace;
 use crate::predict::{self, Prediction};
 use crate::run_folder::RunFolder;
 use crate::trained::TrainedRun;
@@ -158,13 +158,22 @@ fn stores() -> Stores {
     Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
 }
 
+/// Where `runtime.kernel_cache = "auto"` keeps kernels: a folder of the user's.
+fn kernel_cache() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|f| !f.is_empty()).map(PathBuf::from);
+    let caches =
+        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    caches.map(|caches| caches.join("catlip").join("kernels"))
+}
+
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
     let raw = args.weights == WeightsChoice::Raw;
     let stores = stores();
     let run = RunFolder::find(&args.run, &stores)?;
     let run = TrainedRun::open(&run, raw, &args.read.with(&args.settings))?;
     warn_of_damage(&run);
-    let data = DataPlace::find(&run.config, std::slice::from_ref(&args.data), &stores)?;
+    let data =
+        DataPlace::find(&run.config.feed_recipe(), std::slice::from_ref(&args.data), &stores)?;
     let evaluation = run.evaluate(data[0].clone())?;
     tell(&evaluation.report.summary);
     Ok(exit::OK)

@@ -5,18 +5,20 @@
 
 use std::path::Path;
 
-use catlip_pipeline::config::overlay;
+use catlip_pipeline::config::{overlay, refused, within};
 use catlip_pipeline::error::ConfigError;
+use catlip_pipeline::feed::recipe::{CentreConfig, CropConfig, FeedRecipe, StepsConfig};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::{Pool, Precision, StemKind};
 use crate::optim::Decay;
 
-mod data;
 mod default;
 
-pub use data::{DataConfig, FeedConfig, LabelsKind, LastBatchKind};
+pub use catlip_pipeline::feed::recipe::{
+    DataConfig, FeedConfig, LabelsKind, LastBatchKind, SamplerConfig, SamplerKind, VocabConfig,
+};
 
 /// The commented default file: the manual of every key.
 pub const DEFAULT_TOML: &str = include_str!("../train.default.toml");
@@ -44,16 +46,6 @@ const NOT_HASHED: [&str; 18] = [
     "dist.",
     "runtime.",
 ];
-
-/// Section `vocab`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
-pub struct VocabConfig {
-    pub min_count: u64,
-    pub top_k: usize,
-    pub multiple_of: usize,
-}
 
 /// A named shape of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,31 +105,19 @@ pub struct LengthConfig {
     pub seed: u64,
     pub precision: Precision,
     pub recompute: bool,
-    pub by_hand: bool,
+    pub by_hand: ByHand,
     pub parts: usize,
     pub bn_group_samples: usize,
 }
 
-/// How many images a step takes, and how large.
+/// `train.by_hand`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
-pub enum SamplerKind {
-    Fixed,
-    Variable,
-}
-
-/// Section `sampler`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
-pub struct SamplerConfig {
-    pub kind: SamplerKind,
-    pub min_px: u32,
-    pub max_px: u32,
-    pub scales: u32,
-    pub multiple_px: u32,
-    pub shares: u32,
+pub enum ByHand {
+    Auto,
+    Always,
+    Never,
 }
 
 /// `optim.schedule`.
@@ -258,6 +238,8 @@ pub struct RuntimeConfig {
     pub threads: usize,
     pub log_every_steps: u64,
     pub peak_tflops: f64,
+    pub deterministic: bool,
+    pub kernel_cache: String,
 }
 
 /// All settings of `catlip-train fit`.
@@ -291,6 +273,32 @@ impl TrainConfig {
         let config: Self = overlay(DEFAULT_TOML, recipe, settings)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// What it says about the feed.
+    pub fn feed_recipe(&self) -> FeedRecipe {
+        let (train, augment) = (&self.train, &self.augment);
+        FeedRecipe {
+            data: self.data.clone(),
+            vocab: self.vocab.clone(),
+            train: StepsConfig {
+                steps: train.steps,
+                epochs: train.epochs,
+                batch: train.batch,
+                image_px: train.image_px,
+                seed: train.seed,
+            },
+            sampler: self.sampler.clone(),
+            augment: CropConfig {
+                crop_area_min: augment.crop_area_min,
+                crop_area_max: augment.crop_area_max,
+                crop_aspect_min: augment.crop_aspect_min,
+                crop_aspect_max: augment.crop_aspect_max,
+                flip: augment.flip,
+            },
+            feed: self.feed.clone(),
+            eval: CentreConfig { crop_share: self.eval.crop_share },
+        }
     }
 
     /// Every key with its value: `RUN/config.toml`.
@@ -345,20 +353,14 @@ impl TrainConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let Self { data, vocab, model, train, optim, augment, feed, eval, .. } = self;
-        data.check()?;
-        feed.check()?;
-        within("vocab.top_k", vocab.top_k as f64, 1.0, 1e6)?;
-        within("vocab.multiple_of", vocab.multiple_of as f64, 1.0, 4096.0)?;
+        let Self { model, train, optim, augment, eval, .. } = self;
+        self.feed_recipe().check()?;
         within("model.width", model.width as f64, 0.0, 16_384.0)?;
         within("model.depth", model.depth as f64, 0.0, 1024.0)?;
         within("model.heads", model.heads as f64, 0.0, 1024.0)?;
         within("model.positions", model.positions as f64, 1.0, 1e6)?;
         within("model.registers", model.registers as f64, 0.0, 64.0)?;
         within("model.hidden", model.hidden as f64, 0.0, 65_536.0)?;
-        within("train.epochs", train.epochs, 0.0, 1e6)?;
-        within("train.batch", train.batch as f64, 1.0, 65_536.0)?;
-        within("train.image_px", train.image_px as f64, 16.0, 1024.0)?;
         within("train.parts", train.parts as f64, 1.0, train.batch as f64)?;
         within("train.bn_group_samples", train.bn_group_samples as f64, 0.0, 1e6)?;
         within("optim.lr_max", optim.lr_max, 0.0, 10.0)?;
@@ -372,15 +374,9 @@ impl TrainConfig {
         within("optim.clip_norm", optim.clip_norm, 0.0, 1e9)?;
         within("optim.ema_momentum", optim.ema_momentum, 0.0, 1.0)?;
         within("loss.smoothing", self.loss.smoothing, 0.0, 0.999)?;
-        within("augment.crop_area_min", augment.crop_area_min, 0.001, augment.crop_area_max)?;
-        within("augment.crop_area_max", augment.crop_area_max, 0.001, 1.0)?;
-        within("augment.crop_aspect_min", augment.crop_aspect_min, 0.01, 100.0)?;
-        within("augment.crop_aspect_max", augment.crop_aspect_max, augment.crop_aspect_min, 100.0)?;
-        within("augment.flip", augment.flip, 0.0, 1.0)?;
         within("augment.range_psnr_start", augment.range_psnr_start, 1.0, 100.0)?;
         within("augment.range_psnr_end", augment.range_psnr_end, 1.0, 100.0)?;
         within("eval.batch", eval.batch as f64, 1.0, 65_536.0)?;
-        within("eval.crop_share", eval.crop_share, 0.1, 1.0)?;
         within("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1000.0)?;
         within("fault.skipped_max", self.fault.skipped_max as f64, 1.0, 1e6)?;
         within("fault.spike_factor", self.fault.spike_factor, 0.0, 1e9)?;
@@ -394,16 +390,7 @@ impl TrainConfig {
     }
 
     fn check_sampler(&self) -> Result<(), ConfigError> {
-        let Self { sampler, train, model, .. } = self;
-        within("sampler.min_px", sampler.min_px.into(), 16.0, sampler.max_px.into())?;
-        within("sampler.max_px", sampler.max_px.into(), sampler.min_px.into(), 1024.0)?;
-        within("sampler.scales", sampler.scales.into(), 1.0, 1000.0)?;
-        within("sampler.multiple_px", sampler.multiple_px.into(), 1.0, 256.0)?;
-        within("sampler.shares", sampler.shares.into(), 1.0, train.batch as f64)?;
-        if train.batch % sampler.shares as usize != 0 {
-            let expected = format!("a divisor of train.batch = {}", train.batch);
-            return Err(refused("sampler.shares", sampler.shares, expected));
-        }
+        let Self { sampler, model, .. } = self;
         let fits = i64::from(sampler.multiple_px) % model.patch_px == 0;
         if sampler.kind == SamplerKind::Variable && !fits {
             let expected = format!("a multiple of model.patch_px = {}", model.patch_px);
@@ -439,9 +426,6 @@ impl TrainConfig {
             let expected = format!("a multiple of model.patch_px = {}", self.model.patch_px);
             return Err(refused("train.image_px", self.train.image_px, expected));
         }
-        if self.train.steps == 0 && self.train.epochs == 0.0 {
-            return Err(refused("train.steps", 0, "more, or train.epochs above 0".to_owned()));
-        }
         Ok(())
     }
 
@@ -451,17 +435,6 @@ impl TrainConfig {
         let named = self.model.size.shape();
         [0, 1, 2].map(|i| if said[i] == 0 { named[i] } else { said[i] })
     }
-}
-
-fn refused(key: &'static str, found: impl ToString, expected: String) -> ConfigError {
-    ConfigError::Range { key, found: found.to_string(), expected }
-}
-
-fn within(key: &'static str, found: f64, from: f64, to: f64) -> Result<(), ConfigError> {
-    if (from..=to).contains(&found) {
-        return Ok(());
-    }
-    Err(refused(key, found, format!("{from} to {to}")))
 }
 
 #[cfg(test)]
@@ -566,14 +539,22 @@ mod tests {
         }
     }
 
+    /// Whoever has only the pipeline reads the same of a recipe.
     #[test]
-    fn every_recipe_is_read() {
+    fn every_recipe_is_read_and_says_the_same_to_the_feed_alone() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
         let entries = std::fs::read_dir(folder).unwrap();
         let recipes: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         assert!(recipes.len() >= 5);
         for recipe in recipes {
-            TrainConfig::load(Some(&recipe), &[]).unwrap();
+            let settings = ["train.batch=512".to_owned()];
+            let config = TrainConfig::load(Some(&recipe), &settings).unwrap();
+            let feed = FeedRecipe::load(DEFAULT_TOML, Some(&recipe), &settings).unwrap();
+            assert_eq!(feed, config.feed_recipe(), "{}", recipe.display());
         }
+        let wrong = FeedRecipe::load(DEFAULT_TOML, None, &["optim.lr_maks=1".to_owned()]);
+        assert!(wrong.unwrap_err().to_string().contains("did you mean `optim.lr_max`?"));
+        let wrong = FeedRecipe::load(DEFAULT_TOML, None, &["train.batch=0".to_owned()]);
+        assert!(wrong.unwrap_err().to_string().contains("`train.batch` is 0, expected 1 to 65536"));
     }
 }

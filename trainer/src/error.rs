@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use catlip_pipeline::error::{ConfigError, PrepError, SampleError, exit};
-use catlip_pipeline::feed::FeedError;
+use catlip_pipeline::feed::{DataError, FeedError};
 use catlip_pipeline::prep::error::ChangeError;
 use tch::TchError;
 
@@ -13,6 +13,7 @@ use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
 use crate::dist::DistError;
 use crate::exchange::ExchangeError;
+use crate::kernels::KernelError;
 
 /// What libtorch says, without the addresses of its stack.
 pub fn first_line(error: &TchError) -> String {
@@ -31,6 +32,9 @@ pub enum TrainError {
     /// A data set or vocabulary cannot be read.
     #[error("the data set cannot be read")]
     Data(#[from] PrepError),
+    /// Data sets that cannot be fed together, or by so many ranks, or without a vocabulary.
+    #[error(transparent)]
+    DataSets(DataError),
     /// The feed gave up.
     #[error("the feed ended early")]
     Feed(#[from] FeedError),
@@ -71,15 +75,6 @@ pub enum TrainError {
         /// What the system or the parser says.
         #[source]
         source: std::io::Error,
-    },
-    /// A file that is no vocabulary.
-    #[error("{path} is no vocabulary")]
-    NoVocab {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: Box<PrepError>,
     },
     /// A setting that would make another model of the run's weights.
     #[error("`{key}` is {found}, but the weights of the run are of a model with {expected}")]
@@ -155,33 +150,11 @@ pub enum TrainError {
         /// The command's value.
         expected: String,
     },
-    /// Ranks that the lanes of the order do not allow.
-    #[error("rank {rank} of {world_size}: expected 1 to {lanes} ranks, numbered from 0")]
-    Ranks {
-        /// Which rank.
-        rank: u32,
-        /// Of how many.
-        world_size: u32,
-        /// Lanes of the order, the most ranks that it allows.
-        lanes: u32,
-    },
     /// A row that is not among those to train on.
     #[error("{path} has no such row to train on")]
     NoRow {
         /// The data set.
         path: PathBuf,
-    },
-    /// Lists that must have an entry for each data set do not.
-    #[error(
-        "`{key}` is {found}, expected a number above 0 or a folder for each of {sets} data sets"
-    )]
-    Mix {
-        /// `data.weights`, `data.shards` or `data.snapshots`.
-        key: &'static str,
-        /// What it is.
-        found: String,
-        /// Data sets.
-        sets: usize,
     },
     /// Two files that must mean the same labels do not.
     #[error("{path} has vocabulary {found}, expected {expected}")]
@@ -192,24 +165,6 @@ pub enum TrainError {
         found: String,
         /// The run's.
         expected: String,
-    },
-    /// Two data sets whose captions were labelled by different rules.
-    #[error("{path} was labelled by {found}, expected {expected}")]
-    OtherRule {
-        /// The second data set.
-        path: PathBuf,
-        /// Its column set.
-        found: String,
-        /// That of the training rows.
-        expected: String,
-    },
-    /// No synset is left for the vocabulary.
-    #[error("the vocabulary is empty: {rows} training rows have {synsets} synsets, the cut left 0")]
-    EmptyVocab {
-        /// Training rows.
-        rows: u64,
-        /// Distinct synsets before the cut.
-        synsets: usize,
     },
     /// Nothing to evaluate on.
     #[error("{path} has no rows to evaluate")]
@@ -244,6 +199,9 @@ pub enum TrainError {
         #[source]
         source: SampleError,
     },
+    /// Our own kernels cannot run on the device.
+    #[error("no kernels for the device")]
+    Kernels(#[source] KernelError),
     /// A signal asked to stop; the state was saved.
     #[error("stopped by a signal; step {step} of {steps} is saved")]
     Interrupted {
@@ -252,6 +210,15 @@ pub enum TrainError {
         /// Steps of the run.
         steps: u64,
     },
+}
+
+impl From<DataError> for TrainError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Prep(error) => Self::Data(error),
+            other => Self::DataSets(other),
+        }
+    }
 }
 
 impl TrainError {
@@ -314,25 +281,16 @@ impl TrainError {
         match self {
             Self::Config(_)
             | Self::Device(_)
-            | Self::EmptyVocab { .. }
+            | Self::Kernels(_)
             | Self::OtherModel { .. }
-            | Self::Ranks { .. }
-            | Self::Mix { .. }
-            | Self::Dist(DistError::Environment { .. })
-            | Self::Feed(
-                FeedError::TooFewRows { .. }
-                | FeedError::TooManyRanks { .. }
-                | FeedError::Memory { .. }
-                | FeedError::Buffer { .. }
-                | FeedError::PageLock(_),
-            ) => exit::CONFIG,
-            Self::Feed(FeedError::TooManyBadRows { .. }) => exit::BUDGET,
+            | Self::Dist(DistError::Environment { .. }) => exit::CONFIG,
+            Self::Feed(error) => error.exit_code(),
+            Self::DataSets(error) => error.exit_code(),
             // What the command names is no data set, or has no such labels; a program that changes
             // data sets calls them incomplete.
             Self::Data(PrepError::NoDataSet { .. }) => exit::INPUT,
             Self::Data(PrepError::Change(ChangeError::NoColumnSet { .. })) => exit::CONFIG,
             Self::Data(error) => error.exit_code(),
-            Self::Feed(FeedError::Data(error)) => error.exit_code(),
             Self::NotOnDisk { .. } => exit::USAGE,
             Self::OutputTaken { .. }
             | Self::ModelTaken { .. }
@@ -340,16 +298,11 @@ impl TrainError {
             | Self::Locked { .. }
             | Self::OtherConfig { .. }
             | Self::OtherVocab { .. }
-            | Self::OtherRule { .. }
-            | Self::Feed(FeedError::Cursor { .. })
             | Self::Checkpoint(CheckpointError::Identity { .. }) => exit::CONFLICT,
             Self::Checkpoint(CheckpointError::Claimed { .. }) => exit::CONFLICT,
             Self::Checkpoint(CheckpointError::Store(error)) => error.exit_code(),
-            Self::Feed(FeedError::Group(_)) | Self::Damaged { .. } | Self::Checkpoint(_) => {
-                exit::DAMAGED
-            }
+            Self::Damaged { .. } | Self::Checkpoint(_) => exit::DAMAGED,
             Self::Input { .. }
-            | Self::NoVocab { .. }
             | Self::NoRun { .. }
             | Self::NoModel { .. }
             | Self::Exchange(_)
@@ -357,8 +310,7 @@ impl TrainError {
             | Self::NothingHeldOut { .. }
             | Self::Image { .. } => exit::INPUT,
             Self::Interrupted { .. } => exit::INTERRUPTED,
-            Self::Feed(FeedError::Panicked { .. })
-            | Self::Dist(_)
+            Self::Dist(_)
             | Self::Torch { .. }
             | Self::Io { .. }
             | Self::NotFinite { .. }
@@ -382,13 +334,13 @@ impl TrainError {
         }
         match self {
             Self::Data(error) => error.hint(),
-            Self::Feed(error) => hint_of_feed(error),
-            Self::Mix { .. } => Some("give one entry for each --data, in their order"),
-            Self::Ranks { .. } => Some("a run needs as many lanes as ranks: see `feed.lanes`"),
+            Self::Feed(error) => error.hint(),
+            Self::DataSets(error) => error.hint(),
             Self::NoRow { .. } => {
                 Some("it may be held out, dropped or of another data set: see data.holdout_percent")
             }
             Self::Device(_) => Some("say --set runtime.device=cpu, or auto"),
+            Self::Kernels(error) => Some(error.hint()),
             Self::OtherConfig { .. } => {
                 Some("resume with the run's own recipe and settings, or choose another --out")
             }
@@ -402,8 +354,6 @@ impl TrainError {
             Self::Checkpoint(CheckpointError::AllDamaged { .. }) => {
                 Some("nothing of the run is left; begin it anew in another --out")
             }
-            Self::OtherRule { .. } => Some("prepare both with the same `caption.rule`"),
-            Self::EmptyVocab { .. } => Some("lower `vocab.min_count` or `vocab.multiple_of`"),
             Self::NothingHeldOut { .. } => {
                 Some("the run holds out rows by their id; say --set data.holdout_percent=0 for all")
             }
@@ -437,10 +387,6 @@ impl TrainError {
                 "name a folder or URL that `catlip-prep run --output` wrote to its end, or shards \
                  such as 'train-{000..099}.tar'",
             ),
-            Self::NoVocab { .. } => Some(
-                "make one with `catlip-prep vocab --input DATA --output vocab.parquet`, which also \
-                 reads CatLIP's pickle; without --vocab one is made from the training rows",
-            ),
             Self::OtherModel { .. } => Some("leave out settings of the model: the run has them"),
             Self::Exchange(ExchangeError::Heads { .. }) => {
                 Some("say how many: --set model.heads=N")
@@ -460,29 +406,5 @@ impl TrainError {
             Self::NoRun { .. } => Some("name the folder that `catlip-train fit --out` wrote"),
             _ => None,
         }
-    }
-}
-
-/// What to do where the feed gave up.
-fn hint_of_feed(error: &FeedError) -> Option<&'static str> {
-    match error {
-        FeedError::Data(error) => error.hint(),
-        FeedError::TooFewRows { .. } => {
-            Some("lower `train.batch`, or hold out fewer rows with `data.holdout_percent`")
-        }
-        FeedError::Cursor { .. } => {
-            Some("the run goes on only over the snapshot of the data set that it began with")
-        }
-        FeedError::Memory { .. } => {
-            Some("raise `feed.memory_bytes`, or lower `feed.queue_batches` or `train.batch`")
-        }
-        FeedError::Buffer { .. } => Some("lower `feed.queue_batches` or `train.batch`"),
-        FeedError::PageLock(_) => {
-            Some("go on without by `feed.page_lock=false`: copies to the GPU are slower then")
-        }
-        FeedError::TooManyBadRows { .. } => {
-            Some("see `catlip-prep verify`; `feed.bad_rows_max` says how many may be lost")
-        }
-        _ => None,
     }
 }

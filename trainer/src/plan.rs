@@ -8,24 +8,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 
 use catlip_pipeline::error::PrepError;
 use catlip_pipeline::feed::order::Layout;
 use catlip_pipeline::feed::selection::is_held_out;
 use catlip_pipeline::feed::{
-    BatchSampler, FeedPlan, LastBatch, MemoryPlan, Selection, StepSize, Stream, VariableSizes,
-    Viewing,
+    BatchSampler, Choice, DataError, DataPlace, DataSets, FeedPlan, LastBatch, Selection, Stream,
+    data_error, files as data_files,
 };
-use catlip_pipeline::image::Filter;
 use catlip_pipeline::metrics::PrepLog;
-use catlip_pipeline::prep::{Folder, vocab};
-use catlip_schemas::{Frequencies, SampleId, Vocab, VocabCut};
+use catlip_pipeline::prep::Folder;
+use catlip_schemas::{SampleId, Vocab};
 use sha2::{Digest, Sha256};
 use tch::Device;
 
 use crate::checkpoint::Identity;
-use crate::config::{LossKind, SamplerKind, TrainConfig};
+use crate::config::{LossKind, TrainConfig};
 use crate::device::{self, DeviceChoice, DeviceError};
 use crate::dist::World;
 use crate::error::TrainError;
@@ -36,17 +34,12 @@ use crate::optim::AdamWPlan;
 use crate::page_lock;
 use crate::run_folder::RunFolder;
 use crate::schedule::Schedule;
+use crate::shim::ops;
 use crate::tensor_file::hex;
 
-pub use data::{Choice, DataPlace, DataSets};
-pub use training::{adamw_plan, block_form, range_plan, step_plan, vit_plan};
+pub use training::{adamw_plan, block_form, kernel_cache, range_plan, step_plan, vit_plan};
 
-mod data;
-pub mod files;
 mod training;
-
-/// Threads that read row groups: one waits for the disk while the other checks a checksum.
-const READER_THREADS: usize = 2;
 
 /// The paths of `fit`, and whether to go on.
 #[derive(Clone, Debug)]
@@ -65,6 +58,8 @@ pub struct FitRequest {
     pub resume: bool,
     /// The ranks that train it together.
     pub world: Rc<World>,
+    /// Where `runtime.kernel_cache = "auto"` keeps kernels; none: nowhere.
+    pub kernel_cache: Option<PathBuf>,
 }
 
 /// A run with nothing left to decide.
@@ -80,6 +75,8 @@ pub struct TrainPlan {
     pub device: Device,
     /// Which devices were found, or why not.
     pub device_report: String,
+    /// Where kernels are kept once they are compiled; none: nowhere.
+    pub kernel_cache: Option<PathBuf>,
     /// Threads of libtorch on the CPU.
     pub num_threads: usize,
     /// The model.
@@ -126,6 +123,7 @@ pub fn open_device(config: &TrainConfig) -> Result<OpenDevice, TrainError> {
     let report = device::find(choice);
     let device = report.open(choice)?;
     let num_threads = device::set_threads(config.runtime.threads);
+    ops::set_deterministic(config.runtime.deterministic).map_err(TrainError::torch("set modes"))?;
     Ok(OpenDevice { device, report: report.to_string(), num_threads })
 }
 
@@ -164,11 +162,14 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     if request.resume && run.is_begun() {
         config.data.go_on_with(&run.config(&[])?.data, request.data.len());
     }
-    let data = DataSets::open(&config, &request.data)?;
-    data.note(&mut config)?;
+    let data = DataSets::open(&config.feed_recipe(), &request.data)?;
+    data.note(&mut config.data)?;
     // The first rank begins the run; the others go on with it as with one that was there.
     if world.is_first() {
-        let ours = run.check().and_then(|()| files::check(&data)).and_then(|()| run.lock());
+        let ours = run
+            .check()
+            .and_then(|()| data_files::check(&data).map_err(TrainError::from))
+            .and_then(|()| run.lock());
         let begun = ours.and_then(|()| begin(&run, &config, request, given.as_ref(), &data));
         world.agree(begun, "begin the run")?;
     } else {
@@ -181,23 +182,20 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
     check_same_vocab(request, given.as_ref(), &vocab)?;
     let priors = Arc::new(run.priors(&vocab)?);
 
-    let feed = training_feed(&config, &data, &vocab)?;
+    let feed = config.feed_recipe().training_feed(&data, &vocab)?;
     let (rank, world_size, lanes) = (world.rank(), world.size(), feed.stream.num_lanes());
     if world_size > lanes {
-        return Err(TrainError::Ranks { rank, world_size, lanes });
+        return Err(DataError::Ranks { rank, world_size, lanes }.into());
     }
     let feed = FeedPlan { stream: Stream { world_size, rank, ..feed.stream }, ..feed };
     let eval = match &request.val {
         Some(folder) => Some(other_data_plan(&config, folder, &data, &vocab, &priors)?),
         None => eval_plan(&config, &data, &vocab, &priors)?,
     };
-    let steps = match config.train.steps {
-        0 => feed.stream.steps_of_epochs(config.train.epochs).max(1),
-        steps => steps,
-    };
+    let steps = feed.num_steps;
     let lock = page_lock::of_run(&config, device)?;
     let eval = eval.map(|eval| eval.locked(lock.clone()));
-    let feed = FeedPlan { num_steps: steps, page_lock: lock, ..feed };
+    let feed = FeedPlan { page_lock: lock, ..feed };
     if world.is_first() {
         run.write_config(&config)?;
     }
@@ -206,6 +204,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         run,
         resume: request.resume,
         device,
+        kernel_cache: kernel_cache(&config, request.kernel_cache.as_deref()),
         device_report: report,
         num_threads,
         vit: vit_plan(&config, vocab.len()),
@@ -237,7 +236,10 @@ fn begin(
     }
     let percent = config.data.holdout_percent;
     let trains = |id: &SampleId| !is_held_out(id, percent);
-    let vocab = choose_vocab(config, given, data, trains)?;
+    let vocab = match given {
+        Some(given) => given.clone(),
+        None => data.make_vocab(&config.feed_recipe())?,
+    };
     let priors = count_labels(data, &vocab, trains)?;
     run.begin(config, &vocab, &priors)
 }
@@ -254,11 +256,16 @@ fn read_prep_log(path: &Path) -> Result<PrepLog, TrainError> {
 ///
 /// # Errors
 ///
-/// [`TrainError::Input`], [`TrainError::NoVocab`].
+/// [`TrainError::Input`], [`TrainError::DataSets`].
 pub fn read_vocab(path: &Path) -> Result<Vocab, TrainError> {
-    vocab::read_any(path).map_err(|error| match error {
-        PrepError::Io { source, .. } => TrainError::input(path)(source),
-        other => TrainError::NoVocab { path: path.to_path_buf(), source: Box::new(other) },
+    data_error::read_vocab(path).map_err(|error| match error {
+        DataError::NoVocab { source, .. } if matches!(*source, PrepError::Io { .. }) => {
+            match *source {
+                PrepError::Io { source, .. } => TrainError::input(path)(source),
+                other => other.into(),
+            }
+        }
+        other => other.into(),
     })
 }
 
@@ -285,7 +292,7 @@ pub fn eval_plan(
 ///
 /// # Errors
 ///
-/// [`TrainError::Data`], [`TrainError::OtherRule`], [`TrainError::NothingHeldOut`].
+/// [`TrainError::Data`], [`TrainError::DataSets`], [`TrainError::NothingHeldOut`].
 pub fn other_data_plan(
     config: &TrainConfig,
     folder: &Folder,
@@ -296,9 +303,9 @@ pub fn other_data_plan(
     let labels = trained_on.rule()?;
     // Other labels that are the only ones are refused below, in words of their own.
     let choice = Choice { snapshots: Vec::new(), labels: labels.clone(), takes_others: true };
-    let data = DataSets::open_as(config, &[folder.clone().into()], &choice)?;
-    data::check_rule(&data.sets()[0], &labels)?;
-    files::check(&data)?;
+    let data = DataSets::open_as(&config.feed_recipe(), &[folder.clone().into()], &choice)?;
+    data.check_rule(&labels)?;
+    data_files::check(&data)?;
     plan_of_rows(config, &data, data.all_rows(), vocab, priors)
         .ok_or_else(|| TrainError::NothingHeldOut { path: folder.place() })
 }
@@ -320,10 +327,9 @@ pub fn plan_of_rows(
     let stream = Stream::of_one(selection, Layout::Sequential, sampler);
     let stream = Stream { last_batch: LastBatch::Pad, ..stream };
     let feed = FeedPlan {
-        viewing: centre_view(config),
         num_steps: num_rows.div_ceil(u64::from(batch)),
         with_captions: true,
-        ..feed_plan(config, data, stream, vocab)
+        ..config.feed_recipe().feed(data, stream, vocab)
     };
     Some(EvalPlan {
         feed,
@@ -336,115 +342,22 @@ pub fn plan_of_rows(
     })
 }
 
-/// The centre of an image, as evaluation and prediction see it.
-pub fn centre_view(config: &TrainConfig) -> Viewing {
-    let resize_px = (config.train.image_px as f64 / config.eval.crop_share).round() as u32;
-    Viewing::Centre { resize_px, filter: Filter::Bilinear }
-}
-
 /// The feed that a run of `config` over `data` would begin with, for so many images at least.
 ///
 /// # Errors
 ///
-/// [`TrainError::Data`], [`TrainError::EmptyVocab`], [`TrainError::Mix`].
+/// [`TrainError::Data`], [`TrainError::DataSets`].
 pub fn feed_alone(
     config: &TrainConfig,
     data: &DataSets,
     num_images: u64,
 ) -> Result<FeedPlan, TrainError> {
-    let percent = config.data.holdout_percent;
-    let vocab = choose_vocab(config, None, data, |id| !is_held_out(id, percent))?;
-    let feed = training_feed(config, data, &Arc::new(vocab))?;
+    let recipe = config.feed_recipe();
+    let vocab = data.make_vocab(&recipe)?;
+    let feed = recipe.training_feed(data, &Arc::new(vocab))?;
     let steps = (num_images as f64 / feed.stream.sampler.mean_batch()).ceil() as u64;
     // The first batch is the warm-up.
     Ok(FeedPlan { num_steps: steps.max(1) + 1, ..feed })
-}
-
-fn training_feed(
-    config: &TrainConfig,
-    data: &DataSets,
-    vocab: &Arc<Vocab>,
-) -> Result<FeedPlan, TrainError> {
-    let augment = &config.augment;
-    let stream = data.training_stream(config)?;
-    Ok(FeedPlan {
-        viewing: Viewing::RandomCrop {
-            area: (augment.crop_area_min, augment.crop_area_max),
-            aspect: (augment.crop_aspect_min, augment.crop_aspect_max),
-            flip: augment.flip,
-            filter: Filter::Bilinear,
-        },
-        labels_from: data::labels_from(config),
-        ..feed_plan(config, data, stream, vocab)
-    })
-}
-
-/// The sizes of the steps that a config trains with.
-pub fn batch_sampler(config: &TrainConfig) -> BatchSampler {
-    let (side_px, batch) = (config.train.image_px as u32, config.train.batch as u32);
-    let sampler = &config.sampler;
-    match sampler.kind {
-        SamplerKind::Fixed => BatchSampler::fixed(side_px, batch),
-        SamplerKind::Variable => BatchSampler::variable(
-            &VariableSizes {
-                base: StepSize { side_px, batch },
-                min_px: sampler.min_px,
-                max_px: sampler.max_px,
-                num_scales: sampler.scales,
-                multiple_px: sampler.multiple_px,
-                shares: sampler.shares,
-            },
-            config.train.seed,
-        ),
-    }
-}
-
-/// What all feeds of a run have in common.
-fn feed_plan(
-    config: &TrainConfig,
-    data: &DataSets,
-    stream: Stream,
-    vocab: &Arc<Vocab>,
-) -> FeedPlan {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    let (sources, feed) = (data.sources().clone(), &config.feed);
-    FeedPlan {
-        decode_threads: if feed.threads == 0 { cores } else { feed.threads },
-        reader_threads: READER_THREADS,
-        depth_batches: feed.queue_batches,
-        memory: MemoryPlan { bytes: feed.memory_bytes, spill_dir: feed.spill_dir.clone().into() },
-        bad_rows_max: u64::try_from(feed.bad_rows_max).ok(),
-        ..FeedPlan::new(sources, stream, vocab.clone(), centre_view(config), 0)
-    }
-}
-
-fn choose_vocab(
-    config: &TrainConfig,
-    given: Option<&Vocab>,
-    data: &DataSets,
-    trains: impl Fn(&SampleId) -> bool + Sync,
-) -> Result<Vocab, TrainError> {
-    if let Some(given) = given {
-        return Ok(given.clone());
-    }
-    let cut = VocabCut {
-        min_count: config.vocab.min_count,
-        top_k: Some(config.vocab.top_k),
-        multiple_of: config.vocab.multiple_of,
-    };
-    let (mut frequencies, mut rows) = (Frequencies::default(), 0);
-    for set in data.sets() {
-        let (of_set, rows_of_set) = vocab::count(set, &trains)?;
-        frequencies.merge(&of_set);
-        rows += rows_of_set;
-    }
-    let folder = data.sets()[0].folder.place();
-    let vocab = vocab::from_frequencies(&frequencies, &cut)
-        .map_err(|source| PrepError::Schema { path: folder, source })?;
-    if vocab.is_empty() {
-        return Err(TrainError::EmptyVocab { rows, synsets: frequencies.len() });
-    }
-    Ok(vocab)
 }
 
 fn count_labels(

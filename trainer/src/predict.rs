@@ -15,7 +15,6 @@ use crate::batch::{DeviceBatch, HostRows};
 use crate::config::LossKind;
 use crate::error::TrainError;
 use crate::model::Pass;
-use crate::plan::centre_view;
 use crate::trained::TrainedRun;
 
 /// A label of an image.
@@ -40,7 +39,7 @@ pub fn predict(run: &TrainedRun, path: &Path, count: usize) -> Result<Vec<Predic
     let mut pixels = vec![0; side_px * side_px * 3];
     // The centre of an image needs no draw.
     let mut draws = Draws::new(Purpose::View, 0, 0, 0, 0);
-    let (viewing, mut decoder) = (centre_view(&run.config), CropDecoder::default());
+    let (viewing, mut decoder) = (run.config.feed_recipe().centre_view(), CropDecoder::default());
     let (options, seen) = (DecodeOptions::default(), (&viewing, side_px as u32));
     fill_slot(&encoded, &options, seen, &mut draws, &mut decoder, &mut pixels)
         .map_err(|source| TrainError::Image { path: path.to_path_buf(), source })?;
@@ -73,7 +72,8 @@ fn highest(
     count: usize,
 ) -> Result<(Vec<f64>, Vec<i64>), TchError> {
     let batch = DeviceBatch::from_rows(rows, run.weights.device())?;
-    let logits_v = run.vit.forward(&run.weights, &batch.images_bchw, Pass::EVAL)?.f_select(0, 0)?;
+    let images_bchw = batch.unit_images()?;
+    let logits_v = run.vit.forward(&run.weights, &images_bchw, Pass::EVAL)?.f_select(0, 0)?;
     let logits_v = logits_v.f_to_kind(Kind::Double)?;
     let probabilities_v = match run.config.loss.kind {
         LossKind::Bce => logits_v.f_sigmoid()?,

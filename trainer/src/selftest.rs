@@ -7,10 +7,11 @@
 //! float64 on the CPU, written by itself in `reference.rs`, by the relative error of each
 //! parameter.
 
+use std::path::Path;
+
 use tch::{Device, TchError};
 
 use crate::error::TrainError;
-use crate::plan::OpenDevice;
 
 mod device;
 mod reference;
@@ -24,6 +25,17 @@ pub enum Scale {
     Small,
     /// Also ViT-B/16 with 24 320 labels at every size of the variable sampler: 12 GB of a GPU.
     Full,
+}
+
+/// Where tests run.
+#[derive(Clone, Copy, Debug)]
+pub struct On<'c> {
+    /// The device.
+    pub device: Device,
+    /// How large they are.
+    pub scale: Scale,
+    /// Where kernels are kept; none: each test compiles them anew.
+    pub kernel_cache: Option<&'c Path>,
 }
 
 /// What became of a test.
@@ -47,7 +59,7 @@ pub struct Check {
 }
 
 /// A test: a sentence, and what shows it.
-type Test = (&'static str, fn(Device, Scale) -> Result<Outcome, TrainError>);
+type Test = (&'static str, fn(On) -> Result<Outcome, TrainError>);
 
 /// All tests, the simplest first.
 const TESTS: &[Test] = &[
@@ -56,11 +68,13 @@ const TESTS: &[Test] = &[
     ("pixels of a batch arrive as the CPU makes them", device::pixels),
     ("a sum over NCCL of one rank is itself", device::nccl),
     ("every attention back end gives what float64 gives", device::attention),
+    ("every kernel gives what float64 gives", device::kernels),
     ("a plain step has the gradients of float64", steps::plain_is_reference),
     ("a fused step has the gradients of float64", steps::fused_is_reference),
     ("a fused step in bfloat16 is as near to float64 as a plain one", steps::fused_in_bfloat16),
     ("augmented images are those of the CPU", steps::augmented),
     ("an update is that of float64", steps::update),
+    ("a fused step updates as a plain one", steps::updates_agree),
     ("a step whose gradient is no number changes nothing", steps::poisoned),
     ("fused and plain steps agree over a run", runs::forms_agree),
     ("every size of the variable sampler has the plain gradients", runs::sizes_agree),
@@ -68,11 +82,11 @@ const TESTS: &[Test] = &[
     ("a run that is resumed gives the bits of one that is not", runs::resumed),
 ];
 
-/// Runs all tests on `device`; `see` hears of each at once. Gives how many failed.
-pub fn run(device: &OpenDevice, scale: Scale, see: &mut dyn FnMut(&Check)) -> usize {
+/// Runs all tests; `see` hears of each at once. Gives how many failed.
+pub fn run(on: On, see: &mut dyn FnMut(&Check)) -> usize {
     let mut failed = 0;
     for &(name, test) in TESTS {
-        let outcome = test(device.device, scale).unwrap_or_else(|error| {
+        let outcome = test(on).unwrap_or_else(|error| {
             // An error of libtorch says what was done, and its source why not.
             let source = std::error::Error::source(&error).map(ToString::to_string);
             let reason = source.unwrap_or_default();

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use catlip_pipeline::feed::{Choice, DataPlace, DataSets, files};
 use catlip_schemas::Vocab;
 
 use crate::checkpoint::{self, Damage};
@@ -14,7 +15,7 @@ use crate::eval::{self, Evaluation};
 use crate::metrics::LabelPriors;
 use crate::model::{Vit, Weights};
 use crate::page_lock;
-use crate::plan::{self, Choice, DataPlace, DataSets, OpenDevice};
+use crate::plan::{self, OpenDevice};
 use crate::run_folder::RunFolder;
 
 /// Refuses settings by which the weights of the run would be another model's.
@@ -104,7 +105,7 @@ impl TrainedRun {
     pub fn evaluate(&self, data: impl Into<DataPlace>) -> Result<Evaluation, TrainError> {
         let place = data.into();
         let opened = self.data_sets(&place)?;
-        plan::files::check(&opened)?;
+        files::check(&opened)?;
         let plan = if self.config.data.holdout_percent == 0.0 {
             plan::plan_of_rows(&self.config, &opened, opened.all_rows(), &self.vocab, &self.priors)
         } else {
@@ -121,16 +122,17 @@ impl TrainedRun {
     fn data_sets(&self, place: &DataPlace) -> Result<DataSets, TrainError> {
         let places = std::slice::from_ref(place);
         let [says_snapshot, says_labels] = self.chooses;
-        let said = Choice { takes_others: !says_labels, ..Choice::of(&self.config) };
+        let recipe = self.config.feed_recipe();
+        let said = Choice { takes_others: !says_labels, ..Choice::of(&recipe) };
         if says_snapshot || said.snapshots.is_empty() {
-            return DataSets::open_as(&self.config, places, &said);
+            return Ok(DataSets::open_as(&recipe, places, &said)?);
         }
-        if let Ok(own) = DataSets::open_as(&self.own, places, &said) {
+        if let Ok(own) = DataSets::open_as(&self.own.feed_recipe(), places, &said) {
             let identity = plan::identity(&self.own, &own, &self.vocab);
             if identity.config_hash == self.trained_with {
                 return Ok(own);
             }
         }
-        DataSets::open_as(&self.config, places, &Choice { snapshots: Vec::new(), ..said })
+        Ok(DataSets::open_as(&recipe, places, &Choice { snapshots: Vec::new(), ..said })?)
     }
 }

@@ -6,16 +6,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::{progress, show};
-use crate::config::{PrepConfig, SourceConfig};
+use crate::config::PrepConfig;
 use crate::error::PrepError;
 use crate::metrics::PrepMetrics;
-use crate::prep::Folder;
 use crate::prep::dry_run::dry_run;
+use crate::prep::open::Surroundings;
 use crate::prep::retry::retry;
 use crate::prep::run::{Share, commit_shares, run_share};
-use crate::prep::{self, PrepPlan, Stores};
-use crate::source::ShardList;
-use crate::source::object::RemoteOptions;
+use crate::prep::{self, Stores};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -109,48 +107,20 @@ pub fn stop_flag(output: &Path) -> Result<Arc<AtomicBool>, PrepError> {
     Ok(stop)
 }
 
-/// The shards that the user named, the plan for them, and the folder of the data set.
-fn planned(
-    mut config: PrepConfig,
-    input: &[String],
-    output: &Path,
-) -> Result<(ShardList, PrepPlan, Folder), PrepError> {
-    if config.source.spool_dir.is_empty() {
-        config.source.spool_dir = std::env::temp_dir().to_string_lossy().into_owned();
-    }
-    let stores = stores_of(&config.source);
-    let folder = stores.folder(output)?;
-    let remote = stores.remote()?;
-    let root = Some(config.source.root.as_str()).filter(|root| !root.is_empty());
-    let shards = ShardList::expand_with(input, root, &remote)?;
-    let plan = PrepPlan { remote: Some(remote), ..PrepPlan::new(config)? };
-    Ok((shards, plan, folder))
+/// What this process knows of where it runs.
+fn surroundings() -> Surroundings {
+    Surroundings { variables: std::env::vars_os().collect(), temp_dir: std::env::temp_dir() }
 }
 
 /// The way to stores for programs that read and change data sets, with the defaults of `source`.
 pub fn stores() -> Stores {
-    stores_of(&PrepConfig::default().source)
-}
-
-/// The way to stores: patience from the config, endpoints and credentials from the usual variables
-/// of the environment.
-fn stores_of(config: &SourceConfig) -> Stores {
-    let scratch = match config.spool_dir.as_str() {
-        "" => std::env::temp_dir(),
-        folder => folder.into(),
-    };
-    Stores::new(RemoteOptions {
-        requests: config.requests,
-        retries: config.retries,
-        timeout_secs: config.timeout_secs,
-        ..RemoteOptions::new(std::env::vars_os(), scratch)
-    })
+    surroundings().stores(&PrepConfig::default().source)
 }
 
 /// Shards in, a data set out.
 pub fn run(args: &RunArgs) -> Result<(), PrepError> {
     let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let (shards, plan, folder) = planned(config, &args.input, &args.output)?;
+    let (shards, plan, folder) = surroundings().job(config, &args.input, &args.output)?;
     let output = &args.output;
     if args.dry_run {
         let found = dry_run(&shards, &folder, &plan, args.jobs, &std::env::temp_dir())?;
@@ -169,8 +139,9 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
         metrics_file: args.metrics_file.as_deref(),
     };
     let outcome = progress::show_while(&watch, args.quiet, || match args.jobs {
-        None => prep::run(&shards, &folder, &plan, &metrics, &stop)
-            .map(|summary| show::summary_text(&summary, output)),
+        None => {
+            prep::run(&shards, &folder, &plan, &metrics, &stop).map(|summary| summary.text(output))
+        }
         Some(share) => run_share(&shards, &folder, &plan, share, &metrics, &stop)
             .map(|(made, of)| show::share_text(share, made, of, output)),
     });
@@ -193,7 +164,7 @@ pub fn run(args: &RunArgs) -> Result<(), PrepError> {
 /// Tries rejected samples again.
 pub fn run_retry(args: &RetryArgs) -> Result<(), PrepError> {
     let config = PrepConfig::load(args.config.as_deref(), &args.settings)?;
-    let (shards, plan, folder) = planned(config, &args.input, &args.output)?;
+    let (shards, plan, folder) = surroundings().job(config, &args.input, &args.output)?;
     let stop = stop_flag(&args.output)?;
     let metrics = PrepMetrics::default();
     let summary = retry(&shards, &folder, &args.ledger, &plan, &metrics, &stop)?;
@@ -211,7 +182,7 @@ pub fn commit(args: &CommitArgs) -> Result<(), PrepError> {
         args.partial,
         budget.damaged_shards,
     )?;
-    print!("{}", show::summary_text(&summary, &args.output));
+    print!("{}", summary.text(&args.output));
     Ok(())
 }
 

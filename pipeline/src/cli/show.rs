@@ -14,31 +14,7 @@ use crate::prep::dry_run::DryRun;
 use crate::prep::memory::PARTS_AT_ONCE;
 use crate::prep::part::BATCH_SAMPLES;
 use crate::prep::retry::RetrySummary;
-use crate::prep::run::{PrepSummary, Share};
-
-/// The summary of a job, for standard output.
-pub fn summary_text(summary: &PrepSummary, output: &Path) -> String {
-    let totals = &summary.totals;
-    let mut text = String::new();
-    if summary.parts_made == 0 {
-        let _ = writeln!(text, "nothing to do: all {} parts were there", summary.parts);
-    }
-    let _ = writeln!(
-        text,
-        "{}: snapshot {}, {} rows from {} samples in {} parts, {} captions, {} synsets",
-        output.display(),
-        summary.snapshot,
-        totals.rows,
-        totals.samples,
-        summary.parts,
-        totals.captions,
-        totals.synsets
-    );
-    for (reason, count) in &totals.rejects {
-        let _ = writeln!(text, "    rejected: {count} × {reason} (see rejects/)");
-    }
-    text
-}
+use crate::prep::run::Share;
 
 /// What became of a column set, for standard output.
 pub fn set_text(summary: &SetSummary, folder: &Path) -> String {

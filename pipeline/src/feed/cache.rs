@@ -130,14 +130,14 @@ impl Cached {
 }
 
 impl Ranges for Cached {
-    fn read(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+    fn read(&self, name: &str, range: Range<u64>, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         let path = self.path_of(name, &range)?;
         if let Some(bytes) = kept(&path) {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(bytes);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let bytes = self.reads.read(name, range)?;
+        let bytes = self.reads.read(name, range, buffer)?;
         // A full disk costs speed, not the run.
         _ = self.put(&path, &bytes);
         Ok(bytes)
@@ -193,15 +193,18 @@ mod tests {
         let (store, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(store.path().join("a"), b"0123456789").unwrap();
         let first = cached(store.path(), cache.path(), 1000);
-        assert_eq!(first.read("a", 2..5).unwrap(), b"234");
-        assert_eq!(first.read("a", 2..5).unwrap(), b"234");
-        assert_eq!(first.read("a", 2..6).unwrap(), b"2345");
+        assert_eq!(first.read("a", 2..5, Vec::new()).unwrap(), b"234");
+        assert_eq!(first.read("a", 2..5, Vec::new()).unwrap(), b"234");
+        assert_eq!(first.read("a", 2..6, Vec::new()).unwrap(), b"2345");
         assert_eq!(first.hits_and_misses(), (1, 2));
-        assert_eq!(cached(store.path(), cache.path(), 1000).read("a", 2..5).unwrap(), b"234");
+        assert_eq!(
+            cached(store.path(), cache.path(), 1000).read("a", 2..5, Vec::new()).unwrap(),
+            b"234"
+        );
         // A local folder has no ETag; its length stands in for it.
         fs::write(store.path().join("a"), b"abcdefghijk").unwrap();
         let second = cached(store.path(), cache.path(), 1000);
-        assert_eq!(second.read("a", 2..5).unwrap(), b"cde");
+        assert_eq!(second.read("a", 2..5, Vec::new()).unwrap(), b"cde");
         assert_eq!(second.hits_and_misses(), (0, 1));
     }
 
@@ -210,12 +213,12 @@ mod tests {
         let (store, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(store.path().join("a"), b"0123456789").unwrap();
         let cached = cached(store.path(), cache.path(), 1000);
-        cached.read("a", 0..9).unwrap();
+        cached.read("a", 0..9, Vec::new()).unwrap();
         let path = files_of(cache.path()).unwrap().remove(0).path;
         let mut bytes = fs::read(&path).unwrap();
         bytes[35] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert_eq!(cached.read("a", 0..9).unwrap(), b"012345678");
+        assert_eq!(cached.read("a", 0..9, Vec::new()).unwrap(), b"012345678");
         assert_eq!(cached.hits_and_misses(), (0, 2));
     }
 
@@ -226,11 +229,11 @@ mod tests {
         fs::write(cache.path().join("mine.txt"), b"not of the cache").unwrap();
         let cached = cached(store.path(), cache.path(), 1000);
         for n in 0..30 {
-            cached.read("a", n * 100..n * 100 + 100).unwrap();
+            cached.read("a", n * 100..n * 100 + 100, Vec::new()).unwrap();
             let bytes: u64 = files_of(cache.path()).unwrap().iter().map(|f| f.bytes).sum();
             assert!(bytes <= 1000, "{bytes} after {n}");
             // The first range is used again and again, and so stays.
-            assert_eq!(cached.read("a", 0..100).unwrap(), [7; 100]);
+            assert_eq!(cached.read("a", 0..100, Vec::new()).unwrap(), [7; 100]);
         }
         assert_eq!(cached.hits_and_misses().1, 30);
         assert!(cache.path().join("mine.txt").exists());
@@ -241,7 +244,7 @@ mod tests {
         let (store, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(store.path().join("a"), vec![7; 400]).unwrap();
         let cached = cached(store.path(), cache.path(), 100);
-        cached.read("a", 0..400).unwrap();
+        cached.read("a", 0..400, Vec::new()).unwrap();
         assert!(files_of(cache.path()).unwrap().is_empty());
     }
 }

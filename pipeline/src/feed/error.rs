@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::group::GroupError;
-use crate::error::PrepError;
+use crate::error::{PrepError, exit};
 
 /// Why a feed ended before its last step.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,4 +84,46 @@ pub enum FeedError {
         /// What it said.
         message: String,
     },
+}
+
+impl FeedError {
+    /// The exit code of a program.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::TooFewRows { .. }
+            | Self::TooManyRanks { .. }
+            | Self::Memory { .. }
+            | Self::Buffer { .. }
+            | Self::PageLock(_) => exit::CONFIG,
+            Self::TooManyBadRows { .. } => exit::BUDGET,
+            Self::Data(error) => error.exit_code(),
+            Self::Cursor { .. } => exit::CONFLICT,
+            Self::Group(_) => exit::DAMAGED,
+            Self::Panicked { .. } => exit::FAILED,
+        }
+    }
+
+    /// What the user can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Data(error) => error.hint(),
+            Self::TooFewRows { .. } => {
+                Some("lower `train.batch`, or hold out fewer rows with `data.holdout_percent`")
+            }
+            Self::Cursor { .. } => {
+                Some("the run goes on only over the snapshot of the data set that it began with")
+            }
+            Self::Memory { .. } => {
+                Some("raise `feed.memory_bytes`, or lower `feed.queue_batches` or `train.batch`")
+            }
+            Self::Buffer { .. } => Some("lower `feed.queue_batches` or `train.batch`"),
+            Self::PageLock(_) => {
+                Some("go on without by `feed.page_lock=false`: copies to the GPU are slower then")
+            }
+            Self::TooManyBadRows { .. } => {
+                Some("see `catlip-prep verify`; `feed.bad_rows_max` says how many may be lost")
+            }
+            Self::TooManyRanks { .. } | Self::Group(_) | Self::Panicked { .. } => None,
+        }
+    }
 }

@@ -117,7 +117,7 @@ impl GroupImages {
         let path = || format!("{}/{name}", files.place());
         let offset = entry.offset;
         let bytes = files
-            .read(name, offset..offset + entry.bytes)
+            .read(name, offset..offset + entry.bytes, memory.buffer(entry.bytes))
             .map_err(|error| GroupError::read(path(), offset, entry.bytes, &error))?;
         let (found, expected) = (crc32c::crc32c(&bytes), entry.crc32c);
         if found != expected {

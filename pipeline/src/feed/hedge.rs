@@ -56,26 +56,26 @@ impl Hedged {
         *mean += (took.as_secs_f64() - *mean) * share;
     }
 
-    fn request(&self, name: &str, range: &Range<u64>, answers: &Sender<Answer>) {
+    fn request(&self, name: &str, range: &Range<u64>, buffer: Vec<u8>, answers: &Sender<Answer>) {
         let (inner, name, range) = (self.inner.clone(), name.to_owned(), range.clone());
         let answers = answers.clone();
         // Nobody listens any more when the other request was faster.
-        thread::spawn(move || drop(answers.send(inner.read(&name, range))));
+        thread::spawn(move || drop(answers.send(inner.read(&name, range, buffer))));
     }
 }
 
 impl Ranges for Hedged {
-    fn read(&self, name: &str, range: Range<u64>) -> Answer {
+    fn read(&self, name: &str, range: Range<u64>, buffer: Vec<u8>) -> Answer {
         let start = Instant::now();
         let (sender, answers) = channel();
-        self.request(name, &range, &sender);
+        self.request(name, &range, buffer, &sender);
         let first = answers.recv_timeout(self.patience());
         let answer = match first {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Disconnected) => lost(self.inner.as_ref(), name),
             Err(RecvTimeoutError::Timeout) => {
                 self.hedges.fetch_add(1, Ordering::Relaxed);
-                self.request(name, &range, &sender);
+                self.request(name, &range, Vec::new(), &sender);
                 drop(sender);
                 first_whole(&answers).unwrap_or_else(|| lost(self.inner.as_ref(), name))
             }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     impl Ranges for Stalling {
-        fn read(&self, name: &str, range: Range<u64>) -> Answer {
+        fn read(&self, name: &str, range: Range<u64>, _: Vec<u8>) -> Answer {
             let is_first = {
                 let mut seen = self.seen.lock().unwrap();
                 seen.push(name.to_owned());
@@ -161,8 +161,8 @@ mod tests {
         let store = Arc::new(Stalling::default());
         let hedged = Hedged::new(store.clone(), Duration::from_millis(1));
         // Ends only if the second requests are made: the first ones are let go behind this line.
-        assert_eq!(hedged.read("a", 7..9).unwrap(), [7, 7]);
-        assert_eq!(hedged.read("b", 1..2).unwrap(), [1]);
+        assert_eq!(hedged.read("a", 7..9, Vec::new()).unwrap(), [7, 7]);
+        assert_eq!(hedged.read("b", 1..2, Vec::new()).unwrap(), [1]);
         assert_eq!(hedged.hedges(), 2);
         store.let_go();
     }
@@ -172,7 +172,7 @@ mod tests {
         let store = Arc::new(Stalling::default());
         store.let_go();
         let hedged = Hedged::new(store.clone(), Duration::from_secs(3600));
-        assert_eq!(hedged.read("a", 1..2).unwrap(), [1]);
+        assert_eq!(hedged.read("a", 1..2, Vec::new()).unwrap(), [1]);
         assert_eq!((hedged.hedges(), store.seen.lock().unwrap().len()), (0, 1));
     }
 
@@ -181,6 +181,6 @@ mod tests {
         let store = Arc::new(Stalling { fails: true, ..Stalling::default() });
         store.let_go();
         let hedged = Hedged::new(store, Duration::ZERO);
-        assert!(matches!(hedged.read("a", 1..2), Err(StoreError::NotFound { .. })));
+        assert!(matches!(hedged.read("a", 1..2, Vec::new()), Err(StoreError::NotFound { .. })));
     }
 }

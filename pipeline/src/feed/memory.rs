@@ -1,8 +1,10 @@
 //! Compressed row groups within a limit of bytes; what is beyond lies in one file on the disk.
 //!
 //! In: the bytes of a row group. Out: [`Held`] bytes, from which images are read; dropping it gives
-//! the room back. Never: waits for room, so that no thread can wait for another; leaves a file
-//! behind, since the spill file has no name.
+//! the room back, and the buffer to the next group: a new one of several MB costs a page fault for
+//! each 4 kB of it and is zeroed twice. Never: waits for room, so that no thread can wait for
+//! another; holds more than the limit in groups and spare buffers together; leaves a file behind,
+//! since the spill file has no name.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,6 +36,14 @@ pub struct Memory {
     used_max: AtomicU64,
     spilled: AtomicU64,
     spill: Mutex<Spill>,
+    spares: Mutex<Spares>,
+}
+
+/// Buffers of groups that were dropped.
+#[derive(Debug, Default)]
+struct Spares {
+    buffers: Vec<Vec<u8>>,
+    bytes: u64,
 }
 
 /// The spill file and which of its bytes are free.
@@ -48,7 +58,7 @@ struct Spill {
 /// What a [`Memory`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStats {
-    /// Bytes in memory now.
+    /// Bytes in memory now, without spare buffers.
     pub used_bytes: u64,
     /// The most that there were.
     pub used_bytes_max: u64,
@@ -60,6 +70,7 @@ pub struct MemoryStats {
 #[derive(Debug)]
 pub struct Held {
     place: Place,
+    /// That it takes: of the buffer, or of the file.
     bytes: u64,
     memory: Arc<Memory>,
 }
@@ -75,7 +86,37 @@ impl Memory {
     /// temporary files if that is empty.
     pub fn new(limit: u64, dir: PathBuf) -> Arc<Self> {
         let (used, used_max, spilled) = Default::default();
-        Arc::new(Self { limit, dir, used, used_max, spilled, spill: Mutex::default() })
+        let (spill, spares) = Default::default();
+        Arc::new(Self { limit, dir, used, used_max, spilled, spill, spares })
+    }
+
+    /// A buffer for `bytes`, with anything in it: the smallest spare one that is large enough, else
+    /// an empty one.
+    pub fn buffer(&self, bytes: u64) -> Vec<u8> {
+        let mut spares = self.spares.lock().unwrap_or_else(|e| e.into_inner());
+        let capacities = spares.buffers.iter().map(Vec::capacity).enumerate();
+        let fitting = capacities.filter(|&(_, capacity)| capacity as u64 >= bytes);
+        let fitting = fitting.min_by_key(|&(_, capacity)| capacity).map(|(index, _)| index);
+        fitting.map(|index| spares.take(index)).unwrap_or_default()
+    }
+
+    /// Keeps a buffer for a later group, if groups and spares leave room for it.
+    pub fn spare(&self, buffer: Vec<u8>) {
+        let bytes = buffer.capacity() as u64;
+        let mut spares = self.spares.lock().unwrap_or_else(|e| e.into_inner());
+        if bytes > 0 && self.used.load(Ordering::Acquire) + spares.bytes + bytes <= self.limit {
+            spares.bytes += bytes;
+            spares.buffers.push(buffer);
+        }
+    }
+
+    /// Lets spares go until they and the groups are within the limit.
+    fn shrink_spares(&self) {
+        let mut spares = self.spares.lock().unwrap_or_else(|e| e.into_inner());
+        let used = self.used.load(Ordering::Acquire);
+        while used + spares.bytes > self.limit && !spares.buffers.is_empty() {
+            spares.take(0);
+        }
     }
 
     /// Keeps `bytes`.
@@ -84,17 +125,19 @@ impl Memory {
     ///
     /// [`SpillError`] if they had to be spilled and could not be.
     pub fn keep(self: &Arc<Self>, bytes: Vec<u8>) -> Result<Held, SpillError> {
-        let (count, memory) = (bytes.len() as u64, self.clone());
-        let fits = |used: u64| Some(used + count).filter(|&used| used <= self.limit);
-        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
-        if let Ok(before) = taken {
-            self.used_max.fetch_max(before + count, Ordering::Relaxed);
-            return Ok(Held { place: Place::Memory(bytes), bytes: count, memory });
+        let (taken, memory) = (bytes.capacity() as u64, self.clone());
+        let fits = |used: u64| Some(used + taken).filter(|&used| used <= self.limit);
+        if let Ok(before) = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
+            self.used_max.fetch_max(before + taken, Ordering::Relaxed);
+            self.shrink_spares();
+            return Ok(Held { place: Place::Memory(bytes), bytes: taken, memory });
         }
+        let count = bytes.len() as u64;
         let (file, at) = self.take_extent(count)?;
         let held = Held { place: Place::Disk(file.clone(), at), bytes: count, memory };
         file.write_all_at(&bytes, at).map_err(|e| self.wrong("write", count, &e))?;
         self.spilled.fetch_add(count, Ordering::Relaxed);
+        self.spare(bytes);
         Ok(held)
     }
 
@@ -187,11 +230,22 @@ impl Held {
     }
 }
 
+impl Spares {
+    fn take(&mut self, index: usize) -> Vec<u8> {
+        let buffer = self.buffers.swap_remove(index);
+        self.bytes -= buffer.capacity() as u64;
+        buffer
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        match self.place {
-            Place::Memory(_) => drop(self.memory.used.fetch_sub(self.bytes, Ordering::AcqRel)),
-            Place::Disk(_, at) => self.memory.give_extent(at, self.bytes),
+        match &mut self.place {
+            Place::Memory(bytes) => {
+                self.memory.used.fetch_sub(self.bytes, Ordering::AcqRel);
+                self.memory.spare(std::mem::take(bytes));
+            }
+            Place::Disk(_, at) => self.memory.give_extent(*at, self.bytes),
         }
     }
 }
@@ -213,6 +267,21 @@ mod tests {
         assert_eq!(memory.stats(), expected);
         drop(a);
         assert_eq!(memory.stats().used_bytes, 0);
+    }
+
+    #[test]
+    fn the_buffer_of_a_dropped_group_is_the_next_ones_within_the_limit() {
+        let memory = Memory::new(10, PathBuf::new());
+        let (small, large) = (memory.keep(vec![1; 3]).unwrap(), memory.keep(vec![2; 6]).unwrap());
+        drop((small, large));
+        assert_eq!((memory.buffer(4), memory.buffer(4)), (vec![2; 6], Vec::new()));
+        assert_eq!(memory.buffer(2), [1; 3]);
+        // A group that needs the room of a spare buffer has it.
+        drop(memory.keep(vec![3; 6]).unwrap());
+        let held = memory.keep(vec![4; 8]).unwrap();
+        assert_eq!((memory.stats().spilled_bytes, memory.buffer(1)), (0, Vec::new()));
+        drop(held);
+        assert_eq!(memory.buffer(1), [4; 8]);
     }
 
     #[test]
@@ -242,6 +311,7 @@ mod tests {
                 }
             }
             drop(held);
+            prop_assert!(memory.spares.lock().unwrap().bytes <= 40);
             let spill = memory.spill.lock().unwrap();
             prop_assert_eq!((memory.stats().used_bytes, spill.end, spill.free.len()), (0, 0, 0));
         }

@@ -108,7 +108,7 @@ impl<'s> Planner<'s> {
         };
         let cursor = cursor_at(&self.shared.plan, epoch, positions.end.min(end));
         let (positions, places): (Vec<_>, Vec<_>) = positions.filter_map(slot).unzip();
-        let Some(mut pixels) = self.shared.buffers.pop() else { return false };
+        let Some(mut pixels) = self.shared.buffers.take() else { return false };
         pixels.cut(size.image_bytes());
         let batch = Arc::new(OpenBatch {
             step,

@@ -5,7 +5,7 @@
 //! item unseen; sleeps on a closed queue.
 
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::primitive::{AtomicUsize, Condvar, Mutex, Ordering, fence};
 use super::ring::{PopError, PushError, Ring};
@@ -27,6 +27,10 @@ struct Counts {
     push_wait_nanos: AtomicU64,
     pop_wait_nanos: AtomicU64,
 }
+
+/// No item came until the end of the wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut;
 
 /// What a queue has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -64,14 +68,16 @@ impl<T> PrefetchQueue<T> {
     /// Gives the item back if the queue is closed.
     pub fn push(&self, item: T) -> Result<(), T> {
         let mut item = Some(item);
-        self.wait(&self.counts.push_wait_nanos, || match self.ring.push(item.take()?) {
+        let attempt = || match self.ring.push(item.take()?) {
             Ok(()) => Some(Ok(())),
             Err(PushError::Closed(back)) => Some(Err(back)),
             Err(PushError::Full(back)) => {
                 item = Some(back);
                 None
             }
-        })?;
+        };
+        // Without an end of the wait there is a result.
+        self.wait(&self.counts.push_wait_nanos, None, attempt).unwrap_or(Ok(()))?;
         self.counts.pushed.fetch_add(1, Ordering::Relaxed);
         self.wake_sleepers();
         Ok(())
@@ -79,14 +85,27 @@ impl<T> PrefetchQueue<T> {
 
     /// Takes an item out; sleeps while the queue is empty. `None` once it is closed and empty.
     pub fn pop(&self) -> Option<T> {
-        let item = self.wait(&self.counts.pop_wait_nanos, || match self.ring.pop() {
+        self.pop_until(None).ok().flatten()
+    }
+
+    /// Takes an item out; sleeps while the queue is empty, until `end` at most. `None` once it is
+    /// closed and empty.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`].
+    pub fn pop_until(&self, end: Option<Instant>) -> Result<Option<T>, TimedOut> {
+        let attempt = || match self.ring.pop() {
             Ok(item) => Some(Some(item)),
             Err(PopError::Ended) => Some(None),
             Err(PopError::Empty) => None,
-        })?;
-        self.counts.popped.fetch_add(1, Ordering::Relaxed);
-        self.wake_sleepers();
-        Some(item)
+        };
+        let item = self.wait(&self.counts.pop_wait_nanos, end, attempt).ok_or(TimedOut)?;
+        if item.is_some() {
+            self.counts.popped.fetch_add(1, Ordering::Relaxed);
+            self.wake_sleepers();
+        }
+        Ok(item)
     }
 
     /// Ends the queue: no item goes in any more; those inside still come out.
@@ -108,13 +127,18 @@ impl<T> PrefetchQueue<T> {
         }
     }
 
-    /// Tries until `attempt` has a result; between tries it sleeps.
+    /// Tries until `attempt` has a result, or `end` has come; between tries it sleeps.
     ///
     /// No wake-up is lost: a sleeper announces itself before its last try, and whoever changes the
     /// ring looks for sleepers after the change, with a fence between on both sides.
-    fn wait<R>(&self, nanos: &AtomicU64, mut attempt: impl FnMut() -> Option<R>) -> R {
+    fn wait<R>(
+        &self,
+        nanos: &AtomicU64,
+        end: Option<Instant>,
+        mut attempt: impl FnMut() -> Option<R>,
+    ) -> Option<R> {
         if let Some(result) = attempt() {
-            return result;
+            return Some(result);
         }
         let start = Instant::now();
         let mut guard = self.lock.lock().unwrap_or_else(|e| e.into_inner());
@@ -122,9 +146,17 @@ impl<T> PrefetchQueue<T> {
         fence(Ordering::SeqCst);
         let result = loop {
             if let Some(result) = attempt() {
-                break result;
+                break Some(result);
             }
-            guard = self.wake.wait(guard).unwrap_or_else(|e| e.into_inner());
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            guard = match left {
+                None => self.wake.wait(guard).unwrap_or_else(|e| e.into_inner()),
+                Some(Duration::ZERO) => break None,
+                Some(left) => {
+                    let woken = self.wake.wait_timeout(guard, left);
+                    woken.unwrap_or_else(|e| e.into_inner()).0
+                }
+            };
         };
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         drop(guard);
@@ -189,6 +221,20 @@ mod tests {
         assert_eq!(full.join().unwrap(), Err(2));
         assert_eq!(empty.join().unwrap(), None);
         assert_eq!((queue.pop(), queue.pop()), (Some(1), None));
+    }
+
+    #[test]
+    fn a_wait_with_an_end_ends() {
+        let queue = PrefetchQueue::<u32>::new(1);
+        let start = Instant::now();
+        let end = Some(start + Duration::from_millis(20));
+        assert_eq!(queue.pop_until(end), Err(TimedOut));
+        assert!(start.elapsed() >= Duration::from_millis(20), "{:?}", start.elapsed());
+        queue.push(7).unwrap();
+        assert_eq!(queue.pop_until(end), Ok(Some(7)));
+        queue.close();
+        assert_eq!(queue.pop_until(end), Ok(None));
+        assert_eq!(queue.stats().popped, 1);
     }
 
     #[derive(Clone, Debug)]

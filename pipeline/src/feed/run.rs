@@ -8,11 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use catlip_schemas::SampleId;
 use catlip_schemas::version::ORDER_VERSION;
 
 use super::batch::{HostBatch, OpenBatch, SlotOutcome};
+use super::buffers::Buffers;
 use super::draw::{Draws, Purpose};
 use super::error::FeedError;
 use super::group::{GroupError, GroupHandle};
@@ -21,7 +23,7 @@ use super::memory::{Memory, MemoryStats};
 use super::order::{Layout, RowAt};
 use super::plan::FeedPlan;
 use super::planner::{cursor_at, plan_steps};
-use super::queue::{PrefetchQueue, QueueStats};
+use super::queue::{PrefetchQueue, QueueStats, TimedOut};
 use super::slot::{SlotBuffer, SlotError};
 use super::stream::LastBatch;
 use super::view::fill_slot;
@@ -75,7 +77,7 @@ pub(super) struct Shared {
     pub tasks: PrefetchQueue<Task>,
     pub reads: PrefetchQueue<Arc<GroupHandle>>,
     pub batches: PrefetchQueue<Arc<OpenBatch>>,
-    pub buffers: Arc<PrefetchQueue<SlotBuffer>>,
+    pub buffers: Arc<Buffers>,
     pub memory: Arc<Memory>,
     stop: AtomicBool,
     failure: Mutex<Option<FeedError>>,
@@ -90,7 +92,19 @@ pub(super) struct Shared {
 /// A running feed.
 pub struct Feed {
     shared: Arc<Shared>,
+    /// The batch that is next, while it is not yet whole.
+    opened: Option<Arc<OpenBatch>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What came of a wait.
+pub enum Next {
+    /// The next batch.
+    Batch(HostBatch),
+    /// There is none any more.
+    End,
+    /// It is not yet whole.
+    NotYet,
 }
 
 impl Feed {
@@ -105,10 +119,9 @@ impl Feed {
         let group_bytes = check_memory(&plan)?;
         let depth = plan.depth_batches.max(1);
         // One batch more than the queue holds: the one that the consumer works on.
-        let (slots_max, bytes_max) = plan.stream.rank_share_max();
-        let buffers = Arc::new(PrefetchQueue::new(depth + 1));
+        let buffers = Arc::new(Buffers::new(depth + 1));
         for _ in 0..depth + 1 {
-            drop(buffers.push(buffer(&plan, slots_max, bytes_max)?));
+            buffers.put(buffer(&plan)?);
         }
         let decoders = plan.decode_threads.max(1);
         let shared = Arc::new(Shared {
@@ -141,7 +154,7 @@ impl Feed {
         for _ in 0..decoders {
             threads.push(spawn(&shared, "feed-decode", decode_tasks));
         }
-        Ok(Self { shared, threads })
+        Ok(Self { shared, opened: None, threads })
     }
 
     /// The next batch; sleeps until it is whole. `None` after the last step.
@@ -151,17 +164,49 @@ impl Feed {
     /// The first failure of any thread of the feed.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot fail and end apart")]
     pub fn next(&mut self) -> Result<Option<HostBatch>, FeedError> {
-        let start = std::time::Instant::now();
-        let batch = self.shared.batches.pop();
-        if let Some(open) = &batch {
-            self.shared.wait_full(open);
+        loop {
+            match self.next_until(None)? {
+                Next::Batch(batch) => return Ok(Some(batch)),
+                Next::End => return Ok(None),
+                // Without an end of the wait it is whole.
+                Next::NotYet => {}
+            }
         }
+    }
+
+    /// The next batch, if it is whole within `limit`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Feed::next`].
+    pub fn next_within(&mut self, limit: Duration) -> Result<Next, FeedError> {
+        self.next_until(Instant::now().checked_add(limit))
+    }
+
+    fn next_until(&mut self, end: Option<Instant>) -> Result<Next, FeedError> {
+        let start = Instant::now();
+        let shared = &self.shared;
+        // Whoever keeps batches would wait for the buffers of those that it keeps.
+        shared.buffers.top_up(|| buffer(&shared.plan))?;
+        let opened = match self.opened.take() {
+            Some(opened) => Ok(Some(opened)),
+            None => shared.batches.pop_until(end),
+        };
+        let is_whole = match &opened {
+            Ok(Some(open)) => shared.wait_full(open, end),
+            Ok(None) => true,
+            Err(TimedOut) => false,
+        };
         let waited = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.shared.wait_nanos.fetch_add(waited, Ordering::Relaxed);
-        if let Some(failure) = self.shared.failure() {
+        shared.wait_nanos.fetch_add(waited, Ordering::Relaxed);
+        if let Some(failure) = shared.failure() {
             return Err(failure);
         }
-        let Some(mut open) = batch else { return Ok(None) };
+        if !is_whole {
+            self.opened = opened.ok().flatten();
+            return Ok(Next::NotYet);
+        }
+        let Some(mut open) = opened.ok().flatten() else { return Ok(Next::End) };
         // The last decoder lets go of the batch right after it has filled it.
         let open = loop {
             match Arc::try_unwrap(open) {
@@ -170,7 +215,7 @@ impl Feed {
             }
             std::thread::yield_now();
         };
-        Ok(Some(HostBatch::assemble(open, self.shared.buffers.clone())))
+        Ok(Next::Batch(HostBatch::assemble(open, shared.buffers.clone())))
     }
 
     /// What it has done so far.
@@ -201,7 +246,8 @@ impl Drop for Feed {
     }
 }
 
-fn check(plan: &FeedPlan) -> Result<(), FeedError> {
+/// Refuses a plan that cannot be.
+pub(super) fn check(plan: &FeedPlan) -> Result<(), FeedError> {
     let start = &plan.start;
     let cursor = |what: &str, found, expected| {
         Err(FeedError::Cursor { what: what.to_owned(), found, expected })
@@ -257,7 +303,8 @@ fn check_memory(plan: &FeedPlan) -> Result<u64, FeedError> {
 }
 
 /// Pixels of a batch, locked where a device is to copy them.
-fn buffer(plan: &FeedPlan, slots_max: usize, bytes: usize) -> Result<SlotBuffer, FeedError> {
+fn buffer(plan: &FeedPlan) -> Result<SlotBuffer, FeedError> {
+    let (slots_max, bytes) = plan.stream.rank_share_max();
     SlotBuffer::new(slots_max, bytes, plan.page_lock.as_deref()).map_err(|error| match error {
         SlotError::Memory(message) => FeedError::Buffer { bytes, message },
         SlotError::Lock(message) => FeedError::PageLock(format!("{bytes} bytes: {message}")),
@@ -309,11 +356,21 @@ impl Shared {
         self.full.1.notify_all();
     }
 
-    fn wait_full(&self, batch: &OpenBatch) {
+    /// Sleeps until a batch is full, or `end` has come; false if it is then not full.
+    fn wait_full(&self, batch: &OpenBatch, end: Option<Instant>) -> bool {
         let mut guard = self.full.0.lock().unwrap_or_else(|e| e.into_inner());
         while !batch.is_full() && !self.stop.load(Ordering::SeqCst) {
-            guard = self.full.1.wait(guard).unwrap_or_else(|e| e.into_inner());
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            guard = match left {
+                None => self.full.1.wait(guard).unwrap_or_else(|e| e.into_inner()),
+                Some(Duration::ZERO) => return false,
+                Some(left) => {
+                    let woken = self.full.1.wait_timeout(guard, left);
+                    woken.unwrap_or_else(|e| e.into_inner()).0
+                }
+            };
         }
+        true
     }
 }
 

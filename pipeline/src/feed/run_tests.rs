@@ -8,7 +8,6 @@ use catlip_schemas::{Cursor, Frequencies, Synsets, VocabCut};
 
 use super::*;
 use crate::config::PrepConfig;
-use crate::feed::Targets;
 use crate::feed::group::GroupError;
 use crate::feed::hedge::Hedged;
 use crate::feed::source::Ranges;
@@ -16,6 +15,7 @@ use crate::feed::{
     BatchSampler, LabelsFrom, LastBatch, MemoryPlan, ReadPlan, Selection, SetRows, Source, Sources,
     Stream, Viewing,
 };
+use crate::feed::{Passes, Targets};
 use crate::image::Filter;
 use crate::image::Image;
 use crate::image::jpeg::{Chroma, encode};
@@ -419,7 +419,12 @@ impl Unwell {
 }
 
 impl Ranges for Unwell {
-    fn read(&self, name: &str, range: std::ops::Range<u64>) -> Result<Vec<u8>, StoreError> {
+    fn read(
+        &self,
+        name: &str,
+        range: std::ops::Range<u64>,
+        buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, StoreError> {
         assert!(!self.panics, "a store that panics");
         let hangs = {
             let mut seen = self.seen.lock().unwrap();
@@ -431,7 +436,7 @@ impl Ranges for Unwell {
                 open = self.open.1.wait(open).unwrap();
             }
         }
-        self.folder.read_range(name, range)
+        self.folder.read_range_in(name, range, buffer)
     }
 
     fn place(&self) -> String {
@@ -528,4 +533,91 @@ fn a_hold_out_and_the_rest_share_no_row() {
         }
     }
     assert_eq!(ids.len(), 21);
+}
+
+#[test]
+fn batches_that_are_kept_do_not_stop_the_feed() {
+    let prepared = prepared();
+    let expected = collect(plan(&prepared));
+    let mut feed = Feed::start(plan(&prepared)).unwrap();
+    // Four times as many as there are buffers.
+    let mut kept: Vec<HostBatch> = std::iter::from_fn(|| feed.next().unwrap()).collect();
+    drop(feed);
+    let kept: Vec<_> = kept.iter_mut().map(describe).collect();
+    assert_eq!(kept, expected);
+}
+
+#[test]
+fn a_wait_with_an_end_loses_no_batch() {
+    let prepared = prepared();
+    let expected = collect(plan(&prepared));
+    let mut feed = Feed::start(plan(&prepared)).unwrap();
+    let (mut all, mut waits) = (Vec::new(), 0);
+    loop {
+        match feed.next_within(Duration::from_micros(50)).unwrap() {
+            Next::Batch(mut batch) => all.push(describe(&mut batch)),
+            Next::NotYet => waits += 1,
+            Next::End => break,
+        }
+    }
+    assert_eq!(all, expected);
+    assert!(waits > 0, "it never waited");
+}
+
+/// The batches up to the epoch's end.
+fn pass(passes: &mut Passes) -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    loop {
+        match passes.next_within(Duration::from_secs(60)).unwrap() {
+            Next::Batch(mut batch) => all.push(describe(&mut batch)),
+            Next::NotYet => panic!("a batch takes a minute"),
+            Next::End => return all,
+        }
+    }
+}
+
+#[test]
+fn passes_are_the_epochs_of_a_feed_and_go_on_from_anywhere() {
+    let prepared = prepared();
+    let expected = collect(plan(&prepared));
+    let mut passes = Passes::new(plan(&prepared)).unwrap();
+    let epochs: Vec<_> = (0..3).map(|_| pass(&mut passes)).collect();
+    assert_eq!(epochs.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4]);
+    assert_eq!(epochs.concat(), expected);
+    assert_eq!((passes.epoch(), passes.steps_done(), passes.num_steps()), (3, 0, 4));
+    for taken in 0..12 {
+        let mut first = Passes::new(plan(&prepared)).unwrap();
+        first.enter_epoch(taken / 4).unwrap();
+        for _ in 0..taken % 4 {
+            let Next::Batch(_) = first.next_within(Duration::from_secs(60)).unwrap() else {
+                panic!("too few steps")
+            };
+        }
+        // Elsewhere, as another rank of three: the three have all rows of the steps that are left.
+        let mut rows = Vec::new();
+        for rank in 0..3 {
+            let mut share = plan(&prepared);
+            (share.stream.world_size, share.stream.rank) = (3, rank);
+            let mut second = Passes::new(share).unwrap();
+            second.go_to(first.cursor().clone()).unwrap();
+            assert_eq!((second.epoch(), second.steps_done()), (taken / 4, taken % 4));
+            rows.extend(pass(&mut second).concat());
+            assert_eq!((second.epoch(), second.steps_done()), (taken / 4 + 1, 0));
+        }
+        let mut left = expected[taken as usize..(taken as usize / 4 + 1) * 4].concat();
+        (rows.sort(), left.sort());
+        assert_eq!(rows, left, "after {taken}");
+    }
+}
+
+#[test]
+fn a_cursor_of_other_data_moves_no_pass() {
+    let prepared = prepared();
+    let mut passes = Passes::new(plan(&prepared)).unwrap();
+    passes.enter_epoch(2).unwrap();
+    let before = passes.cursor().clone();
+    let other = Cursor { snapshot: 9, ..before.clone() };
+    let refused = passes.go_to(other).unwrap_err().to_string();
+    assert_eq!(refused, "the cursor is of snapshot 9, expected 1");
+    assert_eq!(passes.cursor(), &before);
 }

@@ -60,11 +60,13 @@ impl ShardRows {
         let most = rows_per_group(&self.data) as usize;
         let first = group as usize * most;
         let rows = &all[first..all.len().min(first + most)];
-        let mut bytes = Vec::with_capacity(rows.iter().map(|row| row.bytes as usize).sum());
+        let mut bytes = memory.buffer(rows.iter().map(|row| row.bytes).sum());
+        bytes.clear();
         let mut images = Vec::with_capacity(rows.len());
         for run in runs(rows) {
             let (from, to) = (run[0].offset, run[run.len() - 1].offset + run[run.len() - 1].bytes);
-            let read = self.reads.read(&part.source.shard, from..to);
+            let buffer = memory.buffer(to - from);
+            let read = self.reads.read(&part.source.shard, from..to, buffer);
             let read = read.map_err(|e| self.wrong(part, from, to - from, &e))?;
             for row in run {
                 let begin = (row.offset - from) as usize;
@@ -72,6 +74,7 @@ impl ShardRows {
                 bytes.extend_from_slice(&read[begin..begin + row.bytes as usize]);
                 images.push(at..bytes.len() as u32);
             }
+            memory.spare(read);
         }
         let ids = rows.iter().map(|row| row.id).collect();
         let hashes = rows.iter().map(|row| row.hash).collect();

@@ -94,6 +94,11 @@ impl SlotBuffer {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from).as_ptr(), self.slot_bytes) }
     }
 
+    /// Where its bytes begin; they stay there until it is dropped.
+    pub fn start(&mut self) -> NonNull<u8> {
+        self.start
+    }
+
     /// All bytes, slot after slot.
     pub fn bytes(&mut self) -> &[u8] {
         // SAFETY: they are `_pages`; `&mut self` shows that no slice of `take` is alive.

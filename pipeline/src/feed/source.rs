@@ -24,12 +24,12 @@ use crate::source::store::StoreError;
 
 /// Reads a range of an object: of a [`Folder`], perhaps behind a cache or a second request.
 pub trait Ranges: Send + Sync {
-    /// Bytes `range` of the object `name`.
+    /// Bytes `range` of the object `name`, in `buffer` where that can be.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    fn read(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
+    fn read(&self, name: &str, range: Range<u64>, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError>;
 
     /// Where it is, for messages.
     fn place(&self) -> String;
@@ -59,8 +59,8 @@ impl ReadPlan {
 }
 
 impl Ranges for Folder {
-    fn read(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        self.read_range(name, range)
+    fn read(&self, name: &str, range: Range<u64>, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        self.read_range_in(name, range, buffer)
     }
 
     fn place(&self) -> String {

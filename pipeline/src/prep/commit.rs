@@ -36,15 +36,25 @@ impl TempFile {
     /// What the system says.
     pub fn create(path: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self::create_counted(path, &COUNT)
+    }
+
+    /// The process id and a counter keep two jobs on one output apart. On several machines, and in
+    /// containers one after the other, ids repeat: a name that is taken is passed over.
+    fn create_counted(path: &Path, count: &AtomicU64) -> io::Result<Self> {
         let folder = path.parent().unwrap_or(Path::new("."));
         may_die("create", path)?;
         fs::create_dir_all(folder)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // The process id and a counter keep two jobs on one output apart.
-        let unique = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temp = folder.join(format!(".{name}.{}-{unique}{TEMP_SUFFIX}", std::process::id()));
-        let file = File::options().write(true).create_new(true).open(&temp)?;
-        Ok(Self { file: Some(file), temp, path: path.into() })
+        loop {
+            let unique = count.fetch_add(1, Ordering::Relaxed);
+            let temp = folder.join(format!(".{name}.{}-{unique}{TEMP_SUFFIX}", std::process::id()));
+            match File::options().write(true).create_new(true).open(&temp) {
+                Ok(file) => return Ok(Self { file: Some(file), temp, path: path.into() }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The file's path while it is written.
@@ -200,6 +210,16 @@ mod tests {
         assert_eq!(names(dir.path()).len(), 1);
         drop(file);
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_file_of_a_process_with_the_same_id_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let left = TempFile::create_counted(&path, &AtomicU64::new(7)).unwrap();
+        let next = TempFile::create_counted(&path, &AtomicU64::new(7)).unwrap();
+        assert_ne!(left.temp_path(), next.temp_path());
+        assert_eq!(names(dir.path()).len(), 2);
     }
 
     #[test]

@@ -210,6 +210,20 @@ impl Folder {
         self.0.get_range(name, range)
     }
 
+    /// The same in `buffer`, where the store can.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn read_range_in(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.0.get_range_in(name, range, buffer)
+    }
+
     /// A file for a reader of Parquet, or for one from its first byte to its last.
     ///
     /// # Errors

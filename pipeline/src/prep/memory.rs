@@ -25,6 +25,9 @@ const AVIF_BYTES_PER_PX: u64 = 16;
 /// enough to keep 64 threads busy to the end of a batch.
 const BATCH_BYTES_MAX: u64 = 128 << 20;
 
+/// What program, tables and threads take beside `runtime.memory_bytes`.
+const PROGRAM_BYTES: u64 = 200_000_000;
+
 /// The shares of a job's memory, and who holds what of that for decoding.
 #[derive(Debug)]
 pub struct Memory {
@@ -49,6 +52,11 @@ impl Memory {
     /// What is needed for images of up to `pixels_max`: one of them must fit into the half.
     pub fn needed_bytes(pixels_max: u64) -> u64 {
         pixels_max.saturating_mul(2 * DECODE_BYTES_PER_PX)
+    }
+
+    /// What a process that works by this takes in all.
+    pub fn process_bytes(&self) -> u64 {
+        self.memory_bytes + PROGRAM_BYTES
     }
 
     /// For all images that are decoded at the same time.

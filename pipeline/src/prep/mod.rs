@@ -27,6 +27,8 @@ pub mod work;
 pub mod watch;
 pub mod join;
 pub mod run;
+pub mod open;
+pub mod cluster;
 pub mod index;
 pub mod dry_run;
 pub mod add_set;

@@ -14,6 +14,8 @@ use crate::error::PrepError;
 pub const SHARD_DAMAGE: [&str; 2] = ["shard-cut", "shard-damaged"];
 /// The reason of a sample without a caption in `caption.sources`.
 pub const CAPTION_MISSING: &str = "caption-missing";
+/// Begins the reasons of samples that the config does not want, which are no failures.
+pub const FILTER_PREFIX: &str = "filter-";
 /// Reasons that another sample of the shard brought about.
 pub const SAMPLE_REPEATS: [&str; 2] = ["key-repeats", "member-repeats"];
 

@@ -5,6 +5,8 @@
 //! started with more shards it appends.
 
 use std::collections::HashSet;
+use std::fmt::Write;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -38,6 +40,32 @@ pub struct PrepSummary {
     pub parts: u64,
     /// What became of all samples.
     pub totals: Counts,
+}
+
+impl PrepSummary {
+    /// For people: what was made, where.
+    pub fn text(&self, output: &Path) -> String {
+        let totals = &self.totals;
+        let mut text = String::new();
+        if self.parts_made == 0 {
+            let _ = writeln!(text, "nothing to do: all {} parts were there", self.parts);
+        }
+        let _ = writeln!(
+            text,
+            "{}: snapshot {}, {} rows from {} samples in {} parts, {} captions, {} synsets",
+            output.display(),
+            self.snapshot,
+            totals.rows,
+            totals.samples,
+            self.parts,
+            totals.captions,
+            totals.synsets
+        );
+        for (reason, count) in &totals.rejects {
+            let _ = writeln!(text, "    rejected: {count} × {reason} (see rejects/)");
+        }
+        text
+    }
 }
 
 /// One of n jobs that make the parts of one list together.
@@ -77,17 +105,31 @@ pub fn run(
         return Err(PrepError::Interrupted { done: metrics.parts.get(), parts });
     }
     let wanted = work.listed.iter().map(|listed| listed.part).collect();
+    commit_whole(output, plan, &work.numbers, wanted, todo.len() as u64)
+}
+
+/// Commits a job all of whose parts are there, `parts_made` of them made by this run.
+///
+/// # Errors
+///
+/// Those of [`RunCommit::commit`].
+pub fn commit_whole(
+    output: &Folder,
+    plan: &PrepPlan,
+    numbers: &Numbers,
+    wanted: Vec<PartName>,
+    parts_made: u64,
+) -> Result<PrepSummary, PrepError> {
     let job = RunCommit {
         config_hash: &plan.config_hash,
         config: &plan.config_json,
         column_sets: &plan.column_set_entries(),
         may_redo: Some(plan),
         damaged_shards: plan.config.budget.damaged_shards,
-        numbers: &work.numbers,
+        numbers,
         wanted,
     };
-    let manifest = job.commit(output)?;
-    Ok(summary(&manifest, todo.len() as u64))
+    Ok(summary(&job.commit(output)?, parts_made))
 }
 
 /// Makes this job's share of the missing parts and commits nothing: how many were made, of how many
@@ -295,4 +337,4 @@ pub fn write_receipt(
 
 #[cfg(test)]
 #[path = "run_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -17,7 +17,7 @@ fn picture(seed: u8, width_px: u32, height_px: u32) -> Vec<u8> {
     encode(&Image { width_px, height_px, pixels }, 90, Chroma::Yuv420).unwrap()
 }
 
-fn shard(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub fn shard(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, data) in files {
         let mut header = tar::Header::new_gnu();
@@ -27,7 +27,7 @@ fn shard(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn samples(first: u8, count: u8) -> Vec<(String, Vec<u8>)> {
+pub fn samples(first: u8, count: u8) -> Vec<(String, Vec<u8>)> {
     (first..first + count)
         .flat_map(|i| {
             [
@@ -38,26 +38,34 @@ fn samples(first: u8, count: u8) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-struct Job {
+pub struct Job {
     dir: tempfile::TempDir,
     shards: ShardList,
 }
 
+fn pattern(dir: &tempfile::TempDir) -> String {
+    dir.path().join("s-*.tar").to_str().unwrap().to_owned()
+}
+
 impl Job {
-    fn new(shards: &[Vec<u8>]) -> Self {
+    pub fn new(shards: &[Vec<u8>]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (i, bytes) in shards.iter().enumerate() {
             std::fs::write(dir.path().join(format!("s-{i}.tar")), bytes).unwrap();
         }
-        let pattern = dir.path().join("s-*.tar").to_str().unwrap().to_owned();
-        Self { shards: ShardList::expand(&[pattern], None).unwrap(), dir }
+        let shards = ShardList::expand(&[pattern(&dir)], None).unwrap();
+        Self { shards, dir }
     }
 
-    fn output(&self, name: &str) -> PathBuf {
+    pub fn pattern(&self) -> String {
+        pattern(&self.dir)
+    }
+
+    pub fn output(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn run(&self, name: &str, settings: &[&str]) -> Result<PrepSummary, PrepError> {
+    pub fn run(&self, name: &str, settings: &[&str]) -> Result<PrepSummary, PrepError> {
         let mut all = vec!["image.rows_per_group=4".to_owned()];
         all.extend(settings.iter().map(|s| s.to_string()));
         let plan = PrepPlan::new(PrepConfig::load(None, &all).unwrap()).unwrap();
@@ -66,7 +74,7 @@ impl Job {
     }
 }
 
-fn files_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn files_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(at) = folders.pop() {

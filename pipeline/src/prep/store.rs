@@ -91,6 +91,15 @@ impl Store for LocalFolder {
     }
 
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        self.get_range_in(name, range, Vec::new())
+    }
+
+    fn get_range_in(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        mut buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, StoreError> {
         let (file, bytes) = self.open_file(name)?;
         if range.end > bytes || range.start > range.end {
             return Err(StoreError::Answer {
@@ -101,10 +110,15 @@ impl Store for LocalFolder {
                 ),
             });
         }
-        let mut found = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut found, range.start)
+        let count = (range.end - range.start) as usize;
+        if buffer.capacity() < count {
+            // Zeroed pages of the system, where growing would copy bytes that nobody wants.
+            buffer = vec![0; count];
+        }
+        buffer.resize(count, 0);
+        file.read_exact_at(&mut buffer, range.start)
             .map_err(|e| wrong("read", &self.0.join(name), e))?;
-        Ok(found)
+        Ok(buffer)
     }
 
     fn head(&self, name: &str) -> Result<Option<ObjectInfo>, StoreError> {

@@ -56,6 +56,12 @@ impl Tombstones {
         byte.is_some_and(|byte| byte >> (row & 7) & 1 == 1)
     }
 
+    /// Which rows of the part are left out: bit `n & 7` of byte `n >> 3` stands for row n. `None`
+    /// if none is.
+    pub fn bitmap(&self, part: PartName) -> Option<&[u8]> {
+        self.0.get(&part).map(|bitmap| &*bitmap.bits)
+    }
+
     /// Rows of the part that are left out.
     pub fn in_part(&self, part: PartName) -> u64 {
         let bits = self.0.get(&part).map_or(&[][..], |bitmap| &bitmap.bits);

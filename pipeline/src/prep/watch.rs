@@ -59,28 +59,44 @@ impl PartWatch for Watch<'_> {
         let samples = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
         let failed = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
         let Some(last) = failures().next_back() else { return Ok(()) };
-        let last = || {
-            let RejectRow { source_shard, key, source_offset, message, .. } = last;
-            format!("shard {source_shard}, key {key}, byte {source_offset}: {message}")
-        };
-        let budget = self.budget;
-        if budget.on_bad_sample == BadSample::Stop {
-            return Err(PrepError::FailureCount { failed, samples, budget: 0, last: last() });
-        }
-        if u64::try_from(budget.failure_count).is_ok_and(|count| failed > count) {
-            let budget = budget.failure_count.unsigned_abs();
-            return Err(PrepError::FailureCount { failed, samples, budget, last: last() });
-        }
-        let rate = failed as f64 / samples.max(1) as f64;
-        if samples >= budget.probation && rate > budget.failure_rate {
-            return Err(PrepError::FailureRate {
-                failed,
-                samples,
-                rate: 100.0 * rate,
-                budget: 100.0 * budget.failure_rate,
-                last: last(),
-            });
-        }
-        Ok(())
+        let RejectRow { source_shard, key, source_offset, message, .. } = last;
+        let last = || Ok(failure_text(source_shard, key, *source_offset, message));
+        judge(self.budget, samples, failed, last)
     }
+}
+
+/// Where a sample failed and why, for the errors of a budget.
+pub fn failure_text(shard: &str, key: &str, offset: i64, message: &str) -> String {
+    format!("shard {shard}, key {key}, byte {offset}: {message}")
+}
+
+/// Refuses more failures than the budget allows; `last` says where the last one was.
+///
+/// # Errors
+///
+/// [`PrepError::FailureCount`], [`PrepError::FailureRate`]; those of `last`.
+pub fn judge(
+    budget: &BudgetConfig,
+    samples: u64,
+    failed: u64,
+    last: impl FnOnce() -> Result<String, PrepError>,
+) -> Result<(), PrepError> {
+    if budget.on_bad_sample == BadSample::Stop {
+        return Err(PrepError::FailureCount { failed, samples, budget: 0, last: last()? });
+    }
+    if u64::try_from(budget.failure_count).is_ok_and(|count| failed > count) {
+        let budget = budget.failure_count.unsigned_abs();
+        return Err(PrepError::FailureCount { failed, samples, budget, last: last()? });
+    }
+    let rate = failed as f64 / samples.max(1) as f64;
+    if samples >= budget.probation && rate > budget.failure_rate {
+        return Err(PrepError::FailureRate {
+            failed,
+            samples,
+            rate: 100.0 * rate,
+            budget: 100.0 * budget.failure_rate,
+            last: last()?,
+        });
+    }
+    Ok(())
 }

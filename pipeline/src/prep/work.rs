@@ -266,7 +266,7 @@ pub fn check_same_config(
 }
 
 /// `section.key: now, was then` for each key that differs.
-fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String> {
+pub(super) fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String> {
     fn flat(prefix: &str, value: &serde_json::Value, all: &mut BTreeMap<String, String>) {
         match value.as_object() {
             Some(table) => {

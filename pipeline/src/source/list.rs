@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::byte_order_mark::text_without_mark;
 use super::object::Remote;
 use super::remote_list::RemoteNames;
@@ -20,7 +22,7 @@ pub const SHARDS_MAX: usize = 10_000_000;
 pub const SHARD_ENDINGS: [&str; 5] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd"];
 
 /// Where a shard lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShardPlace {
     /// A file.
     Local(PathBuf),
@@ -29,7 +31,7 @@ pub enum ShardPlace {
 }
 
 /// One tar file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardUrl {
     /// Where it is opened.
     pub place: ShardPlace,

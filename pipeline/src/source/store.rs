@@ -13,11 +13,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The schemes that are read; all but the last two are written too.
 pub const SCHEMES: [&str; 5] = ["s3", "gs", "az", "http", "https"];
 
 /// An object of a store, or a folder of it: `s3://bucket/folder/name.tar`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RemoteUrl {
     /// Scheme and host or bucket: `s3://bucket`, `http://host:8080`.
     pub root: String,
@@ -104,7 +106,7 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 /// What a store says of an object without reading it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectInfo {
     /// Its bytes.
     pub bytes: u64,
@@ -427,6 +429,20 @@ pub trait Store: Send + Sync {
     ///
     /// [`StoreError::NotFound`]; [`StoreError::Answer`] if the object is shorter.
     fn get_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
+
+    /// The same in `buffer`, where a store can read into given memory; what it held is lost.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Store::get_range`].
+    fn get_range_in(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        _buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.get_range(name, range)
+    }
 
     /// Length, time and ETag of an object; `None` if there is none.
     ///

@@ -7,7 +7,7 @@ use catlip_pipeline::error::exit;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{feed, print, say};
+use super::{feed, kernel_cache, print, say};
 use crate::bench::{self, BenchBudget, BenchReport};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
@@ -67,7 +67,8 @@ pub(super) fn run(args: &BenchArgs, commit: Option<&str>) -> Result<u8, TrainErr
     say(&device.report);
     let labels = config.vocab.top_k;
     let budget = BenchBudget { step: Duration::from_secs_f64(args.secs), parts: !args.json };
-    let report = bench::bench(&config, &device, labels, budget)?;
+    let cache = plan::kernel_cache(&config, kernel_cache().as_deref());
+    let report = bench::bench(&config, &device, cache.as_deref(), labels, budget)?;
     if args.json {
         let (devices, threads) = (device.report.as_str(), device.num_threads);
         let line = Line { commit, devices, threads, labels, report: &report };
@@ -83,19 +84,18 @@ fn text(config: &TrainConfig, device: &OpenDevice, report: &BenchReport) -> Stri
     let [width, depth, heads] = config.model_shape();
     let sizes: Vec<_> =
         report.sizes.iter().map(|size| format!("{} of {} px", size.batch, size.side_px)).collect();
+    let mut how = vec![format!("{} steps", report.num_steps()), format!("blocks {}", report.form)];
+    how.extend(report.attention.iter().chain(&report.kernels).cloned());
     let mut text = format!(
         "model    {width} × {depth} blocks, {heads} heads, {:.1} M parameters, {} labels\n\
          images   {}, {} threads\n\
-         step     {:.1} images/s ({} steps, blocks {}{}{})",
+         step     {:.1} images/s ({})",
         report.num_params as f64 / 1e6,
         config.vocab.top_k,
         sizes.join(", "),
         device.num_threads,
         report.images_per_sec(),
-        report.num_steps(),
-        report.form,
-        if report.attention.is_some() { ", " } else { "" },
-        report.attention.as_deref().unwrap_or_default(),
+        how.join(", "),
     );
     if let Some(parts) = &report.parts {
         text += &format!(

@@ -3,12 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::config::TrainConfig;
+use catlip_pipeline::feed::{DataPlace, DataSets};
+
+use crate::config::{ByHand, TrainConfig};
 use crate::error::TrainError;
 use crate::estimate::{image_cost, state_bytes};
-use crate::model::Vit;
 use crate::model::params::{Part, Role};
-use crate::plan::{self, DataPlace, DataSets};
+use crate::model::{BlockForm, Vit};
+use crate::plan;
 use crate::report::step_sizes;
 
 /// Parameters, operations, memory, images per epoch of the run of `config`.
@@ -21,18 +23,18 @@ pub(super) fn text(
         Some(path) => plan::read_vocab(path)?.len(),
         None => config.vocab.top_k,
     };
-    let vit = Vit::new(plan::vit_plan(config, num_labels));
+    let (vit, recipe) = (Vit::new(plan::vit_plan(config, num_labels)), config.feed_recipe());
     let stream = match data {
         [] => None,
-        data => Some(DataSets::open(config, data)?.training_stream(config)?),
+        data => Some(DataSets::open(&recipe, data)?.training_stream(&recipe)?),
     };
     let mut out = String::new();
     model_lines(&mut out, &vit, vocab.is_some());
     step_lines(&mut out, config, &vit);
 
-    let sampler = plan::batch_sampler(config);
+    let sampler = config.feed_recipe().batch_sampler();
     let steps = match (config.train.steps, &stream) {
-        (0, Some(stream)) => Some(stream.steps_of_epochs(config.train.epochs).max(1)),
+        (0, Some(stream)) => Some(recipe.num_steps(stream)),
         (0, None) => None,
         (steps, _) => Some(steps),
     };
@@ -76,8 +78,14 @@ fn model_lines(out: &mut String, vit: &Vit, is_exact: bool) {
 }
 
 fn step_lines(out: &mut String, config: &TrainConfig, vit: &Vit) {
-    let sampler = plan::batch_sampler(config);
-    let form = plan::block_form(config);
+    let sampler = config.feed_recipe().batch_sampler();
+    // Without a device a wish for kernels is not fulfilled.
+    let is_wish =
+        config.train.by_hand == ByHand::Auto && !config.runtime.device.starts_with("cuda");
+    let form = match plan::block_form(config) {
+        BlockForm::Fused if is_wish => BlockForm::Plain,
+        form => form,
+    };
     let cost = |side_px: u32| image_cost(vit.plan(), side_px.into(), config.train.precision, form);
     let at_base = cost(config.train.image_px as u32);
     let sizes = sampler.sizes();

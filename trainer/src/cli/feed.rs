@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::trace::{self, RowIds, RowName};
-use catlip_pipeline::feed::{Stream, measure};
+use catlip_pipeline::feed::{DataError, DataPlace, DataSets, Stream, measure};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use super::ReadArgs;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::plan::{self, DataPlace, DataSets};
+use crate::plan;
 use crate::report::step_sizes;
 
 /// Last epoch that can be asked for, and most epochs: what a position counts stays below 2^64.
@@ -108,16 +108,22 @@ impl FromStr for Row {
     }
 }
 
+/// Opens the data sets that a command names.
+fn open(config: &TrainConfig, named: &[PathBuf]) -> Result<DataSets, TrainError> {
+    let recipe = config.feed_recipe();
+    Ok(DataSets::open(&recipe, &DataPlace::find(&recipe, named, &super::stores())?)?)
+}
+
 pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
     let mut settings = args.read.with(&args.settings);
     settings.extend(args.seed.map(|seed| format!("train.seed={seed}")));
     settings.extend(args.batch.map(|batch| format!("train.batch={batch}")));
     let config = TrainConfig::load(args.recipe.as_deref(), &settings)?;
-    let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
-    let stream = data.training_stream(&config)?;
+    let data = open(&config, &args.data)?;
+    let stream = data.training_stream(&config.feed_recipe())?;
     let (world_size, rank) = (args.world_size, args.rank);
     if world_size == 0 || world_size > stream.num_lanes() || rank >= world_size {
-        return Err(TrainError::Ranks { rank, world_size, lanes: stream.num_lanes() });
+        return Err(DataError::Ranks { rank, world_size, lanes: stream.num_lanes() }.into());
     }
     let stream = Stream { world_size, rank, ..stream };
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -136,7 +142,7 @@ pub(super) fn run(args: &FeedArgs) -> Result<u8, TrainError> {
 /// Measures the feed that `fit` would have.
 pub(super) fn bench(args: &BenchFeedArgs) -> Result<u8, TrainError> {
     let config = TrainConfig::load(args.recipe.as_deref(), &args.read.with(&args.settings))?;
-    let data = DataSets::open(&config, &DataPlace::find(&config, &args.data, &super::stores())?)?;
+    let data = open(&config, &args.data)?;
     let feed = plan::feed_alone(&config, &data, args.images)?;
     let report = measure::measure(&feed, IMAGES_ALONE)?;
     super::print(&format!(

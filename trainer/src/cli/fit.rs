@@ -5,19 +5,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use catlip_pipeline::error::exit;
-use catlip_pipeline::feed::Stream;
+use catlip_pipeline::feed::{DataPlace, Stream};
 use catlip_pipeline::prep::Stores;
 use clap::Args;
 
 use super::progress::Progress;
-use super::{ReadArgs, dry_run, print, say, stop, stores};
+use super::{ReadArgs, dry_run, kernel_cache, print, say, stop, stores};
 use crate::batches;
 use crate::config::TrainConfig;
 use crate::dist::{World, rendezvous};
 use crate::error::TrainError;
 use crate::machine::Machine;
 use crate::output;
-use crate::plan::{self, DataPlace, FitRequest, TrainPlan};
+use crate::plan::{self, FitRequest, TrainPlan};
 use crate::report;
 use crate::run_folder::RunFolder;
 use crate::train;
@@ -57,7 +57,8 @@ impl RunArgs {
     ) -> Result<FitRequest, TrainError> {
         let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
         Ok(FitRequest {
-            data: DataPlace::find(config, data, stores)?,
+            kernel_cache: kernel_cache(),
+            data: DataPlace::find(&config.feed_recipe(), data, stores)?,
             val,
             vocab: self.vocab.clone(),
             out,
@@ -127,7 +128,7 @@ pub(super) fn run(args: &FitArgs, commit: Option<&str>) -> Result<u8, TrainError
     let stop = (!args.dry_run).then(stop::flag).unwrap_or_default();
     let config = args.run.config()?;
     if args.dry_run {
-        let data = DataPlace::find(&config, &args.data, &stores())?;
+        let data = DataPlace::find(&config.feed_recipe(), &args.data, &stores())?;
         print(&dry_run::text(&config, &data, args.run.vocab.as_deref())?);
         return Ok(exit::OK);
     }

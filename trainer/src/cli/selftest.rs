@@ -4,11 +4,11 @@ use catlip_pipeline::error::exit;
 use clap::Args;
 use tch::Device;
 
-use super::{print, say};
+use super::{kernel_cache, print, say};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::plan;
-use crate::selftest::{self, Check, Outcome, Scale};
+use crate::selftest::{self, Check, On, Outcome, Scale};
 
 #[derive(Debug, Args)]
 pub(super) struct SelftestArgs {
@@ -22,14 +22,17 @@ pub(super) struct SelftestArgs {
 
 pub(super) fn run(args: &SelftestArgs) -> Result<u8, TrainError> {
     let settings = [format!("runtime.device={}", toml::Value::from(args.device.as_str()))];
-    let device = plan::open_device(&TrainConfig::load(None, &settings)?)?;
+    let config = TrainConfig::load(None, &settings)?;
+    let device = plan::open_device(&config)?;
+    let cache = plan::kernel_cache(&config, kernel_cache().as_deref());
     say(&device.report);
     let scale = match device.device {
         Device::Cuda(_) if !args.small => Scale::Full,
         _ => Scale::Small,
     };
     let mut counts = [0; 3];
-    let failed = selftest::run(&device, scale, &mut |check| {
+    let on = On { device: device.device, scale, kernel_cache: cache.as_deref() };
+    let failed = selftest::run(on, &mut |check| {
         counts[kind(&check.outcome)] += 1;
         print(&line(check));
     });

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use catlip_pipeline::feed::slot::{SlotBuffer, SlotError};
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{Outcome, Scale, all, torch, within};
+use super::{On, Outcome, Scale, all, torch, within};
 use crate::batch::{DeviceBatch, HostRows};
+use crate::check;
 use crate::error::TrainError;
+use crate::kernels::Kernels;
 use crate::page_lock;
 use crate::shim::c10d::{Link, NcclLibrary, Reduction, Seat};
 use crate::shim::ops::{self, AttentionBackend};
@@ -35,7 +37,7 @@ pub(super) fn normal(seed: i64, size: &[i64]) -> Result<Tensor, TchError> {
     Tensor::f_randn(size, CPU)
 }
 
-pub(super) fn product(device: Device, _: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn product(On { device, .. }: On) -> Result<Outcome, TrainError> {
     let off = || {
         let (a, b) = (normal(1, &[257, 129])?, normal(2, &[129, 65])?);
         let expected = a.f_to_kind(Kind::Double)?.f_matmul(&b.f_to_kind(Kind::Double)?)?;
@@ -45,7 +47,7 @@ pub(super) fn product(device: Device, _: Scale) -> Result<Outcome, TrainError> {
     Ok(within("relative error", off().map_err(torch)?, FLOAT32_BOUND))
 }
 
-pub(super) fn page_lock(device: Device, scale: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn page_lock(On { device, scale, .. }: On) -> Result<Outcome, TrainError> {
     let lock = match page_lock::of_device(device) {
         Ok(Some(lock)) => lock,
         Ok(None) => return Ok(Outcome::Skipped("the CPU needs no locked pages".into())),
@@ -77,7 +79,7 @@ pub(super) fn page_lock(device: Device, scale: Scale) -> Result<Outcome, TrainEr
     Ok(Outcome::Ok(format!("{locked:.1} GB/s from locked pages, {free:.1} from others")))
 }
 
-pub(super) fn pixels(device: Device, _: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn pixels(On { device, .. }: On) -> Result<Outcome, TrainError> {
     let images: Vec<u8> = (0..3 * 9 * 7 * 3_usize).map(|i| (i * 37 % 256) as u8).collect();
     let rows = HostRows {
         images_bhwc: &images,
@@ -94,12 +96,12 @@ pub(super) fn pixels(device: Device, _: Scale) -> Result<Outcome, TrainError> {
         if !labels.f_equal(&there.targets.labels_k)? {
             return Err(TchError::Torch("labels arrived as others".to_owned()));
         }
-        relative(&here.images_bchw, &there.images_bchw)
+        relative(&here.unit_images()?, &there.unit_images()?)
     };
     Ok(within("relative error", off().map_err(torch)?, 1e-6))
 }
 
-pub(super) fn nccl(device: Device, _: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn nccl(On { device, .. }: On) -> Result<Outcome, TrainError> {
     let Device::Cuda(number) = device else {
         return Ok(Outcome::Skipped("NCCL sums on CUDA devices only".into()));
     };
@@ -137,7 +139,7 @@ pub(super) fn nccl(device: Device, _: Scale) -> Result<Outcome, TrainError> {
     })
 }
 
-pub(super) fn attention(device: Device, _: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn attention(On { device, .. }: On) -> Result<Outcome, TrainError> {
     let backends: &[AttentionBackend] = match device {
         Device::Cuda(_) => {
             &[AttentionBackend::Cudnn, AttentionBackend::Flash, AttentionBackend::Efficient]
@@ -159,6 +161,25 @@ pub(super) fn attention(device: Device, _: Scale) -> Result<Outcome, TrainError>
         }
     }
     Ok(all(outcomes))
+}
+
+pub(super) fn kernels(on: On) -> Result<Outcome, TrainError> {
+    if on.device == Device::Cpu {
+        let why = "they run on CUDA devices; on the CPU the tests of the crate emulate them";
+        return Ok(Outcome::Skipped(why.into()));
+    }
+    let kernels = match Kernels::open(on.device, on.kernel_cache) {
+        Ok(kernels) => kernels,
+        Err(error) => return Ok(Outcome::Failed(error.to_string())),
+    };
+    let checks = check::of_kernels(&kernels, on.device).map_err(torch)?;
+    let bad: Vec<_> = checks.iter().filter(|check| !check.is_good()).collect();
+    Ok(match bad.first() {
+        None => Outcome::Ok(format!("{} comparisons", checks.len())),
+        Some(first) => {
+            Outcome::Failed(format!("{} of {}, the first: {first}", bad.len(), checks.len()))
+        }
+    })
 }
 
 /// The largest relative error of what attention gives and of its three gradients.

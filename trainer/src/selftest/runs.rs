@@ -7,15 +7,14 @@ use tch::{Device, TchError, Tensor};
 
 use super::device::relative;
 use super::steps::{Case, first_difference, numbers};
-use super::{Outcome, Scale, all, torch, within};
+use super::{On, Outcome, Scale, all, torch, within};
 use crate::checkpoint::write::{Keep, Occasion, Share, Snapshot};
 use crate::checkpoint::{self, Identity};
 use crate::error::TrainError;
 use crate::model::params::Role;
 use crate::model::{BlockForm, Precision, StemKind, VitPlan};
 use crate::optim::AdamWPlan;
-use crate::shim::meter;
-use crate::shim::ops::AttentionBackend;
+use crate::shim::ops;
 use crate::state::TrainState;
 use crate::step::{StepPlan, step};
 
@@ -52,13 +51,13 @@ fn take(
         .collect()
 }
 
-pub(super) fn forms_agree(device: Device, scale: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn forms_agree(on: On) -> Result<Outcome, TrainError> {
     let case = recipe();
-    let steps = AGREE_STEPS[usize::from(scale == Scale::Full)];
+    let steps = AGREE_STEPS[usize::from(on.scale == Scale::Full)];
     let mut means = Vec::new();
     for form in [BlockForm::Plain, BlockForm::Fused] {
-        let mut state = case.state(device, AdamWPlan::REFERENCE).map_err(torch)?;
-        let plan = case.plan(form, Precision::Float32, device);
+        let mut state = case.state(on.device, AdamWPlan::REFERENCE).map_err(torch)?;
+        let plan = case.plan(on, form, Precision::Float32, false)?;
         if plan.form != form {
             return Ok(Outcome::Skipped("no back end of attention takes it".into()));
         }
@@ -91,17 +90,17 @@ fn sized(scale: Scale) -> (VitPlan, BatchSampler) {
     (vit, BatchSampler::variable(&from, 0))
 }
 
-pub(super) fn sizes_agree(device: Device, scale: Scale) -> Result<Outcome, TrainError> {
-    let (corenet, sampler) = sized(scale);
+pub(super) fn sizes_agree(on: On) -> Result<Outcome, TrainError> {
+    let (corenet, sampler) = sized(on.scale);
     let linear = VitPlan { stem: StemKind::Linear, ..corenet };
     let mut outcomes = Vec::new();
     for vit in [linear, corenet] {
-        outcomes.push(sizes_of(vit, &sampler, device)?);
+        outcomes.push(sizes_of(on, vit, &sampler)?);
     }
     Ok(all(outcomes))
 }
 
-fn sizes_of(vit: VitPlan, sampler: &BatchSampler, device: Device) -> Result<Outcome, TrainError> {
+fn sizes_of(on: On, vit: VitPlan, sampler: &BatchSampler) -> Result<Outcome, TrainError> {
     let adamw = AdamWPlan { clip_norm: 0.0, ..AdamWPlan::REFERENCE };
     let of = |size: &StepSize| Case {
         name: "a size",
@@ -109,14 +108,14 @@ fn sizes_of(vit: VitPlan, sampler: &BatchSampler, device: Device) -> Result<Outc
         side_px: size.side_px as usize,
         labels: (0..i64::from(size.batch)).map(|row| vec![row % vit.num_labels]).collect(),
     };
-    let mut state = of(&sampler.sizes()[0]).state(device, adamw).map_err(torch)?;
+    let mut state = of(&sampler.sizes()[0]).state(on.device, adamw).map_err(torch)?;
     let mut worst = (0.0, String::new());
     for size in sampler.sizes() {
         let case = of(size);
-        let batch = case.batch(1, device).map_err(torch)?;
+        let batch = case.batch(1, on.device).map_err(torch)?;
         let mut gradients = Vec::new();
         for form in [BlockForm::Plain, BlockForm::Fused] {
-            let plan = case.plan(form, Precision::Float32, device);
+            let plan = case.plan(on, form, Precision::Float32, false)?;
             if plan.form != form {
                 return Ok(Outcome::Skipped(format!("{} px: no back end takes it", size.side_px)));
             }
@@ -141,68 +140,42 @@ fn sizes_of(vit: VitPlan, sampler: &BatchSampler, device: Device) -> Result<Outc
 
 /// Runs `work` while operations give the same bits whenever they run.
 fn deterministically<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
-    meter::set_deterministic(true).map_err(torch)?;
+    ops::set_deterministic(true).map_err(torch)?;
     let outcome = work();
-    meter::set_deterministic(false).map_err(torch)?;
+    ops::set_deterministic(false).map_err(torch)?;
     outcome
 }
 
-/// The forms and back ends of a device, each with a plan of its own.
-fn ways(case: &Case, device: Device) -> Vec<(String, StepPlan)> {
-    let precision = Precision::BFloat16;
-    let mut ways = vec![("plain".to_owned(), case.plan(BlockForm::Plain, precision, device))];
-    let backends: &[AttentionBackend] = match device {
-        Device::Cuda(_) => {
-            &[AttentionBackend::Cudnn, AttentionBackend::Flash, AttentionBackend::Efficient]
-        }
-        _ => &[AttentionBackend::Cpu],
-    };
-    for &attention in backends {
-        let plan = case.plan(BlockForm::Fused, precision, device);
-        if plan.form == BlockForm::Fused {
-            ways.push((format!("fused with {attention:?}"), StepPlan { attention, ..plan }));
-        }
-    }
-    ways
+/// Both forms in bfloat16, by operations that give the same bits.
+fn ways(case: &Case, on: On) -> Result<[(&'static str, StepPlan); 2], TrainError> {
+    let plan = |form| case.plan(on, form, Precision::BFloat16, true);
+    Ok([("plain", plan(BlockForm::Plain)?), ("fused", plan(BlockForm::Fused)?)])
 }
 
-pub(super) fn deterministic(device: Device, _: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn deterministic(on: On) -> Result<Outcome, TrainError> {
     let case = recipe();
-    let (mut same, mut other) = (Vec::new(), Vec::new());
-    for (name, plan) in ways(&case, device) {
+    let mut outcomes = Vec::new();
+    for (name, plan) in ways(&case, on)? {
         let once = || {
-            let mut state = case.state(device, AdamWPlan::REFERENCE).map_err(torch)?;
+            let mut state = case.state(on.device, AdamWPlan::REFERENCE).map_err(torch)?;
             take(&case, &mut state, &plan, [0, SAME_STEPS])?;
             numbers(&state).map_err(torch)
         };
-        let both = deterministically(|| Ok([once(), once()]))?;
-        let [Ok(one), Ok(two)] = both else {
-            other.push(format!("{name} does not run"));
-            continue;
-        };
-        match first_difference(&one, &two).map_err(torch)? {
-            None => same.push(name),
-            Some(what) => other.push(format!("{name} differs in {what}")),
-        }
+        let (one, two) = deterministically(|| Ok((once()?, once()?)))?;
+        outcomes.push(match first_difference(&one, &two).map_err(torch)? {
+            None => Outcome::Ok(format!("{name} ({:?}): {SAME_STEPS} steps", plan.attention)),
+            Some(what) => Outcome::Failed(format!("{name} ({:?}): other {what}", plan.attention)),
+        });
     }
-    let text = format!("{SAME_STEPS} steps, same bits: {}; others: {}", same.join(", "), {
-        if other.is_empty() { "none".to_owned() } else { other.join(", ") }
-    });
-    // One way of each form is enough: a deterministic run takes that one.
-    let forms = ["plain", "fused"];
-    let has = |form: &&str| same.iter().any(|name| name.starts_with(*form));
-    Ok(match forms.iter().all(has) {
-        true => Outcome::Ok(text),
-        false => Outcome::Failed(text),
-    })
+    Ok(all(outcomes))
 }
 
-pub(super) fn resumed(device: Device, _: Scale) -> Result<Outcome, TrainError> {
+pub(super) fn resumed(on: On) -> Result<Outcome, TrainError> {
     let case = recipe();
     let half = SAME_STEPS / 2;
     let mut outcomes = Vec::new();
-    for (name, plan) in ways(&case, device) {
-        let state = || case.state(device, AdamWPlan::REFERENCE).map_err(torch);
+    for (name, plan) in ways(&case, on)? {
+        let state = || case.state(on.device, AdamWPlan::REFERENCE).map_err(torch);
         let run = || {
             let mut whole = state()?;
             take(&case, &mut whole, &plan, [0, half])?;
@@ -218,11 +191,7 @@ pub(super) fn resumed(device: Device, _: Scale) -> Result<Outcome, TrainError> {
         };
         outcomes.push(match deterministically(run)? {
             None => Outcome::Ok(format!("{name}: {half} and {half} steps")),
-            // What does not give the same bits twice cannot give them after a checkpoint.
-            Some(what) if name.starts_with("fused with") && device != Device::Cpu => {
-                Outcome::Skipped(format!("{name} differs in {what}"))
-            }
-            Some(what) => Outcome::Failed(format!("{name} differs in {what}")),
+            Some(what) => Outcome::Failed(format!("{name}: other {what}")),
         });
     }
     Ok(all(outcomes))

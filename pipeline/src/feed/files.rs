@@ -7,19 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 
-use catlip_pipeline::error::PrepError;
-use catlip_pipeline::prep::DataSet;
 use catlip_schemas::{ColumnSet, FileEntry};
 
-use super::DataSets;
-use crate::error::TrainError;
+use super::data_sets::DataSets;
+use crate::error::PrepError;
+use crate::prep::DataSet;
 
 /// Refuses data sets of which a file is missing that training or evaluation reads.
 ///
 /// # Errors
 ///
-/// [`TrainError::Data`] with [`PrepError::Damaged`]: the file, what was found, what was expected.
-pub fn check(data: &DataSets) -> Result<(), TrainError> {
+/// [`PrepError::Damaged`]: the file, what was found, what was expected.
+pub fn check(data: &DataSets) -> Result<(), PrepError> {
     for set in data.sets() {
         let names = [ColumnSet::Images, ColumnSet::Meta, ColumnSet::Captions, set.synsets_set()?]
             .map(|column_set| column_set.name());
@@ -36,13 +35,13 @@ pub fn check(data: &DataSets) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn check_length(set: &DataSet, file: &FileEntry) -> Result<(), TrainError> {
+fn check_length(set: &DataSet, file: &FileEntry) -> Result<(), PrepError> {
     let path = set.folder.path(&file.file);
     let found = match fs::metadata(&path) {
         Ok(found) if found.len() == file.bytes => return Ok(()),
         Ok(found) => format!("{} bytes", found.len()),
         Err(error) if error.kind() == ErrorKind::NotFound => "no file".to_owned(),
-        Err(error) => return Err(PrepError::io("look up", &path, error).into()),
+        Err(error) => return Err(PrepError::io("look up", &path, error)),
     };
     Err(differs(set, file, found))
 }
@@ -51,7 +50,7 @@ fn check_length(set: &DataSet, file: &FileEntry) -> Result<(), TrainError> {
 fn check_listed<'f>(
     set: &DataSet,
     files: impl Iterator<Item = &'f FileEntry>,
-) -> Result<(), TrainError> {
+) -> Result<(), PrepError> {
     let mut listed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for file in files {
         let Some((folder, name)) = file.file.rsplit_once('/') else { continue };
@@ -66,8 +65,8 @@ fn check_listed<'f>(
     Ok(())
 }
 
-fn differs(set: &DataSet, file: &FileEntry, found: String) -> TrainError {
+fn differs(set: &DataSet, file: &FileEntry, found: String) -> PrepError {
     let path = set.folder.path(&file.file);
     let (what, expected) = ("size".to_owned(), format!("{} bytes", file.bytes));
-    PrepError::Damaged { path, what, found, expected }.into()
+    PrepError::Damaged { path, what, found, expected }
 }

@@ -1,26 +1,25 @@
-//! The data sets of a run: opened together, offered to a feed.
+//! The data sets of a feed: opened together, offered as one stream.
 //!
-//! In: paths and a config. Out: [`DataSets`], whose labels were made by one rule, with the streams
-//! over them. Never: reads a pixel.
+//! In: paths and a [`FeedRecipe`]. Out: [`DataSets`], whose labels were made by one rule, with the
+//! streams over them. Never: reads a pixel.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use catlip_pipeline::feed::order::Layout;
-use catlip_pipeline::feed::plan::window_groups;
-use catlip_pipeline::feed::{
-    LabelsFrom, LastBatch, ReadPlan, Selection, SetRows, Source, Sources, Stream,
-};
-use catlip_pipeline::metrics::PrepMetrics;
-use catlip_pipeline::prep::{DataSet, Folder, Stores, index};
-use catlip_schemas::SampleId;
 use catlip_schemas::columns::SYNSETS_PREFIX;
+use catlip_schemas::{Frequencies, SampleId, Vocab, VocabCut};
 
-use super::batch_sampler;
-use crate::config::{LabelsKind, LastBatchKind, TrainConfig};
-use crate::error::TrainError;
+use super::data_error::DataError;
+use super::order::Layout;
+use super::plan::window_groups;
+use super::recipe::{DataConfig, FeedRecipe};
+use super::selection::{Selection, is_held_out};
+use super::source::{Source, Sources};
+use super::stream::{SetRows, Stream};
+use crate::error::PrepError;
+use crate::metrics::PrepMetrics;
+use crate::prep::{DataSet, Folder, Stores, index, vocab};
 
 /// Where a data set lies, and the source shards of one without images.
 #[derive(Clone, Debug)]
@@ -58,17 +57,17 @@ impl DataPlace {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`]; [`TrainError::Mix`] for as many folders of shards as there are no data
+    /// [`DataError::Prep`]; [`DataError::Mix`] for as many folders of shards as there are no data
     /// sets.
     pub fn find(
-        config: &TrainConfig,
+        recipe: &FeedRecipe,
         named: &[PathBuf],
         stores: &Stores,
-    ) -> Result<Vec<Self>, TrainError> {
-        let said = &config.data.shards;
+    ) -> Result<Vec<Self>, DataError> {
+        let said = &recipe.data.shards;
         // One folder is that of all.
         if said.len() > 1 && said.len() != named.len() {
-            return Err(TrainError::Mix {
+            return Err(DataError::Mix {
                 key: "data.shards",
                 found: format!("{} folders", said.len()),
                 sets: named.len(),
@@ -110,9 +109,9 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// What a config says.
-    pub fn of(config: &TrainConfig) -> Self {
-        let (snapshots, labels) = (config.data.snapshots.clone(), config.data.label_set.clone());
+    /// What a recipe says.
+    pub fn of(recipe: &FeedRecipe) -> Self {
+        let (snapshots, labels) = (recipe.data.snapshots.clone(), recipe.data.label_set.clone());
         Self { snapshots, labels, takes_others: false }
     }
 
@@ -121,7 +120,7 @@ impl Choice {
         said.copied().filter(|&snapshot| snapshot > 0)
     }
 
-    fn open(&self, place: &DataPlace, number: usize) -> Result<DataSet, TrainError> {
+    fn open(&self, place: &DataPlace, number: usize) -> Result<DataSet, DataError> {
         let set = DataSet::open_at(&place.folder, self.snapshot(number))?;
         // The name of the labels is part of what identifies a data set where there are several, and
         // there only: a run over the only ones goes on when others have come.
@@ -145,14 +144,14 @@ pub struct DataSets {
 }
 
 impl DataSets {
-    /// Opens the data sets at `places`, one at least, as the config chooses snapshots and labels.
+    /// Opens the data sets at `places`, one at least, as the recipe chooses snapshots and labels.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`]; [`TrainError::OtherRule`] if they are labelled by different rules;
-    /// [`TrainError::Mix`] for as many snapshots as there are no data sets.
-    pub fn open(config: &TrainConfig, places: &[DataPlace]) -> Result<Self, TrainError> {
-        Self::open_as(config, places, &Choice::of(config))
+    /// [`DataError::Prep`]; [`DataError::OtherRule`] if they are labelled by different rules;
+    /// [`DataError::Mix`] for as many snapshots as there are no data sets.
+    pub fn open(recipe: &FeedRecipe, places: &[DataPlace]) -> Result<Self, DataError> {
+        Self::open_as(recipe, places, &Choice::of(recipe))
     }
 
     /// Opens the data sets at `places`, one at least, as `choice` says.
@@ -161,23 +160,23 @@ impl DataSets {
     ///
     /// Those of [`DataSets::open`].
     pub fn open_as(
-        config: &TrainConfig,
+        recipe: &FeedRecipe,
         places: &[DataPlace],
         choice: &Choice,
-    ) -> Result<Self, TrainError> {
+    ) -> Result<Self, DataError> {
         let said = &choice.snapshots;
         if said.len() > 1 && said.len() != places.len() {
             let (key, found) = ("data.snapshots", format!("{said:?}"));
-            return Err(TrainError::Mix { key, found, sets: places.len() });
+            return Err(DataError::Mix { key, found, sets: places.len() });
         }
         let open = |(number, place)| Ok(Arc::new(choice.open(place, number)?));
         let opened = places.iter().enumerate().map(open);
-        let sets: Vec<Arc<DataSet>> = opened.collect::<Result<_, TrainError>>()?;
+        let sets: Vec<Arc<DataSet>> = opened.collect::<Result<_, DataError>>()?;
         let expected = sets[0].synsets_set()?.name();
         for set in &sets {
             check_rule(set, &expected)?;
         }
-        let reads = reads(config);
+        let reads = recipe.reads();
         let source = |(place, set): (&DataPlace, &Arc<DataSet>)| {
             Source::open(set.clone(), place.shards.as_ref(), &reads)
         };
@@ -190,14 +189,14 @@ impl DataSets {
         Ok(Self { sources: Sources::new(sources), sets, snapshots })
     }
 
-    /// Notes in the config of a run what was opened.
+    /// Notes in `config` what was opened.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`].
-    pub fn note(&self, config: &mut TrainConfig) -> Result<(), TrainError> {
-        config.data.snapshots.clone_from(&self.snapshots);
-        config.data.label_set = self.rule()?;
+    /// [`DataError::Prep`].
+    pub fn note(&self, config: &mut DataConfig) -> Result<(), DataError> {
+        config.snapshots.clone_from(&self.snapshots);
+        config.label_set = self.rule()?;
         Ok(())
     }
 
@@ -215,9 +214,18 @@ impl DataSets {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`].
-    pub fn rule(&self) -> Result<String, TrainError> {
+    /// [`DataError::Prep`].
+    pub fn rule(&self) -> Result<String, DataError> {
         Ok(self.sets[0].synsets_set()?.name())
+    }
+
+    /// Refuses data sets whose labels are not the column set `expected`.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::OtherRule`], [`DataError::Prep`].
+    pub fn check_rule(&self, expected: &str) -> Result<(), DataError> {
+        self.sets.iter().try_for_each(|set| check_rule(set, expected))
     }
 
     /// What decides the rows that a feed sees.
@@ -230,10 +238,10 @@ impl DataSets {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`].
-    pub fn rows(&self, keep: impl Fn(&SampleId) -> bool + Sync) -> Result<Selection, TrainError> {
+    /// [`DataError::Prep`].
+    pub fn rows(&self, keep: impl Fn(&SampleId) -> bool + Sync) -> Result<Selection, DataError> {
         let of_set = |set: &Arc<DataSet>| Ok((Selection::by_id(set, &keep)?, set.parts.len()));
-        let sets = self.sets.iter().map(of_set).collect::<Result<_, TrainError>>()?;
+        let sets = self.sets.iter().map(of_set).collect::<Result<_, DataError>>()?;
         Ok(Selection::join(sets))
     }
 
@@ -243,34 +251,60 @@ impl DataSets {
         Selection::join(self.sets.iter().map(of_set).collect())
     }
 
+    /// The vocabulary of the training rows, cut as the recipe says.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::EmptyVocab`], [`DataError::Prep`].
+    pub fn make_vocab(&self, recipe: &FeedRecipe) -> Result<Vocab, DataError> {
+        let percent = recipe.data.holdout_percent;
+        let cut = VocabCut {
+            min_count: recipe.vocab.min_count,
+            top_k: Some(recipe.vocab.top_k),
+            multiple_of: recipe.vocab.multiple_of,
+        };
+        let (mut frequencies, mut rows) = (Frequencies::default(), 0);
+        for set in &self.sets {
+            let (of_set, rows_of_set) = vocab::count(set, |id| !is_held_out(id, percent))?;
+            frequencies.merge(&of_set);
+            rows += rows_of_set;
+        }
+        let vocab = vocab::from_frequencies(&frequencies, &cut)
+            .map_err(|source| PrepError::Schema { path: self.sets[0].folder.place(), source })?;
+        if vocab.is_empty() {
+            return Err(DataError::EmptyVocab { rows, synsets: frequencies.len() });
+        }
+        Ok(vocab)
+    }
+
     /// The training rows and the steps that they make: the data sets mixed by `data.weights`.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Data`]; [`TrainError::Mix`] for weights that cannot be.
-    pub fn training_stream(&self, config: &TrainConfig) -> Result<Stream, TrainError> {
-        let (percent, weights) = (config.data.holdout_percent, &config.data.weights);
+    /// [`DataError::Prep`]; [`DataError::Mix`] for weights that cannot be.
+    pub fn training_stream(&self, recipe: &FeedRecipe) -> Result<Stream, DataError> {
+        let (percent, weights) = (recipe.data.holdout_percent, &recipe.data.weights);
         let of_set = |set: &Arc<DataSet>| {
             let selection = match percent == 0.0 {
                 true => Selection::all(set),
-                false => Selection::by_id(set, |id| !super::is_held_out(id, percent))?,
+                false => Selection::by_id(set, |id| !is_held_out(id, percent))?,
             };
             let rows = selection.num_rows();
             Ok((SetRows { selection, num_parts: set.parts.len(), window_groups: 0 }, rows))
         };
         let sets: Vec<(SetRows, u64)> =
-            self.sets.iter().map(of_set).collect::<Result<_, TrainError>>()?;
-        let (seed, lanes) = (config.train.seed, config.feed.lanes);
+            self.sets.iter().map(of_set).collect::<Result<_, DataError>>()?;
+        let (seed, lanes) = (recipe.train.seed, recipe.feed.lanes);
         let shares = shares(&sets, weights);
         let with_window = |(number, (set, _)): (usize, (SetRows, u64))| {
-            let bytes = config.feed.window_bytes as f64 * shares.get(number).unwrap_or(&1.0);
+            let bytes = recipe.feed.window_bytes as f64 * shares.get(number).unwrap_or(&1.0);
             let window_groups = window_groups(&self.sets[number], lanes, bytes as u64);
             SetRows { window_groups, ..set }
         };
         let sets: Vec<SetRows> = sets.into_iter().enumerate().map(with_window).collect();
         let window_groups = sets[0].window_groups;
         let layout = Layout::Shuffled { seed, lanes, window_groups };
-        let sampler = batch_sampler(config);
+        let sampler = recipe.batch_sampler();
         let stream = if sets.len() == 1 && weights.is_empty() {
             let only = sets.into_iter().next().map(|set| set.selection);
             let only = only.unwrap_or_else(|| Selection::of_groups(Vec::new()));
@@ -278,37 +312,22 @@ impl DataSets {
         } else {
             Stream::of_sets(sets, weights, layout, sampler)
         };
-        let stream = stream.ok_or_else(|| TrainError::Mix {
+        let stream = stream.ok_or_else(|| DataError::Mix {
             key: "data.weights",
             found: format!("{weights:?}"),
             sets: self.sets.len(),
         })?;
-        let last_batch = match config.feed.last_batch {
-            LastBatchKind::Drop => LastBatch::Drop,
-            LastBatchKind::Pad => LastBatch::Pad,
-        };
-        Ok(Stream { last_batch, ..stream })
+        Ok(Stream { last_batch: recipe.last_batch(), ..stream })
     }
 }
 
-/// How `config` wants stores read.
-fn reads(config: &TrainConfig) -> ReadPlan {
-    let feed = &config.feed;
-    let (folder, limit) = (feed.cache_dir.as_str(), feed.cache_bytes);
-    ReadPlan {
-        hedge_after: (feed.hedge_ms > 0).then(|| Duration::from_millis(feed.hedge_ms)),
-        cache: (!folder.is_empty()).then(|| (folder.into(), limit)),
-    }
-}
-
-/// Refuses a data set whose labels are not `expected`.
-pub(super) fn check_rule(set: &DataSet, expected: &str) -> Result<(), TrainError> {
+fn check_rule(set: &DataSet, expected: &str) -> Result<(), DataError> {
     let found = set.synsets_set()?.name();
     if found == expected {
         return Ok(());
     }
     let (path, expected) = (set.folder.place(), expected.to_owned());
-    Err(TrainError::OtherRule { path, found, expected })
+    Err(DataError::OtherRule { path, found, expected })
 }
 
 /// Which part of a mix each data set is.
@@ -317,12 +336,4 @@ fn shares(sets: &[(SetRows, u64)], weights: &[f64]) -> Vec<f64> {
     let weights: Vec<f64> = if weights.is_empty() { rows } else { weights.to_vec() };
     let sum: f64 = weights.iter().sum();
     weights.iter().map(|weight| weight / sum.max(f64::MIN_POSITIVE)).collect()
-}
-
-/// Which captions give the labels in training.
-pub fn labels_from(config: &TrainConfig) -> LabelsFrom {
-    match config.data.labels {
-        LabelsKind::Union => LabelsFrom::Union,
-        LabelsKind::OneCaption => LabelsFrom::OneCaption,
-    }
 }

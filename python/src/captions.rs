@@ -1,0 +1,183 @@
+//! Captions of Python, wherever they lie.
+//!
+//! In: a list or tuple of `str` or `None`, or whatever speaks the Arrow PyCapsule interface. Out:
+//! [`Captions`], read row by row. Never: copies an Arrow column of strings; believes its bytes or
+//! offsets, which are checked row by row where they are used.
+
+use std::sync::Arc;
+
+use arrow_array::builder::LargeStringBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ByteArrayType, ByteViewType};
+use arrow_array::{Array, ArrayRef, GenericByteArray, GenericByteViewArray, new_null_array};
+use arrow_buffer::ArrowNativeType;
+use arrow_schema::DataType;
+use arrow_select::take::{TakeOptions, take};
+use catlip_pipeline::error::exit;
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+
+use crate::capsule;
+use crate::error::raised;
+
+/// A row that is no caption.
+#[derive(Debug, thiserror::Error)]
+#[error("row {row} cannot be labelled: {message}")]
+pub struct BadRow {
+    /// Its number, from 0, over all arrays.
+    pub row: usize,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl From<BadRow> for PyErr {
+    fn from(error: BadRow) -> Self {
+        raised(&error, None, exit::INPUT)
+    }
+}
+
+/// Arrays of captions.
+pub struct Captions(Vec<ArrayRef>);
+
+impl Captions {
+    /// The captions that `object` holds.
+    ///
+    /// # Errors
+    ///
+    /// `TypeError` for what holds none; `CatlipError` for a `str` that no UTF-8 can hold.
+    pub fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(list) = object.cast::<PyList>() {
+            return Self::of_texts(list.iter());
+        }
+        if let Ok(tuple) = object.cast::<PyTuple>() {
+            return Self::of_texts(tuple.iter());
+        }
+        let Some(arrays) = capsule::arrays_of(object)? else {
+            return Err(PyTypeError::new_err(format!(
+                "captions are {}, expected str, a list or tuple of str or None, a pandas Series, \
+                 or an Arrow array of strings",
+                object.get_type().name()?
+            )));
+        };
+        let arrays: Vec<ArrayRef> = arrays.into_iter().map(texts_of).collect::<PyResult<_>>()?;
+        // A stream may be empty, what becomes of it has a type all the same.
+        Ok(Self(if arrays.is_empty() { vec![new_null_array(&DataType::Null, 0)] } else { arrays }))
+    }
+
+    fn of_texts<'py>(texts: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<Self> {
+        let mut all = LargeStringBuilder::new();
+        for (row, text) in texts.enumerate() {
+            if text.is_none() {
+                all.append_null();
+                continue;
+            }
+            let Ok(text) = text.cast::<PyString>() else {
+                return Err(PyTypeError::new_err(format!(
+                    "row {row} is {}, expected str or None",
+                    text.get_type().name()?
+                )));
+            };
+            all.append_value(text_of(text, row)?);
+        }
+        Ok(Self(vec![Arc::new(all.finish())]))
+    }
+
+    /// Rows of each array.
+    pub fn rows(&self) -> Vec<usize> {
+        self.0.iter().map(Array::len).collect()
+    }
+
+    /// The caption in that row of that array; `None` for a null.
+    ///
+    /// # Errors
+    ///
+    /// [`BadRow`] for bytes that are no UTF-8, or that lie outside of the array.
+    pub fn get(&self, array: usize, row: usize) -> Result<Option<&str>, BadRow> {
+        text_at(&self.0[array], row).map_err(|message| {
+            let before: usize = self.0[..array].iter().map(Array::len).sum();
+            BadRow { row: before + row, message }
+        })
+    }
+}
+
+/// The text of a `str`, borrowed.
+///
+/// # Errors
+///
+/// `CatlipError` for a lone surrogate, which Python's strings may hold and UTF-8 may not.
+pub fn text_of<'a>(text: &'a Bound<'_, PyString>, row: usize) -> PyResult<&'a str> {
+    text.to_str().map_err(|error| {
+        let py = text.py();
+        let at = error.value(py).getattr("start").and_then(|start| start.extract::<usize>());
+        match at {
+            Ok(at) if error.is_instance_of::<PyUnicodeEncodeError>(py) => {
+                let message = format!("it is not UTF-8: half of a surrogate pair at index {at}");
+                BadRow { row, message }.into()
+            }
+            _ => error,
+        }
+    })
+}
+
+/// An array of strings; those of a dictionary are laid out row by row.
+fn texts_of(array: ArrayRef) -> PyResult<ArrayRef> {
+    match array.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Ok(array),
+        DataType::Dictionary(_, _) => {
+            let keyed = array.as_any_dictionary();
+            let checked = Some(TakeOptions { check_bounds: true });
+            let laid_out = take(keyed.values(), keyed.keys(), checked)
+                .map_err(|e| PyValueError::new_err(format!("the dictionary is broken: {e}")))?;
+            texts_of(laid_out)
+        }
+        other => Err(PyTypeError::new_err(format!(
+            "captions are Arrow data of type {other}, expected strings; take one column of a \
+             table, flatten a list"
+        ))),
+    }
+}
+
+fn text_at(array: &ArrayRef, row: usize) -> Result<Option<&str>, String> {
+    if array.is_null(row) {
+        return Ok(None);
+    }
+    let bytes = match array.data_type() {
+        DataType::Utf8 => bytes_at(array.as_string::<i32>(), row),
+        DataType::LargeUtf8 => bytes_at(array.as_string::<i64>(), row),
+        DataType::Utf8View => view_at(array.as_string_view(), row),
+        // All of it is null.
+        _ => return Ok(None),
+    };
+    let bytes = bytes.ok_or(OUTSIDE)?;
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        let at = e.valid_up_to();
+        format!("it is not UTF-8: byte 0x{:02x} at offset {at}", bytes[at])
+    })?;
+    Ok(Some(text))
+}
+
+/// What is said of offsets that a broken producer gave.
+const OUTSIDE: &str = "its offsets lead out of the array";
+
+/// Bytes of a text that stands in its view.
+const VIEW_BYTES_MAX: usize = 12;
+
+fn bytes_at<T: ByteArrayType>(array: &GenericByteArray<T>, row: usize) -> Option<&[u8]> {
+    let offsets = array.value_offsets();
+    let at = |index: usize| -> Option<usize> { offsets.get(index)?.to_usize() };
+    array.value_data().get(at(row)?..at(row + 1)?)
+}
+
+fn view_at<T: ByteViewType + ?Sized>(array: &GenericByteViewArray<T>, row: usize) -> Option<&[u8]> {
+    // As Arrow lays it out, from the low end, 32 bits each: the length; then the text itself where
+    // it is short, else its first 4 bytes, the number of a buffer and an offset in that.
+    let view = *array.views().get(row)?;
+    let number = |at: u32| (view >> (32 * at)) as u32 as usize;
+    let length = number(0);
+    if length <= VIEW_BYTES_MAX {
+        let start = row * size_of::<u128>() + size_of::<u32>();
+        return array.views().inner().get(start..start + length);
+    }
+    array.data_buffers().get(number(2))?.get(number(3)..number(3).checked_add(length)?)
+}

@@ -1,0 +1,87 @@
+"""Shards that the tests draw: flat images whose colour is their number."""
+
+import io
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "python" / "examples"
+SETTINGS = ("train.batch=8", "train.image_px=32", "feed.lanes=6", "feed.threads=2",
+            "feed.window_bytes=2000")
+
+
+def png(width_px, height_px, rgb):
+    """A flat PNG, by the standard library alone."""
+
+    def part(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(
+            ">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
+    row = b"\0" + bytes(rgb) * width_px
+    return (b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header)
+            + part(b"IDAT", zlib.compress(row * height_px, 1)) + part(b"IEND", b""))
+
+
+def shard(path, rows):
+    """A tar of (key, image, caption)."""
+    with tarfile.open(path, "w") as tar:
+        for key, image, caption in rows:
+            for name, data in ((f"{key}.png", image), (f"{key}.txt", caption.encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+
+
+def shards(folder, num_shards=3, num_rows=15):
+    """Image n has the red 4 n; "a dog" where n is even, else "a car and a tree"."""
+    for number in range(num_shards):
+        rows = []
+        for n in range(number * num_rows, (number + 1) * num_rows):
+            caption = "a car and a tree" if n % 2 else "a dog"
+            rows.append((f"{n:03}", png(40, 36, (4 * n, 100, 200)), caption))
+        shard(folder / f"train-{number:03}.tar", rows)
+    return str(folder / "train-*.tar")
+
+
+def program(name):
+    """The path of a program of the workspace, or None where it is not built."""
+    folders = [os.environ.get("CATLIP_BIN"), ROOT / "target" / "release"]
+    paths = [pathlib.Path(folder) / name for folder in folders if folder]
+    return next((path for path in paths if path.exists()), None)
+
+
+def run_program(path, *args):
+    """Runs a program; its libtorch is where the set-up put it."""
+    torch = ROOT / ".deps" / "libtorch" / "lib"
+    env = {**os.environ, "LD_LIBRARY_PATH": f"{torch}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
+    return subprocess.run(
+        [path, *args], env=env, capture_output=True, text=True, check=False, timeout=120)
+
+
+def python(code, *args):
+    """Starts Python on a text."""
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def interrupted(code, *args, after):
+    """Runs code that prints a line, interrupts it some seconds later; seconds until it ended, its
+    errors."""
+    with python(code, *args) as child:
+        child.stdout.readline()
+        time.sleep(after)
+        start = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        try:
+            _, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
+        return time.monotonic() - start, errors
