@@ -36,5 +36,6 @@ pub mod exchange;
 pub mod estimate;
 pub mod check;
 pub mod bench;
+pub mod selftest;
 pub mod error;
 pub mod cli;
