@@ -2,8 +2,8 @@
 # Makes the wheel, installs it into a fresh environment and runs its tests there.
 #
 # In: `wheel` or `test`; CARGO_SCOPE, as in the Makefile; CATLIP_PEERS, the programs of an
-# environment with PyTorch, if there is one. Out: target/wheels/*.whl, a verdict. What the tests need
-# of other packages lies in `.deps/python-tests`, which setup.sh --tests fills; what is not there is
+# environment with PyTorch, if there is one. Out: target/wheels/*.whl, a verdict. What tests need of
+# other packages lies in `.deps/python-tests`, which setup.sh --tests fills; what is not there is
 # skipped, and said.
 set -Eeuo pipefail
 trap 'echo "error: stopped in line $LINENO of scripts/python.sh" >&2' ERR

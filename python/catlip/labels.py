@@ -83,7 +83,7 @@ class Labeler:
 
         Row `i` has `ids[offsets[i]:offsets[i + 1]]`. With a vocabulary these are label ids, rising
         and none twice, as a trainer wants them; without one WordNet offsets in token order, repeats
-        kept. A null has none. `numpy.asarray` and `torch.from_dlpack` take both over without a copy.
+        kept. A null has none. `numpy.asarray`, `torch.from_dlpack` take both over without a copy.
         """
         if isinstance(captions, str):
             captions = [captions]
