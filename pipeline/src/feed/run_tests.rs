@@ -605,7 +605,8 @@ fn passes_are_the_epochs_of_a_feed_and_go_on_from_anywhere() {
             assert_eq!((second.epoch(), second.steps_done()), (taken / 4 + 1, 0));
         }
         let mut left = expected[taken as usize..(taken as usize / 4 + 1) * 4].concat();
-        (rows.sort(), left.sort());
+        rows.sort();
+        left.sort();
         assert_eq!(rows, left, "after {taken}");
     }
 }

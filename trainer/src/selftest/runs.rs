@@ -213,6 +213,8 @@ fn compared(one: &TrainState, other: &TrainState) -> Result<Option<&'static str>
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::super::steps::cases;
     use super::*;
 
