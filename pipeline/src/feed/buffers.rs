@@ -109,6 +109,11 @@ mod tests {
         SlotBuffer::new(1, 1, None).unwrap()
     }
 
+    fn held_and_surplus(buffers: &Buffers) -> (usize, usize) {
+        let counts = buffers.counts();
+        (counts.held, counts.surplus)
+    }
+
     #[test]
     fn buffers_that_are_kept_are_made_up_for_and_freed_when_they_come_back() {
         let buffers = Buffers::new(2);
@@ -121,9 +126,9 @@ mod tests {
             buffers.hand_out();
             buffers.top_up(make).unwrap();
         }
-        assert_eq!((buffers.counts().held, buffers.counts().surplus), (10, 9));
+        assert_eq!(held_and_surplus(&buffers), (10, 9));
         kept.into_iter().for_each(|buffer| buffers.give_back(buffer));
-        assert_eq!((buffers.counts().held, buffers.counts().surplus), (0, 0));
+        assert_eq!(held_and_surplus(&buffers), (0, 0));
         assert_eq!(buffers.free.stats().occupancy, 2);
     }
 
