@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _catlip
-from ._catlip import CatlipError
+from .errors import USAGE, refused
 from .page_lock import Cuda, PageLock
 
 if TYPE_CHECKING:
@@ -219,11 +219,9 @@ def refuse_worker() -> None:
     torch_data = sys.modules.get("torch.utils.data")
     worker = torch_data and torch_data.get_worker_info()
     if worker:
-        hint = "use DataLoader(..., num_workers=0): the feed decodes in threads of its own"
-        error = CatlipError(
+        raise refused(
             f"a feed in worker {worker.id} of {worker.num_workers} of a DataLoader, each of which "
-            f"would read all rows\nhint: {hint}"
+            "would read all rows",
+            "use DataLoader(..., num_workers=0): the feed decodes in threads of its own",
+            USAGE,
         )
-        error.hint = hint
-        error.exit_code = 2
-        raise error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ._catlip import CatlipError
+from .errors import CONFIG, refused
 
 
 class PageLock(Protocol):
@@ -47,8 +48,4 @@ class Cuda:
 
 
 def _refused(message: str) -> CatlipError:
-    hint = "leave page_lock out: copies to a GPU are slower then"
-    error = CatlipError(f"{message}\nhint: {hint}")
-    error.hint = hint
-    error.exit_code = 3
-    return error
+    return refused(message, "leave page_lock out: copies to a GPU are slower then", CONFIG)

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 import signal
 import struct
 import subprocess
@@ -11,7 +10,8 @@ import tarfile
 import time
 import zlib
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from conftest import BIN, ROOT
+
 EXAMPLES = ROOT / "python" / "examples"
 SETTINGS = ("train.batch=8", "train.image_px=32", "feed.lanes=6", "feed.threads=2",
             "feed.window_bytes=2000")
@@ -55,9 +55,8 @@ def shards(folder, num_shards=3, num_rows=15):
 
 def program(name):
     """The path of a program of the workspace, or None where it is not built."""
-    folders = [os.environ.get("CATLIP_BIN"), ROOT / "target" / "release"]
-    paths = [pathlib.Path(folder) / name for folder in folders if folder]
-    return next((path for path in paths if path.exists()), None)
+    path = BIN / name
+    return path if path.exists() else None
 
 
 def run_program(path, *args):
