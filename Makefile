@@ -60,6 +60,10 @@ HAS_BENCH := $(shell grep -s 'name = "catlip-bench"' benches/Cargo.toml)
 bench: build ## measures every stage at its real size
 	$(CARGO_OUT)/catlip-bench
 
+.PHONY: gpu-check
+gpu-check: ## measures the GPU's step beside timm's; needs torch 2.11, timm, what `build` made
+	benches/gpu/check.sh --bin $(CARGO_OUT) --out gpu-check
+
 .PHONY: robustness
 robustness: build ## kills jobs 200 times, fills disks, fuzzes every parser: 75 minutes
 	benches/robustness.sh

@@ -17,6 +17,8 @@ readonly TORCH_SMALL=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 # Headers alone are taken of these: 20 MB of 210.
 readonly NCCL=(nvidia-nccl-cu13==2.28.9 nvidia-cuda-runtime==13.0.96 nvidia-cuda-crt==13.0.88
     nvidia-cuda-cccl==13.0.85)
+# NVIDIA's run-time compiler, as libtorch's CUDA half brings it along: 230 MB.
+readonly NVRTC_WHEEL=nvidia-cuda-nvrtc==13.0.88
 readonly PYARROW_WHEEL=pyarrow==26.0.1
 # Maturin makes the wheel; the rest is what its tests compare with.
 readonly PYTHON_TOOLS=(maturin==1.16.0 pytest==9.2.0 numpy==2.4.6 pyarrow==26.0.1 pandas==3.1.1
@@ -233,6 +235,26 @@ find_nccl() {
     fi
 }
 
+# find_nvrtc: NVIDIA's run-time compiler, for the test that every kernel compiles, on any machine.
+find_nvrtc() {
+    local new=$DEPS/tmp/nvrtc
+    if [ "$(cat "$DEPS/nvrtc/version" 2>/dev/null)" = "$NVRTC_WHEEL" ]; then
+        say nvrtc "is there"
+        return
+    fi
+    mkdir -p "$DEPS/tmp"
+    if pip_into "$new" --no-deps "$NVRTC_WHEEL"; then
+        rm -rf "$DEPS/nvrtc"
+        mkdir -p "$DEPS/nvrtc/lib"
+        # Its variants with another set of passes, half of the wheel, are not used.
+        mv "$new"/nvidia/cu13/lib/libnvrtc{.so.13,-builtins.so.13.0} "$DEPS/nvrtc/lib/"
+        printf '%s\n' "$NVRTC_WHEEL" >"$DEPS/nvrtc/version"
+        say nvrtc "$NVRTC_WHEEL installed into .deps/nvrtc"
+    else
+        say nvrtc "could not fetch $NVRTC_WHEEL: the tests of the kernels' text will be skipped"
+    fi
+}
+
 # find_stores: servers that speak the protocols of object stores, for the tests of data sets there;
 # 140 MB for S3 (and, but for a header, Google), 190 MB for Azure, 10 MB for a quick S3, which is
 # compiled in 3 minutes.
@@ -416,6 +438,7 @@ fi
 write_env
 if [ "${1:-}" = --tests ]; then
     find_pyarrow
+    find_nvrtc
     find_python_tools
     find_stores
 fi

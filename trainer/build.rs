@@ -38,6 +38,7 @@ fn compile_shim() -> Result<(), String> {
         .cpp(true)
         .std("c++17")
         .file("shim/c10d.cpp")
+        .file("shim/meter.cpp")
         .file("shim/ops.cpp")
         .define("USE_C10D_GLOO", None)
         .include("shim")

@@ -91,9 +91,9 @@ class Feed:
                 f"held_out with world_size={self._world_size}: one rank reads the held-out rows; "
                 "pass rank=0, world_size=1"
             )
-        several = isinstance(data, Sequence) and not isinstance(data, (str, os.PathLike))
+        places = [data] if isinstance(data, (str, os.PathLike)) else list(data)
         self._feed = _catlip.Feed({
-            "data": [os.fspath(place) for place in (data if several else [data])],
+            "data": [os.fspath(place) for place in places],
             "recipe": recipe,
             "settings": said,
             "vocab": vocab,

@@ -36,7 +36,7 @@ class Cuda:
         if not torch.cuda.is_available():
             why = "is built without CUDA" if torch.version.cuda is None else "finds no GPU"
             raise _refused(f"page_lock=True needs a GPU, but PyTorch {torch.__version__} {why}")
-        self._runtime = torch.cuda.cudart()
+        self._runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
     def register(self, address: int, num_bytes: int) -> None:
         code = self._runtime.cudaHostRegister(address, num_bytes, self._PORTABLE)

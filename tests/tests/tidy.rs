@@ -30,7 +30,9 @@ const UNSAFE_FILES: &[&str] = &[
     "trainer/shim/",
     "trainer/src/batch.rs",
     "trainer/src/device.rs",
+    "trainer/src/kernels/",
     "trainer/src/page_lock.rs",
+    "trainer/src/upload.rs",
 ];
 /// The one module that waits for networks.
 const ASYNC_FILES: [&str; 2] =

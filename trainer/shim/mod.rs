@@ -8,6 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use tch::Tensor;
 
 pub mod c10d;
+pub mod meter;
 pub mod ops;
 
 /// Bytes of a reason: one line, with two paths of the system's longest names in it.

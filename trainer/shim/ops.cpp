@@ -5,6 +5,7 @@
 // exception that crosses the border; a graph.
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <c10/core/GradMode.h>
 
 #include "reason.h"
@@ -172,6 +173,44 @@ int catlip_attention_back(
   return guarded(reason, [&] {
     c10::NoGradGuard no_grad;
     give<3>(out3, attend_back(*kept, *gradient));
+  });
+}
+
+// out += a · b, where `out` is float32. With `is_direct` the product of narrower numbers is added
+// as float32, as CUDA's half of ATen can; else it is rounded to their kind before.
+int catlip_add_product(
+    at::Tensor* out,
+    at::Tensor* a,
+    at::Tensor* b,
+    int is_direct,
+    Reason reason) {
+  return guarded(reason, [&] {
+    c10::NoGradGuard no_grad;
+    if (out->scalar_type() == a->scalar_type()) {
+      out->addmm_(*a, *b);
+    } else if (is_direct != 0) {
+      at::addmm_out(*out, *out, *a, *b, at::kFloat);
+    } else {
+      out->add_(at::mm(*a, *b));
+    }
+  });
+}
+
+// Goes back through the graph of `output`, whose gradient is given.
+int catlip_backward(at::Tensor* output, at::Tensor* gradient, Reason reason) {
+  return guarded(reason, [&] { output->backward(*gradient); });
+}
+
+// Whether operations that give other bits in another run are to be avoided.
+int catlip_set_deterministic(int is_wanted, Reason reason) {
+  return guarded(reason, [&] {
+    auto& context = at::globalContext();
+    // Only a warning where an operation has no such way: of attention's back ends one with it is
+    // chosen.
+    context.setDeterministicAlgorithms(is_wanted != 0, /*warn_only=*/true);
+    // Fresh memory would else be filled with NaN, which takes time and changes nothing.
+    context.setDeterministicFillUninitializedMemory(false);
+    context.setDeterministicCuDNN(is_wanted != 0);
   });
 }
 

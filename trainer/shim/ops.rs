@@ -45,6 +45,15 @@ unsafe extern "C" {
         reason: Reason,
     ) -> c_int;
     fn catlip_attention_free(kept: *mut c_void);
+    fn catlip_add_product(
+        out: *mut c_void,
+        a: *mut c_void,
+        b: *mut c_void,
+        is_direct: c_int,
+        reason: Reason,
+    ) -> c_int;
+    fn catlip_set_deterministic(is_wanted: c_int, reason: Reason) -> c_int;
+    fn catlip_backward(output: *mut c_void, gradient: *mut c_void, reason: Reason) -> c_int;
 }
 
 /// What computes attention.
@@ -145,6 +154,41 @@ pub fn attention(
     .map_err(failed)?;
     // SAFETY: the call succeeded, so `out` is a tensor that nobody else has.
     Ok((unsafe { Tensor::from_ptr(out.cast()) }, Attended(kept)))
+}
+
+/// Adds the product of `a` and `b` to the float32 matrix `out`. With `is_direct` the product of
+/// narrower numbers is added as float32; else it is rounded to their kind before.
+///
+/// # Errors
+///
+/// What libtorch says; with `is_direct` that this device does not do so.
+pub fn add_product(out: &Tensor, a: &Tensor, b: &Tensor, is_direct: bool) -> Result<(), TchError> {
+    // SAFETY: tensors that outlive the call.
+    asked(|reason| unsafe {
+        catlip_add_product(raw(out), raw(a), raw(b), is_direct.into(), reason)
+    })
+    .map_err(failed)
+}
+
+/// Says whether operations that give other bits in another run are to be avoided, from here on in
+/// this process.
+///
+/// # Errors
+///
+/// What libtorch says.
+pub fn set_deterministic(is_wanted: bool) -> Result<(), TchError> {
+    // SAFETY: any time is right.
+    asked(|reason| unsafe { catlip_set_deterministic(is_wanted.into(), reason) }).map_err(failed)
+}
+
+/// Goes back through the graph of `output`, whose gradient is `gradient`.
+///
+/// # Errors
+///
+/// What libtorch says.
+pub fn backward(output: &Tensor, gradient: &Tensor) -> Result<(), TchError> {
+    // SAFETY: tensors that outlive the call.
+    asked(|reason| unsafe { catlip_backward(raw(output), raw(gradient), reason) }).map_err(failed)
 }
 
 impl Attended {

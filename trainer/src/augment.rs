@@ -15,7 +15,7 @@ use std::ops::Range;
 use catlip_pipeline::feed::draw::{Draws, Purpose};
 use tch::{Device, Kind, Reduction, TchError, Tensor};
 
-use crate::batch::Place;
+use crate::batch::{Place, sent};
 use crate::model::Weights;
 use crate::model::params::{EntryId, Init, Layout};
 
@@ -184,13 +184,13 @@ impl Ranges {
                 continue;
             }
             let unit_k: Vec<f32> = rows.iter().map(|&row| draws.units[operation][row]).collect();
-            let unit_k = Tensor::f_from_slice(&unit_k)?.f_to_device(device)?;
+            let unit_k = sent(&Tensor::f_from_slice(&unit_k)?, device)?;
             let [low, high] = self.range(w, operation)?;
             let magnitude_k = unit_k.f_mul(&high.f_sub(&low)?)?.f_add(&low)?;
             let magnitude = magnitude_k.f_view([-1, 1, 1, 1])?;
 
             let rows_k: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-            let rows_k = Tensor::f_from_slice(&rows_k)?.f_to_device(device)?;
+            let rows_k = sent(&Tensor::f_from_slice(&rows_k)?, device)?;
             let before = x.f_index_select(0, &rows_k)?;
             let after = match operation {
                 BRIGHTNESS => before.f_mul(&magnitude)?,
@@ -239,7 +239,7 @@ pub fn distance_loss_sum(
 fn normals(seeds: &[i64], size: &[i64], device: Device) -> Result<Tensor, TchError> {
     let numbers: i64 = size[1..].iter().product();
     let ints = (Kind::Int64, device);
-    let seeds_b1 = Tensor::f_from_slice(seeds)?.f_to_device(device)?.f_unsqueeze(1)?;
+    let seeds_b1 = sent(&Tensor::f_from_slice(seeds)?, device)?.f_unsqueeze(1)?;
     let step = 0x9e37_79b9_7f4a_7c15_u64 as i64;
     let counter = Tensor::f_arange_start(1, numbers + 1, ints)?.f_mul_scalar(step)?;
     let mut z = seeds_b1.f_add(&counter)?;

@@ -1,7 +1,8 @@
 //! A host batch on the device.
 //!
 //! In: `u8` pixels, height × width × RGB, and sparse labels of the rows. Out: a [`DeviceBatch`].
-//! Never: normalises beyond ÷ 255 (CatLIP feeds 0…1); keeps the host's memory.
+//! Never: makes floats of the pixels before a step asks for them, four bytes of each; keeps the
+//! host's memory.
 //!
 //! b rows, h w pixels, c 3, k positives of all rows together.
 
@@ -15,7 +16,7 @@ use crate::loss::SparseTargets;
 /// One batch as a step consumes it.
 #[derive(Debug)]
 pub struct DeviceBatch {
-    /// Pixels, float in 0…1, `[b, c, h, w]`; in memory the channels lie innermost.
+    /// Pixels, bytes or floats in 0…1, `[b, c, h, w]`; in memory the channels lie innermost.
     pub images_bchw: Tensor,
     /// Images among them: rows of a weight other than zero.
     pub num_images: u64,
@@ -132,7 +133,7 @@ impl DeviceBatch {
         Ok(Self { place: Place { epoch, step_start, step_rows, positions }, ..batch })
     }
 
-    /// Copies `rows` to `device` and makes floats of the pixels there.
+    /// Copies `rows` to `device`.
     ///
     /// # Errors
     ///
@@ -142,13 +143,23 @@ impl DeviceBatch {
         let labels_k = to_device(Tensor::f_from_slice(rows.label_ids))?;
         let weights_b = to_device(Tensor::f_from_slice(rows.weights))?;
         let rows_k = to_device(Tensor::f_from_slice(&row_of_each_label(rows.offsets)))?;
+        let offsets_b1 = to_device(Tensor::f_from_slice(rows.offsets))?;
         Ok(Self {
             images_bchw: images_bchw(rows, device)?,
             num_images: rows.weights.iter().filter(|&&weight| weight != 0.0).count() as u64,
-            targets: SparseTargets { rows_k, labels_k, weights_b },
+            targets: SparseTargets { rows_k, labels_k, offsets_b1, weights_b },
             offsets: rows.offsets.to_vec(),
             place: Place::alone(0, 0, rows.weights.len()),
         })
+    }
+
+    /// The pixels as floats in 0…1.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn unit_images(&self) -> Result<Tensor, TchError> {
+        unit_floats(&self.images_bchw)
     }
 
     /// Number of rows.
@@ -174,7 +185,7 @@ impl DeviceBatch {
     pub fn rows(&self, rows: Range<usize>) -> Result<Self, TchError> {
         let (from, len) = (rows.start as i64, rows.len() as i64);
         let [first, last] = [self.offsets[rows.start], self.offsets[rows.end]];
-        let SparseTargets { rows_k, labels_k, weights_b } = &self.targets;
+        let SparseTargets { rows_k, labels_k, offsets_b1, weights_b } = &self.targets;
         let positions = self.place.positions[rows.clone()].to_vec();
         Ok(Self {
             images_bchw: self.images_bchw.f_narrow(0, from, len)?,
@@ -183,6 +194,7 @@ impl DeviceBatch {
             targets: SparseTargets {
                 rows_k: rows_k.f_narrow(0, first, last - first)?.f_sub_scalar(from)?,
                 labels_k: labels_k.f_narrow(0, first, last - first)?,
+                offsets_b1: offsets_b1.f_narrow(0, from, len + 1)?,
                 weights_b: weights_b.f_narrow(0, from, len)?,
             },
             offsets: self.offsets[rows.start..=rows.end].iter().map(|at| at - first).collect(),
@@ -203,18 +215,36 @@ fn images_bchw(rows: &HostRows, device: Device) -> Result<Tensor, TchError> {
     let strides = [size[1] * size[2] * 3, size[2] * 3, 3, 1];
     let host = rows.images_bhwc.as_ptr();
     // SAFETY: the bytes of the contiguous shape are there, as was just asserted. The tensor that
-    // borrows them does not leave this function, and nothing writes it: the one that does is a copy
-    // on the device, or the floats that are made of them.
+    // borrows them does not leave this function, and nothing writes it: what does is a copy.
     let borrowed = unsafe { Tensor::f_from_blob(host, &size, &strides, Kind::Uint8, Device::Cpu)? };
-    borrowed
-        .f_to_device(device)?
-        .f_permute([0, 3, 1, 2])?
-        .f_to_kind(Kind::Float)?
-        .f_div_scalar_(255.0)
+    borrowed.f_to_device_(device, Kind::Uint8, false, true)?.f_permute([0, 3, 1, 2])
+}
+
+/// A few numbers of the host on `device`, put behind what that has to do; nobody waits. CUDA takes
+/// what is not page-locked into memory of its own before it returns.
+///
+/// # Errors
+///
+/// What libtorch says, such as out of memory.
+pub(crate) fn sent(host: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    host.f_to_device_(device, host.kind(), true, false)
+}
+
+/// Images as floats in 0…1, which they are already or which is made of their bytes.
+///
+/// # Errors
+///
+/// What libtorch says, such as out of memory.
+pub fn unit_floats(images_bchw: &Tensor) -> Result<Tensor, TchError> {
+    match images_bchw.kind() {
+        // CatLIP normalises no further.
+        Kind::Uint8 => images_bchw.f_to_kind(Kind::Float)?.f_div_scalar_(255.0),
+        _ => Ok(images_bchw.shallow_clone()),
+    }
 }
 
 /// 0, 0, 2 for the offsets 0, 2, 2, 3.
-fn row_of_each_label(offsets: &[i64]) -> Vec<i64> {
+pub(crate) fn row_of_each_label(offsets: &[i64]) -> Vec<i64> {
     let mut rows = Vec::with_capacity(offsets.last().map_or(0, |&end| end as usize));
     for (row, ends) in offsets.windows(2).enumerate() {
         rows.resize(ends[1] as usize, row as i64);
@@ -242,10 +272,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!(batch.images_bchw.size(), [2, 3, 2, 3]);
+        assert_eq!(batch.images_bchw.kind(), Kind::Uint8);
         assert_eq!(batch.num_images, 1);
         // Row 1, channel 2, y 1, x 0 lies at ((1 × 2 + 1) × 3 + 0) × 3 + 2 = 29.
         let expected = f32::from(images_bhwc[29]) / 255.0;
-        assert_eq!(batch.images_bchw.double_value(&[1, 2, 1, 0]), f64::from(expected));
+        let unit = batch.unit_images().unwrap();
+        assert_eq!(unit.double_value(&[1, 2, 1, 0]), f64::from(expected));
         assert_eq!(Vec::<i64>::try_from(&batch.targets.rows_k).unwrap(), [0, 1, 1]);
     }
 

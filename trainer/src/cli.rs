@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use catlip_pipeline::error::exit;
 use catlip_pipeline::feed::DataPlace;
@@ -17,26 +16,23 @@ use catlip_pipeline::source::object::RemoteOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tch::TchError;
 
-use crate::bench;
-use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::eval::EvalSummary;
-use crate::plan;
 use crate::predict::{self, Prediction};
 use crate::run_folder::RunFolder;
 use crate::trained::TrainedRun;
 
+mod bench;
 mod dry_run;
 mod exchange;
 mod feed;
 mod fit;
 mod progress;
+mod selftest;
 mod stop;
 
 /// Synsets that `predict` prints for each image.
 const PREDICTED: usize = 5;
-/// How long `bench` repeats each thing that it measures.
-const BENCH_BUDGET: Duration = Duration::from_secs(10);
 
 /// Trains vision models on prepared image-text data as classification (CatLIP).
 #[derive(Debug, Parser)]
@@ -65,7 +61,9 @@ enum Command {
     /// Computes the logits of images in a file
     Logits(exchange::LogitsArgs),
     /// Measures the training step on random images, or with `feed` the feed on real ones
-    Bench(BenchArgs),
+    Bench(bench::BenchArgs),
+    /// Tests this program on the device: a line each, ok, failed or skipped, with its numbers
+    Selftest(selftest::SelftestArgs),
 }
 
 /// What of a data set is read.
@@ -126,25 +124,6 @@ struct PredictArgs {
     images: Vec<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-struct BenchArgs {
-    #[command(subcommand)]
-    what: Option<BenchWhat>,
-    /// TOML file of settings that differ from the defaults
-    #[arg(long, value_name = "FILE")]
-    recipe: Option<PathBuf>,
-    /// One setting; `vocab.top_k` is the number of labels
-    #[arg(long = "set", value_name = "section.key=value")]
-    settings: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
-enum BenchWhat {
-    /// Measures the feed on your data: what limits it, and what to change
-    Feed(feed::BenchFeedArgs),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum WeightsChoice {
     Ema,
@@ -162,7 +141,8 @@ pub fn run(commit: Option<&str>) -> ExitCode {
         Command::Import(args) => exchange::import(&args),
         Command::Export(args) => exchange::export(&args),
         Command::Logits(args) => exchange::logits(&args),
-        Command::Bench(args) => bench(&args),
+        Command::Bench(args) => bench::run(&args, commit),
+        Command::Selftest(args) => selftest::run(&args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -176,6 +156,14 @@ pub fn run(commit: Option<&str>) -> ExitCode {
 /// The way to stores, by the usual variables of the environment.
 fn stores() -> Stores {
     Stores::new(RemoteOptions::new(std::env::vars_os(), std::env::temp_dir()))
+}
+
+/// Where `runtime.kernel_cache = "auto"` keeps kernels: a folder of the user's.
+fn kernel_cache() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|f| !f.is_empty()).map(PathBuf::from);
+    let caches =
+        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    caches.map(|caches| caches.join("catlip").join("kernels"))
 }
 
 fn eval(args: &EvalArgs) -> Result<u8, TrainError> {
@@ -208,37 +196,6 @@ fn predict(args: &PredictArgs) -> Result<u8, TrainError> {
         }
     }
     Ok(code)
-}
-
-fn bench(args: &BenchArgs) -> Result<u8, TrainError> {
-    if let Some(BenchWhat::Feed(args)) = &args.what {
-        return feed::bench(args);
-    }
-    let config = TrainConfig::load(args.recipe.as_deref(), &args.settings)?;
-    let device = plan::open_device(&config)?;
-    say(&device.report);
-    let num_labels = config.vocab.top_k;
-    let report = bench::bench(&config, &device, num_labels, BENCH_BUDGET)?;
-    let [width, depth, heads] = config.model_shape();
-    print(&format!(
-        "model    {width} × {depth} blocks, {heads} heads, {:.1} M parameters, \
-         {num_labels} labels\n\
-         batch    {} images of {} px, {} threads\n\
-         step     {:.1} images/s ({} steps)\n\
-         forward  {:.1} images/s\n\
-         update   {:.1} ms\n\
-         loss     {:.6}",
-        report.num_params as f64 / 1e6,
-        config.train.batch,
-        config.train.image_px,
-        device.num_threads,
-        report.step_images_per_sec,
-        report.steps,
-        report.forward_images_per_sec,
-        1e3 * report.update_secs,
-        report.loss,
-    ));
-    Ok(exit::OK)
 }
 
 fn warn_of_damage(run: &TrainedRun) {
@@ -357,6 +314,7 @@ fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TrainConfig;
     use crate::eval::{Band, Recall};
     use clap::CommandFactory;
 

@@ -105,9 +105,19 @@ pub struct LengthConfig {
     pub seed: u64,
     pub precision: Precision,
     pub recompute: bool,
-    pub by_hand: bool,
+    pub by_hand: ByHand,
     pub parts: usize,
     pub bn_group_samples: usize,
+}
+
+/// `train.by_hand`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "train.default.toml is the manual of every key")]
+pub enum ByHand {
+    Auto,
+    Always,
+    Never,
 }
 
 /// `optim.schedule`.
@@ -228,6 +238,8 @@ pub struct RuntimeConfig {
     pub threads: usize,
     pub log_every_steps: u64,
     pub peak_tflops: f64,
+    pub deterministic: bool,
+    pub kernel_cache: String,
 }
 
 /// All settings of `catlip-train fit`.

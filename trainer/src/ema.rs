@@ -47,6 +47,30 @@ impl Ema {
         Ok(())
     }
 
+    /// As [`Self::update_if`] for the buffers alone: the optimiser's kernels moved the rest.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn update_buffers_if(
+        &mut self,
+        accepted: &Tensor,
+        weights: &Weights,
+    ) -> Result<(), TchError> {
+        let layout = weights.layout();
+        let (from, end) = (layout.trained_floats(), layout.floats());
+        let share = accepted.f_mul_scalar(self.momentum)?;
+        let mut average = self.weights.flat().f_narrow(0, from, end - from)?;
+        _ = average.f_lerp_tensor_(&weights.flat().f_narrow(0, from, end - from)?, &share)?;
+        self.weights.set_batches_tracked(weights.batches_tracked());
+        Ok(())
+    }
+
+    /// The share of each step.
+    pub fn momentum(&self) -> f64 {
+        self.momentum
+    }
+
     /// The averaged weights.
     pub fn weights(&self) -> &Weights {
         &self.weights

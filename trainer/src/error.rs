@@ -13,6 +13,7 @@ use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
 use crate::dist::DistError;
 use crate::exchange::ExchangeError;
+use crate::kernels::KernelError;
 
 /// What libtorch says, without the addresses of its stack.
 pub fn first_line(error: &TchError) -> String {
@@ -198,6 +199,9 @@ pub enum TrainError {
         #[source]
         source: SampleError,
     },
+    /// Our own kernels cannot run on the device.
+    #[error("no kernels for the device")]
+    Kernels(#[source] KernelError),
     /// A signal asked to stop; the state was saved.
     #[error("stopped by a signal; step {step} of {steps} is saved")]
     Interrupted {
@@ -277,6 +281,7 @@ impl TrainError {
         match self {
             Self::Config(_)
             | Self::Device(_)
+            | Self::Kernels(_)
             | Self::OtherModel { .. }
             | Self::Dist(DistError::Environment { .. }) => exit::CONFIG,
             Self::Feed(error) => error.exit_code(),
@@ -335,6 +340,7 @@ impl TrainError {
                 Some("it may be held out, dropped or of another data set: see data.holdout_percent")
             }
             Self::Device(_) => Some("say --set runtime.device=cpu, or auto"),
+            Self::Kernels(error) => Some(error.hint()),
             Self::OtherConfig { .. } => {
                 Some("resume with the run's own recipe and settings, or choose another --out")
             }

@@ -173,7 +173,7 @@ pub fn evaluate(
     while let Some(mut host) = feed.next()? {
         let seen = tch::no_grad(|| -> Result<_, TchError> {
             let batch = DeviceBatch::from_host(&mut host, weights.device())?;
-            let logits_bv = vit.forward(weights, &batch.images_bchw, Pass::EVAL)?;
+            let logits_bv = vit.forward(weights, &batch.unit_images()?, Pass::EVAL)?;
             let bce = loss::bce_sum(&logits_bv, &batch.targets)?.f_double_value(&[])?;
             let scores_bv =
                 if plan.softmax { logits_bv.f_log_softmax(-1, None)? } else { logits_bv };

@@ -23,6 +23,9 @@ pub struct SparseTargets {
     pub rows_k: Tensor,
     /// Label of each positive, `[k]`, int64.
     pub labels_k: Tensor,
+    /// Where the positives of each row begin among all, and where the last ends, `[b + 1]`, int64;
+    /// counted from the first number.
+    pub offsets_b1: Tensor,
     /// Weight of each row, `[b]`, float; 0 leaves a row out.
     pub weights_b: Tensor,
 }
@@ -157,6 +160,7 @@ mod tests {
         SparseTargets {
             rows_k: Tensor::from_slice(&[0_i64, 0, 2, 2, 2]),
             labels_k: Tensor::from_slice(&[1_i64, 4, 0, 1, 3]),
+            offsets_b1: Tensor::from_slice(&[0_i64, 2, 2, 5]),
             weights_b: Tensor::from_slice(weights),
         }
     }
@@ -254,6 +258,7 @@ mod tests {
         let targets = SparseTargets {
             rows_k: none.shallow_clone(),
             labels_k: none,
+            offsets_b1: Tensor::zeros([3], (Kind::Int64, Device::Cpu)),
             weights_b: Tensor::ones([2], CPU),
         };
         let sum = bce_sum(&Tensor::zeros([2, 5], CPU), &targets).unwrap();

@@ -12,6 +12,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::kernels::{Kernels, Update};
 use crate::model::params::{Entry, Gradient, Part, Role, Weights};
 
 /// Floats of one piece on a CPU: six tensors × 256 Ki floats × 4 B = 6 MiB stay in the last cache,
@@ -215,6 +216,53 @@ impl AdamW {
             self.step_piece(piece, weights, gradient, lr * piece.lr_factor, &verdict)?;
         }
         Ok(norm)
+    }
+
+    /// The same by our own kernels, which leave the gradient as it is and pass over all numbers
+    /// once: with `average`, it and the share of the weights in it, they move that too, and where
+    /// the weights are kept rounded, those. Gives norm, whether it is a finite number (1 or 0) and
+    /// what the gradient was clipped by, three floats on the device.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch or the driver says.
+    pub fn step_by(
+        &mut self,
+        kernels: &Kernels,
+        weights: &Weights,
+        gradient: &Gradient,
+        lr: f64,
+        average: Option<(&Tensor, f64)>,
+    ) -> Result<Tensor, TchError> {
+        self.steps += 1;
+        let verdict = kernels.verdict(gradient.flat(), self.plan.clip_norm, CLIP_EPS)?;
+        let AdamWPlan { beta1, beta2, eps, .. } = self.plan;
+        let bias1 = 1.0 - beta1.powf(self.steps as f64);
+        let bias2 = 1.0 - beta2.powf(self.steps as f64);
+        for piece in &self.pieces {
+            let of = |moments| piece.cut_from(self.stretch.start, moments);
+            let tensors = [
+                piece.cut(weights.flat())?,
+                piece.cut(gradient.flat())?,
+                of(&self.exp_avg)?,
+                of(&self.exp_avg_sq)?,
+            ];
+            let average_cut = average.map(|(flat, _)| piece.cut(flat)).transpose()?;
+            let narrow = weights.narrow().map(|flat| piece.cut(flat)).transpose()?;
+            let update = Update {
+                tensors: tensors.each_ref(),
+                average: average_cut.as_ref(),
+                narrow: narrow.as_ref(),
+                lr: lr * piece.lr_factor,
+                decay: piece.weight_decay,
+                shares: [1.0 - beta1, 1.0 - beta2],
+                root_scale: bias1 / bias2.sqrt(),
+                eps: eps * bias1,
+                ema_share: average.map_or(0.0, |(_, share)| share),
+            };
+            kernels.adamw(&update, &verdict)?;
+        }
+        Ok(verdict)
     }
 
     fn judge(&self, norm: &Tensor) -> Result<Verdict, TchError> {

@@ -34,9 +34,10 @@ use crate::optim::AdamWPlan;
 use crate::page_lock;
 use crate::run_folder::RunFolder;
 use crate::schedule::Schedule;
+use crate::shim::ops;
 use crate::tensor_file::hex;
 
-pub use training::{adamw_plan, block_form, range_plan, step_plan, vit_plan};
+pub use training::{adamw_plan, block_form, kernel_cache, range_plan, step_plan, vit_plan};
 
 mod training;
 
@@ -57,6 +58,8 @@ pub struct FitRequest {
     pub resume: bool,
     /// The ranks that train it together.
     pub world: Rc<World>,
+    /// Where `runtime.kernel_cache = "auto"` keeps kernels; none: nowhere.
+    pub kernel_cache: Option<PathBuf>,
 }
 
 /// A run with nothing left to decide.
@@ -72,6 +75,8 @@ pub struct TrainPlan {
     pub device: Device,
     /// Which devices were found, or why not.
     pub device_report: String,
+    /// Where kernels are kept once they are compiled; none: nowhere.
+    pub kernel_cache: Option<PathBuf>,
     /// Threads of libtorch on the CPU.
     pub num_threads: usize,
     /// The model.
@@ -118,6 +123,7 @@ pub fn open_device(config: &TrainConfig) -> Result<OpenDevice, TrainError> {
     let report = device::find(choice);
     let device = report.open(choice)?;
     let num_threads = device::set_threads(config.runtime.threads);
+    ops::set_deterministic(config.runtime.deterministic).map_err(TrainError::torch("set modes"))?;
     Ok(OpenDevice { device, report: report.to_string(), num_threads })
 }
 
@@ -198,6 +204,7 @@ pub fn plan(mut config: TrainConfig, request: &FitRequest) -> Result<TrainPlan, 
         run,
         resume: request.resume,
         device,
+        kernel_cache: kernel_cache(&config, request.kernel_cache.as_deref()),
         device_report: report,
         num_threads,
         vit: vit_plan(&config, vocab.len()),

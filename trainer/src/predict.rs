@@ -72,7 +72,8 @@ fn highest(
     count: usize,
 ) -> Result<(Vec<f64>, Vec<i64>), TchError> {
     let batch = DeviceBatch::from_rows(rows, run.weights.device())?;
-    let logits_v = run.vit.forward(&run.weights, &batch.images_bchw, Pass::EVAL)?.f_select(0, 0)?;
+    let images_bchw = batch.unit_images()?;
+    let logits_v = run.vit.forward(&run.weights, &images_bchw, Pass::EVAL)?.f_select(0, 0)?;
     let logits_v = logits_v.f_to_kind(Kind::Double)?;
     let probabilities_v = match run.config.loss.kind {
         LossKind::Bce => logits_v.f_sigmoid()?,

@@ -4,6 +4,8 @@
 //! still lie on the device. Never: waits for the device; reads a clock or a file.
 
 use std::cell::RefCell;
+use std::path::Path;
+use std::time::Instant;
 
 use catlip_pipeline::feed::BatchSampler;
 use tch::{Device, Kind, TchError, Tensor};
@@ -13,9 +15,10 @@ use crate::batch::{DeviceBatch, GroupedRows};
 use crate::dist::DistError;
 use crate::error::TrainError;
 use crate::estimate;
+use crate::kernels::{KernelError, Kernels};
 use crate::loss::Loss;
-use crate::model::chain::{self, BlockForm, Objective, Walk};
-use crate::model::{AttentionChoice, Groups, Pass, Precision, VitPlan};
+use crate::model::chain::{self, BlockForm, Objective, SparseLoss, Walk};
+use crate::model::{AttentionChoice, Groups, KernelForm, Pass, Precision, VitPlan};
 use crate::shim::ops::AttentionBackend;
 use crate::state::TrainState;
 
@@ -30,8 +33,16 @@ pub struct StepPlan {
     pub precision: Precision,
     /// How blocks are passed.
     pub form: BlockForm,
+    /// Whether [`BlockForm::Fused`] is a wish only: the plain form where there are no kernels.
+    pub may_be_plain: bool,
     /// What computes attention where they are passed by hand.
     pub attention: AttentionBackend,
+    /// What computes it for one query of each image, if anything does.
+    pub attention_of_one: Option<AttentionBackend>,
+    /// Whether only operations are taken that give the same bits in every run.
+    pub is_deterministic: bool,
+    /// Our own kernels, where there are some for the device.
+    pub kernels: Option<KernelForm>,
     /// Parts of a batch whose gradients are added up before the update.
     pub parts: usize,
     /// Rows of the whole step that BatchNorm normalises together; 0: those of a part.
@@ -43,11 +54,60 @@ impl StepPlan {
     pub fn plain(loss: Loss) -> Self {
         let (precision, form) = (Precision::Float32, BlockForm::Plain);
         let attention = AttentionBackend::Cpu;
-        Self { loss, range: None, precision, form, attention, parts: 1, bn_group_samples: 0 }
+        Self {
+            loss,
+            range: None,
+            precision,
+            form,
+            may_be_plain: false,
+            attention,
+            attention_of_one: Some(attention),
+            is_deterministic: false,
+            kernels: None,
+            parts: 1,
+            bn_group_samples: 0,
+        }
     }
 }
 
 impl StepPlan {
+    /// Loads the kernels for `device`, kept in the folder `cache` between runs, where blocks are to
+    /// be passed by hand; gives the seconds until they were ready, or why there are none and blocks
+    /// are passed by autograd. None were needed where nothing is given.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Kernels`] where the form is no wish only; what libtorch says.
+    pub fn load_kernels(
+        &mut self,
+        device: Device,
+        cache: Option<&Path>,
+    ) -> Result<Option<Result<f64, KernelError>>, TrainError> {
+        if self.form != BlockForm::Fused {
+            return Ok(None);
+        }
+        if device == Device::Cpu {
+            // By hand the CPU is no faster.
+            if self.may_be_plain {
+                self.form = BlockForm::Plain;
+            }
+            return Ok(None);
+        }
+        let start = Instant::now();
+        match Kernels::open(device, cache) {
+            Ok(kernels) => {
+                let form = KernelForm::new(kernels, device);
+                self.kernels = Some(form.map_err(TrainError::torch("try the kernels"))?);
+                Ok(Some(Ok(start.elapsed().as_secs_f64())))
+            }
+            Err(error) if self.may_be_plain => {
+                self.form = BlockForm::Plain;
+                Ok(Some(Err(error)))
+            }
+            Err(error) => Err(TrainError::Kernels(error)),
+        }
+    }
+
     /// Chooses what computes attention on `device`, by a trial on a batch of the sampler's first
     /// size, where blocks are passed by hand; none was needed where nothing is given.
     pub fn fit_to(
@@ -64,10 +124,14 @@ impl StepPlan {
         let tokens = side * side + vit.num_prefix();
         let rows = (size.batch as usize).div_ceil(self.parts) as i64;
         let shape = [rows, vit.num_heads, tokens, vit.width / vit.num_heads];
-        let choice = AttentionChoice::find(device, shape, self.precision);
+        let find = |queries| {
+            AttentionChoice::find(device, shape, queries, self.precision, self.is_deterministic)
+        };
+        let (choice, of_one) = (find(tokens), find(1));
+        self.attention_of_one = of_one.backend;
         match choice.backend {
             Some(backend) => self.attention = backend,
-            None => self.form = BlockForm::Plain,
+            None => (self.form, self.kernels) = (BlockForm::Plain, None),
         }
         Some(choice)
     }
@@ -106,6 +170,9 @@ pub fn step(
     lr: f64,
 ) -> Result<StepMetrics, TrainError> {
     let torch = || TrainError::torch("take a step");
+    if plan.kernels.is_some() && plan.precision == Precision::BFloat16 {
+        state.weights.keep_narrow().map_err(torch())?;
+    }
     let statistics = statistics(state).map_err(torch())?.copy();
     let lost = RefCell::new(None);
     let losses = gradient(state, plan, batch, &lost).map_err(|error| match lost.take() {
@@ -115,11 +182,17 @@ pub fn step(
     if let Some(together) = &state.together {
         together.finish()?;
     }
-    let gradient_norm = optimise(state, lr).map_err(torch())?;
-    if let Some(together) = state.together.as_ref().filter(|ranks| ranks.shares_moments()) {
-        together.spread(&state.weights)?;
-    }
-    settle(state, &statistics, &gradient_norm).map_err(torch())?;
+    let gradient_norm = match plan.kernels.as_ref().filter(|_| !shares_moments(state)) {
+        Some(form) => optimise_by(form, state, &statistics, lr).map_err(torch())?,
+        None => {
+            let gradient_norm = optimise(state, lr).map_err(torch())?;
+            if let Some(together) = state.together.as_ref().filter(|_| shares_moments(state)) {
+                together.spread(&state.weights)?;
+            }
+            settle(state, &statistics, &gradient_norm).map_err(torch())?;
+            gradient_norm
+        }
+    };
     state.step += 1;
     let rows = state.together.as_ref().map(|together| together.rows() as u64);
     state.images_seen += rows.unwrap_or(batch.num_images);
@@ -187,12 +260,44 @@ fn optimise(state: &mut TrainState, lr: f64) -> Result<Tensor, TchError> {
     tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))
 }
 
+/// Whether this rank updates a share of the weights only.
+fn shares_moments(state: &TrainState) -> bool {
+    state.together.as_ref().is_some_and(|ranks| ranks.shares_moments())
+}
+
+/// Makes all that a step changes that of the next step, or leaves it, by our own kernels; gives the
+/// gradient's norm.
+fn optimise_by(
+    form: &KernelForm,
+    state: &mut TrainState,
+    statistics: &Tensor,
+    lr: f64,
+) -> Result<Tensor, TchError> {
+    let _no_grad = tch::no_grad_guard();
+    let average = state.ema.as_ref().map(|ema| (ema.weights().flat(), ema.momentum()));
+    let (weights, gradient) = (&state.weights, &state.gradient);
+    let verdict = state.adamw.step_by(form.kernels(), weights, gradient, lr, average)?;
+    let (norm, accepted) = (verdict.f_get(0)?, verdict.f_get(1)?);
+    put_back(state, statistics, &accepted.f_gt(0.0)?)?;
+    if let Some(ema) = &mut state.ema {
+        ema.update_buffers_if(&accepted, &state.weights)?;
+    }
+    state.weights.narrow_is_fresh()?;
+    state.note(&accepted)?;
+    Ok(norm)
+}
+
+/// Makes the running statistics those of before, unless the step `is_good`.
+fn put_back(state: &TrainState, statistics: &Tensor, is_good: &Tensor) -> Result<(), TchError> {
+    let mut after = self::statistics(state)?;
+    after.f_copy_(&after.f_where_self(is_good, statistics)?)
+}
+
 /// Makes average and statistics those of the next step, or leaves them as the optimiser did.
 fn settle(state: &mut TrainState, statistics: &Tensor, norm: &Tensor) -> Result<(), TchError> {
     let _no_grad = tch::no_grad_guard();
     let is_good = norm.f_isfinite()?;
-    let mut after = self::statistics(state)?;
-    after.f_copy_(&after.f_where_self(&is_good, statistics)?)?;
+    put_back(state, statistics, &is_good)?;
     let accepted = is_good.f_to_kind(Kind::Float)?;
     if let Some(ema) = &mut state.ema {
         ema.update_if(&accepted, &state.weights)?;
@@ -215,18 +320,21 @@ fn backward(
     divisor: &Tensor,
 ) -> Result<[Tensor; 2], TchError> {
     let rows = part.rows;
-    let (vit, w, images_bchw) = (&state.vit, &state.weights, &rows.images_bchw);
+    let (vit, w) = (&state.vit, &state.weights);
     let (augmented_bchw, of_images) = match (vit.ranges(), part.draws, plan.range) {
         (Some(ranges), Some(draws), Some(range)) => {
-            let augmented_bchw = ranges.augment(w, images_bchw, draws)?;
+            let images_bchw = rows.unit_images()?;
+            let augmented_bchw = ranges.augment(w, &images_bchw, draws)?;
             let (weights_b, target) = (&rows.targets.weights_b, range.target_mse(state.step));
-            let sum = augment::distance_loss_sum(images_bchw, &augmented_bchw, weights_b, target)?;
+            let sum = augment::distance_loss_sum(&images_bchw, &augmented_bchw, weights_b, target)?;
             (augmented_bchw, Some(sum.f_div(divisor)?))
         }
-        _ => (images_bchw.shallow_clone(), None),
+        _ => (rows.images_bchw.shallow_clone(), None),
     };
     let of_labels = |logits_bv: &Tensor| plan.loss.sum(logits_bv, &rows.targets)?.f_div(divisor);
-    let objective = Objective { loss: &of_labels, of_images: of_images.as_ref() };
+    let sparse = SparseLoss { loss: &plan.loss, targets: &rows.targets, divisor };
+    let objective =
+        Objective { loss: &of_labels, sparse: Some(sparse), of_images: of_images.as_ref() };
     let sum = |tensor: &Tensor| match &state.together {
         None => Ok(()),
         Some(together) => together.sum_statistics(tensor).map_err(|fact| {
@@ -246,6 +354,8 @@ fn backward(
         form: plan.form,
         groups: groups.as_ref(),
         attention: plan.attention,
+        attention_of_one: plan.attention_of_one,
+        kernels: plan.kernels.as_ref(),
         arrived: Some(&arrived),
     };
     let loss = chain::backward(vit, w, &augmented_bchw, &objective, walk)?;
@@ -261,6 +371,7 @@ fn backward(
 mod tests {
     use super::*;
     use crate::batch::HostRows;
+    use crate::kernels::tests::emulated;
     use crate::model::params::Role;
     use crate::model::{StemKind, Vit};
     use crate::optim::AdamWPlan;
@@ -329,6 +440,86 @@ mod tests {
         assert_same_step(&StepPlan { form: BlockForm::Fused, ..augmented() });
     }
 
+    /// A plan whose blocks are passed by our kernels, emulated.
+    fn by_kernels(plan: StepPlan) -> StepPlan {
+        let kernels = KernelForm::new(emulated::kernels(3), Device::Cpu).unwrap();
+        StepPlan { form: BlockForm::Fused, kernels: Some(kernels), ..plan }
+    }
+
+    #[test]
+    fn a_step_by_kernels_is_the_step_of_autograd() {
+        for range in [None, augmented().range] {
+            let plain = StepPlan { range, ..augmented() };
+            let (expected, expected_metrics) = stepped(&plain, 3);
+            let (found, metrics) = stepped(&by_kernels(StepPlan { range, ..augmented() }), 3);
+            let near =
+                |a: &Tensor, b: &Tensor| (a.double_value(&[]) / b.double_value(&[]) - 1.0).abs();
+            assert!(near(&metrics.loss, &expected_metrics.loss) < 1e-5);
+            assert!(near(&metrics.gradient_norm, &expected_metrics.gradient_norm) < 1e-4);
+            for (found, expected) in numbers(&found).iter().zip(&numbers(&expected)) {
+                let off = (found - expected).abs().max() / expected.abs().max();
+                // Where a gradient is nothing but rounding, its sign moves a weight by the rate.
+                assert!(off.double_value(&[]) < 1e-2, "off by {off:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_by_kernels_add_up_to_the_whole() {
+        let whole = stepped(&by_kernels(StepPlan { range: None, ..augmented() }), 1);
+        let parts = StepPlan { range: None, parts: 2, ..augmented() };
+        let parts = stepped(&by_kernels(parts), 1);
+        let (found, expected) = (parts.0.gradient.flat(), whole.0.gradient.flat());
+        let off = (found - expected).abs().max() / expected.abs().max();
+        assert!(off.double_value(&[]) < 1e-5, "gradients are off by {off:?}");
+    }
+
+    #[test]
+    fn a_bad_batch_by_kernels_changes_nothing_and_is_counted() {
+        let plan = by_kernels(StepPlan {
+            precision: Precision::BFloat16,
+            ..StepPlan::plain(Loss::Bce { smoothing: 0.0 })
+        });
+        let vit = Vit::new(VitPlan::corenet([64, 2, 2], 4, 10));
+        let weights = vit.init(1, None, Device::Cpu).unwrap();
+        let cursor = Cursor::start(0);
+        let mut state = TrainState::new(vit, weights, AdamWPlan::REFERENCE, 0.1, cursor).unwrap();
+        step(&mut state, &plan, &batch(), 1e-3).unwrap();
+        let narrow = |state: &TrainState| state.weights.narrow().unwrap().copy();
+        let (before, narrow_before) = (numbers(&state), narrow(&state));
+        for times in 1..=2 {
+            let mut poisoned = batch();
+            poisoned.images_bchw = poisoned.unit_images().unwrap() * f64::NAN;
+            let metrics = step(&mut state, &plan, &poisoned, 1e-3).unwrap();
+            assert!(!metrics.gradient_norm.double_value(&[]).is_finite());
+            assert_eq!(state.skipped().unwrap(), [times, times]);
+            assert!(numbers(&state).iter().zip(&before).all(|(after, before)| after == before));
+            assert!(narrow(&state).equal(&narrow_before));
+        }
+        step(&mut state, &plan, &batch(), 1e-3).unwrap();
+        assert_eq!((state.skipped().unwrap(), state.step), ([0, 2], 4));
+        assert!(numbers(&state).iter().zip(&before).all(|(after, before)| after != before));
+    }
+
+    #[test]
+    fn rounded_weights_follow_the_weights_whoever_writes_them() {
+        let plan = by_kernels(StepPlan {
+            precision: Precision::BFloat16,
+            ..StepPlan::plain(Loss::Bce { smoothing: 0.0 })
+        });
+        let (mut state, _) = stepped(&plan, 2);
+        let rounded = |state: &TrainState| {
+            let floats = state.weights.layout().trained_floats();
+            state.weights.flat().narrow(0, 0, floats).to_kind(Kind::BFloat16)
+        };
+        assert!(state.weights.narrow().unwrap().equal(&rounded(&state)));
+        // As a checkpoint that is read does it.
+        let (_, view) = state.weights.entries().next().unwrap();
+        _ = tch::no_grad(|| view.shallow_clone().fill_(0.75));
+        step(&mut state, &plan, &batch(), 0.0).unwrap();
+        assert!(state.weights.narrow().unwrap().equal(&rounded(&state)));
+    }
+
     #[test]
     fn the_ranges_of_the_augmentation_are_trained() {
         let (state, _) = stepped(&augmented(), 3);
@@ -362,7 +553,7 @@ mod tests {
         let before = numbers(&state);
         for times in 1..=2 {
             let mut poisoned = batch();
-            poisoned.images_bchw *= f64::NAN;
+            poisoned.images_bchw = poisoned.unit_images().unwrap() * f64::NAN;
             let metrics = step(&mut state, &plan, &poisoned, 1e-3).unwrap();
             assert!(!metrics.gradient_norm.double_value(&[]).is_finite());
             assert_eq!(state.skipped().unwrap(), [times, times]);

@@ -10,7 +10,6 @@ use catlip_pipeline::feed::{Feed, FeedPlan, FeedStats, HostBatch};
 use catlip_schemas::Cursor;
 use tch::Tensor;
 
-use crate::batch::DeviceBatch;
 use crate::checkpoint::{self, CheckpointError, Keep, Occasion, Saver, Share, Snapshot};
 use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
@@ -25,6 +24,7 @@ use crate::train::begin::{new_state, resume, share};
 use crate::train::pace::{Goodput, Interval, Pace};
 use crate::train::stages::{Meters, stage_times};
 pub use crate::train::watch::{Event, Watch};
+use crate::upload::Uploads;
 
 mod begin;
 mod pace;
@@ -122,6 +122,7 @@ struct Run<'r> {
     watch: &'r mut dyn Watch,
     state: TrainState,
     steps: StepPlan,
+    uploads: Uploads,
     log: Log,
     saver: Saver,
     share: Share,
@@ -144,6 +145,9 @@ impl<'r> Run<'r> {
         let loss = Loss::new(&plan.config.loss, priors.rows, &priors.positives, plan.device)
             .map_err(TrainError::torch("weigh the labels"))?;
         let mut steps = plan::step_plan(&plan.config, loss, plan.schedule.steps);
+        if let Some(loaded) = steps.load_kernels(plan.device, plan.kernel_cache.as_deref())? {
+            watch.see(Event::Kernels(&loaded));
+        }
         if let Some(choice) = steps.fit_to(plan.device, &plan.vit, &plan.feed.stream.sampler) {
             watch.see(Event::Attention(&choice));
         }
@@ -169,6 +173,7 @@ impl<'r> Run<'r> {
             watch,
             state,
             steps,
+            uploads: Uploads::open(plan.device).map_err(TrainError::Kernels)?,
             log,
             saver: Saver::default(),
             share,
@@ -197,11 +202,12 @@ impl<'r> Run<'r> {
         Ok((num_steps > 0).then(|| Feed::start(left)).transpose()?)
     }
 
-    fn step(&mut self, mut host: HostBatch, stop: &AtomicBool) -> Result<StepMetrics, TrainError> {
+    fn step(&mut self, host: HostBatch, stop: &AtomicBool) -> Result<StepMetrics, TrainError> {
         self.goodput.begin_step();
         self.report_saved(|saver| saver.poll())?;
         let (plan, state) = (self.plan, &mut self.state);
-        let batch = self.meters.copy.measure(|| DeviceBatch::from_host(&mut host, plan.device));
+        let (num_rows, cursor) = (host.len() as u64, host.cursor.clone());
+        let batch = self.meters.copy.measure(|| self.uploads.begin(host));
         let mut batch = batch.map_err(TrainError::torch("copy a batch"))?;
         // Draws are keyed by the place in the whole step, of which this rank has a share.
         let Cursor { epoch, position, .. } = state.cursor;
@@ -220,8 +226,9 @@ impl<'r> Run<'r> {
         self.since_log.add(rows * self.steps.image_flops(&plan.vit, size.side_px));
         let lr = plan.schedule.lr(state.step);
         let metrics = self.meters.step.measure(|| step(state, &self.steps, &batch, lr))?;
-        self.meters.images += host.len() as u64;
-        state.cursor = host.cursor.clone();
+        self.uploads.settle().map_err(TrainError::torch("copy a batch"))?;
+        self.meters.images += num_rows;
+        state.cursor = cursor;
         self.watch.see(Event::Stepped { step: state.step });
         // One rank needs nobody's consent, and so may stop a step earlier.
         let alone = state.together.is_none() && stop.load(Ordering::Relaxed);

@@ -91,6 +91,9 @@ struct DemoDataArgs {
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=SCENES_MAX as u64))]
     heldout: Option<usize>,
+    /// Width and height of a scene in px, 32 to 512; 96 if it is left out.
+    #[arg(long, value_name = "PX")]
+    side_px: Option<u32>,
     /// Seed of the training scenes.
     #[arg(long)]
     seed: Option<u64>,
@@ -152,6 +155,7 @@ fn demo_data(args: &DemoDataArgs) -> Result<(), PrepError> {
     let mut config = DemoConfig::default();
     config.scenes_train = args.scenes.unwrap_or(config.scenes_train);
     config.scenes_heldout = args.heldout.unwrap_or(config.scenes_heldout);
+    config.side_px = args.side_px.unwrap_or(config.side_px);
     config.seed = args.seed.unwrap_or(config.seed);
     let summary = write_demo(&args.output, &config)?;
     println!(

@@ -127,7 +127,7 @@ impl Passes {
         self.feed = None;
     }
 
-    /// Leaves the threads alone, in a forked child: they are not there, but what they had locked is.
+    /// Leaves the threads alone, in a forked child: they are not there, what they had locked is.
     pub fn leave(&mut self) {
         std::mem::forget(self.feed.take());
     }

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use catlip_pipeline::feed::{DataPlace, DataSets};
 
-use crate::config::TrainConfig;
+use crate::config::{ByHand, TrainConfig};
 use crate::error::TrainError;
 use crate::estimate::{image_cost, state_bytes};
-use crate::model::Vit;
 use crate::model::params::{Part, Role};
+use crate::model::{BlockForm, Vit};
 use crate::plan;
 use crate::report::step_sizes;
 
@@ -79,7 +79,13 @@ fn model_lines(out: &mut String, vit: &Vit, is_exact: bool) {
 
 fn step_lines(out: &mut String, config: &TrainConfig, vit: &Vit) {
     let sampler = config.feed_recipe().batch_sampler();
-    let form = plan::block_form(config);
+    // Without a device a wish for kernels is not fulfilled.
+    let is_wish =
+        config.train.by_hand == ByHand::Auto && !config.runtime.device.starts_with("cuda");
+    let form = match plan::block_form(config) {
+        BlockForm::Fused if is_wish => BlockForm::Plain,
+        form => form,
+    };
     let cost = |side_px: u32| image_cost(vit.plan(), side_px.into(), config.train.precision, form);
     let at_base = cost(config.train.image_px as u32);
     let sizes = sampler.sizes();

@@ -10,7 +10,7 @@ use catlip_pipeline::prep::Stores;
 use clap::Args;
 
 use super::progress::Progress;
-use super::{ReadArgs, dry_run, print, say, stop, stores};
+use super::{ReadArgs, dry_run, kernel_cache, print, say, stop, stores};
 use crate::batches;
 use crate::config::TrainConfig;
 use crate::dist::{World, rendezvous};
@@ -57,6 +57,7 @@ impl RunArgs {
     ) -> Result<FitRequest, TrainError> {
         let val = self.val.as_deref().map(|val| stores.folder(val)).transpose()?;
         Ok(FitRequest {
+            kernel_cache: kernel_cache(),
             data: DataPlace::find(&config.feed_recipe(), data, stores)?,
             val,
             vocab: self.vocab.clone(),

@@ -73,6 +73,13 @@ impl Watch for Progress {
                 self.bar.set_position(step);
                 self.bar.reset_elapsed();
             }
+            Event::Kernels(Ok(secs)) => {
+                self.line(&format!("blocks by our own kernels, ready in {secs:.1} s"));
+            }
+            Event::Kernels(Err(error)) => {
+                let hint = error.hint();
+                self.line(&format!("blocks by autograd, since {error}\nhint: {hint}"));
+            }
             Event::Attention(choice) => self.line(&choice.to_string()),
             Event::PassedOver(damage) => self.line(&format!(
                 "warning: checkpoint of step {} is passed over: {}",

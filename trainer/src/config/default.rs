@@ -1,9 +1,9 @@
 //! The defaults in Rust; `train.default.toml` says the same, and a test holds them equal.
 
 use super::{
-    AugmentConfig, CheckpointConfig, DataConfig, DistConfig, EvalConfig, FaultConfig, FeedConfig,
-    LengthConfig, LossConfig, LossKind, ModelConfig, ModelSize, OptimConfig, RuntimeConfig,
-    SamplerConfig, SamplerKind, ScheduleKind, TrainConfig, VocabConfig,
+    AugmentConfig, ByHand, CheckpointConfig, DataConfig, DistConfig, EvalConfig, FaultConfig,
+    FeedConfig, LengthConfig, LossConfig, LossKind, ModelConfig, ModelSize, OptimConfig,
+    RuntimeConfig, SamplerConfig, SamplerKind, ScheduleKind, TrainConfig, VocabConfig,
 };
 use crate::model::{Pool, Precision, StemKind};
 use crate::optim::Decay;
@@ -22,7 +22,7 @@ impl Default for TrainConfig {
                 seed: 0,
                 precision: Precision::Float32,
                 recompute: false,
-                by_hand: false,
+                by_hand: ByHand::Never,
                 parts: 1,
                 bn_group_samples: 0,
             },
@@ -59,6 +59,8 @@ impl Default for TrainConfig {
                 threads: 0,
                 log_every_steps: 10,
                 peak_tflops: 0.0,
+                deterministic: false,
+                kernel_cache: "auto".to_owned(),
             },
         }
     }

@@ -365,6 +365,7 @@ fn curve_batch(step: i64) -> DeviceBatch {
         targets: SparseTargets {
             rows_k: Tensor::from_slice(&rows),
             labels_k: Tensor::from_slice(&labels),
+            offsets_b1: Tensor::from_slice(&offsets),
             weights_b: Tensor::ones([16], (Kind::Float, Device::Cpu)),
         },
         offsets,

@@ -32,14 +32,25 @@ impl AttentionChoice {
     /// The one that the CPU has.
     pub const CPU: Self = Self { backend: Some(AttentionBackend::Cpu), tried: Vec::new() };
 
-    /// Tries the back ends of `device` on `[b, a, t, k]`.
-    pub fn find(device: Device, shape_batk: [i64; 4], precision: Precision) -> Self {
+    /// Tries the back ends of `device` on `[b, a, t, k]` with so many queries of the `t` tokens;
+    /// with `is_deterministic` only those that can give the same bits in every run.
+    pub fn find(
+        device: Device,
+        shape_batk: [i64; 4],
+        queries: i64,
+        precision: Precision,
+        is_deterministic: bool,
+    ) -> Self {
         let Device::Cuda(_) = device else { return Self::CPU };
-        let backends =
-            [AttentionBackend::Cudnn, AttentionBackend::Flash, AttentionBackend::Efficient];
+        let mut backends =
+            vec![AttentionBackend::Flash, AttentionBackend::Efficient, AttentionBackend::Cudnn];
+        if is_deterministic {
+            // The way back of cuDNN adds in the order in which its blocks come to it.
+            backends.retain(|backend| *backend != AttentionBackend::Cudnn);
+        }
         let tried: Vec<_> = backends
-            .map(|backend| (backend, try_one(backend, device, shape_batk, precision)))
             .into_iter()
+            .map(|backend| (backend, try_one(backend, device, shape_batk, queries, precision)))
             .map(|(backend, secs)| (backend, secs.map_err(|error| first_line(&error))))
             .collect();
         let timed =
@@ -75,15 +86,18 @@ fn try_one(
     backend: AttentionBackend,
     device: Device,
     [b, a, t, k]: [i64; 4],
+    queries: i64,
     precision: Precision,
 ) -> Result<f64, TchError> {
     let kind = if precision == Precision::BFloat16 { Kind::BFloat16 } else { Kind::Float };
     // As the block cuts them: parts of one tensor, tokens outside of heads.
     let parts = Tensor::f_randn([b, t, 3, a, k], (kind, device))?.f_permute([2, 0, 3, 1, 4])?;
     let parts = parts.f_unbind(0)?;
-    let gradient = Tensor::f_randn([b, t, a, k], (kind, device))?.f_transpose(1, 2)?;
+    let outside = || Tensor::f_randn([b, queries, a, k], (kind, device))?.f_transpose(1, 2);
+    let query = if queries == t { parts[0].shallow_clone() } else { outside()? };
+    let gradient = outside()?;
     let once = || {
-        let (_, kept) = ops::attention(backend, [&parts[0], &parts[1], &parts[2]])?;
+        let (_, kept) = ops::attention(backend, [&query, &parts[1], &parts[2]])?;
         kept.back(&gradient).map(|[of_query, ..]| of_query)
     };
     // Reading a number waits for the device.
@@ -105,18 +119,22 @@ mod tests {
 
     #[test]
     fn the_cpu_has_one_back_end_whose_time_a_trial_would_tell() {
-        let choice = AttentionChoice::find(Device::Cpu, [2, 3, 17, 8], Precision::Float32);
+        let shape = [2, 3, 17, 8];
+        let choice = AttentionChoice::find(Device::Cpu, shape, 17, Precision::Float32, true);
         assert_eq!(choice.backend, Some(AttentionBackend::Cpu));
         assert_eq!(choice.to_string(), "attention by Cpu");
         for precision in [Precision::Float32, Precision::BFloat16] {
-            let secs = try_one(AttentionBackend::Cpu, Device::Cpu, [2, 3, 17, 8], precision);
-            assert!(secs.unwrap() > 0.0);
+            for queries in [17, 1] {
+                let secs = try_one(AttentionBackend::Cpu, Device::Cpu, shape, queries, precision);
+                assert!(secs.unwrap() > 0.0);
+            }
         }
     }
 
     #[test]
     fn a_back_end_that_is_not_there_says_so() {
-        let error = try_one(AttentionBackend::Cudnn, Device::Cpu, [1, 1, 4, 8], Precision::Float32);
+        let (cudnn, float32) = (AttentionBackend::Cudnn, Precision::Float32);
+        let error = try_one(cudnn, Device::Cpu, [1, 1, 4, 8], 4, float32);
         let reason = first_line(&error.unwrap_err());
         assert!(reason.contains("cudnn") || reason.contains("backend"), "{reason}");
     }

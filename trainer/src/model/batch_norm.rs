@@ -14,6 +14,8 @@ use std::fmt;
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::batch::sent;
+
 /// Share of the old running statistics that a step replaces.
 pub(super) const MOMENTUM: f64 = 0.1;
 /// Added to the variance.
@@ -52,7 +54,7 @@ impl<'s> Groups<'s> {
         let member_bg =
             Tensor::f_from_slice(group_of_rows)?.f_unsqueeze(1)?.f_eq_tensor(&numbers_g)?;
         let rows_g1 = Tensor::f_from_slice(rows_of_groups)?.f_unsqueeze(1)?;
-        let to_device = |host: &Tensor| host.f_to_kind(Kind::Float)?.f_to_device(device);
+        let to_device = |host: &Tensor| sent(&host.f_to_kind(Kind::Float)?, device);
         Ok(Self { member_bg: to_device(&member_bg)?, rows_g1: to_device(&rows_g1)?, sum })
     }
 

@@ -12,7 +12,7 @@ use super::params::{EntryId, Init, Layout, Weights};
 use super::vit::VitPlan;
 
 /// Added to the variance in every LayerNorm of the reference.
-pub(super) const LAYER_NORM_EPS: f64 = 1e-6;
+pub(crate) const LAYER_NORM_EPS: f64 = 1e-6;
 /// Standard deviation of every linear weight at the start.
 pub(super) const LINEAR_STD: f64 = 0.02;
 

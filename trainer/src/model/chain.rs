@@ -13,9 +13,12 @@ use tch::{TchError, Tensor};
 use super::Pass;
 use super::batch_norm::Groups;
 use super::block::Block;
+use super::by_kernels::{self, KernelForm};
 use super::fused::{Hand, Kept};
 use super::params::{EntryId, Weights};
 use super::vit::Vit;
+use crate::batch::unit_floats;
+use crate::loss::{Loss, SparseTargets};
 use crate::shim::ops::AttentionBackend;
 
 /// How a block is passed forwards and backwards. Every form gives what [`BlockForm::Plain`] gives:
@@ -28,7 +31,8 @@ pub enum BlockForm {
     /// Only the block's input is kept; what lies between is computed again on the way back
     /// (activation checkpointing): a third more work.
     Recompute,
-    /// By hand, without a graph: see `fused.rs`. A block that cannot be is passed plainly.
+    /// By hand, without a graph: with our own kernels where the walk has them (`by_kernels.rs`),
+    /// else with ATen's (`fused.rs`). A block that cannot be is passed plainly.
     Fused,
 }
 
@@ -113,6 +117,10 @@ pub struct Walk<'g> {
     pub groups: Option<&'g Groups<'g>>,
     /// What computes attention where a block is passed by hand.
     pub attention: AttentionBackend,
+    /// What computes it for one query of each image; none: nothing does, so no block has one only.
+    pub attention_of_one: Option<AttentionBackend>,
+    /// Our own kernels, where blocks are passed by hand on a device that has them.
+    pub kernels: Option<&'g KernelForm>,
     /// Who is told of a weight whose gradient was made by hand; autograd tells of the others.
     pub arrived: Option<&'g dyn Fn(EntryId)>,
 }
@@ -120,14 +128,22 @@ pub struct Walk<'g> {
 impl Walk<'_> {
     /// A walk on the CPU, with all rows in one group.
     pub fn plain(pass: Pass, form: BlockForm) -> Self {
-        Self { pass, form, groups: None, attention: AttentionBackend::Cpu, arrived: None }
+        Self {
+            pass,
+            form,
+            groups: None,
+            attention: AttentionBackend::Cpu,
+            attention_of_one: Some(AttentionBackend::Cpu),
+            kernels: None,
+            arrived: None,
+        }
     }
 }
 
 impl fmt::Debug for Walk<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pass, form, groups, attention, .. } = self;
-        write!(f, "Walk({pass:?}, {form:?}, {groups:?}, {attention:?})")
+        let Self { pass, form, groups, attention, kernels, .. } = self;
+        write!(f, "Walk({pass:?}, {form:?}, {groups:?}, {attention:?}, {kernels:?})")
     }
 }
 
@@ -135,12 +151,26 @@ impl fmt::Debug for Walk<'_> {
 pub struct Objective<'o> {
     /// Logits → loss, a scalar.
     pub loss: &'o dyn Fn(&Tensor) -> Result<Tensor, TchError>,
+    /// The same loss by its parts, for kernels that give its gradient at once; none: `loss` is
+    /// another one.
+    pub sparse: Option<SparseLoss<'o>>,
     /// A scalar that is added, whose graph ends in the images.
     pub of_images: Option<&'o Tensor>,
 }
 
-/// Runs the model over `images_bchw`, through which gradients pass, and back. Gives the loss of the
-/// logits, without graph.
+/// The sum of a loss over rows, divided.
+#[derive(Clone, Copy, Debug)]
+pub struct SparseLoss<'o> {
+    /// The loss.
+    pub loss: &'o Loss,
+    /// What it is of.
+    pub targets: &'o SparseTargets,
+    /// What its sum is divided by, a float32 scalar on the device.
+    pub divisor: &'o Tensor,
+}
+
+/// Runs the model over `images_bchw`, bytes or floats 0…1 through which gradients pass, and back.
+/// Gives the loss of the logits, without graph.
 ///
 /// # Errors
 ///
@@ -153,6 +183,13 @@ pub fn backward(
     walk: Walk,
 ) -> Result<Tensor, TchError> {
     // --- forwards -------------------------------------------------------------------------------
+    // A rank without rows of a step has nothing to launch.
+    let has_rows = images_bchw.size().first().is_some_and(|&rows| rows > 0);
+    let by_kernels = walk.kernels.filter(|_| walk.form == BlockForm::Fused && has_rows);
+    if let Some(kernels) = by_kernels.filter(|kernels| kernels.takes(vit, walk.pass)) {
+        return by_kernels::backward(kernels, vit, w, images_bchw, objective, &walk);
+    }
+    let images_bchw = &unit_floats(images_bchw)?;
     let Walk { pass, form, groups, .. } = walk;
     let (mut embedded, cuts) = match groups {
         None => (vit.embed(w, images_bchw, pass)?, Vec::new()),
@@ -189,12 +226,12 @@ pub fn backward(
 }
 
 /// The same numbers as the start of a graph.
-fn leaf(tensor: &Tensor) -> Result<Tensor, TchError> {
+pub(super) fn leaf(tensor: &Tensor) -> Result<Tensor, TchError> {
     tensor.f_detach()?.f_set_requires_grad(true)
 }
 
 /// A scalar whose gradient for `output` is `gradient`: tch starts a backward pass from 1 only.
-fn pull(output: &Tensor, gradient: &Tensor) -> Result<Tensor, TchError> {
+pub(super) fn pull(output: &Tensor, gradient: &Tensor) -> Result<Tensor, TchError> {
     output.f_mul(gradient)?.f_sum(output.kind())
 }
 
@@ -228,7 +265,7 @@ mod tests {
         let loss_of = |logits: &Tensor| logits.f_sin()?.f_square()?.f_sum(Kind::Float);
         let loss = match form {
             Some(form) => {
-                let objective = Objective { loss: &loss_of, of_images: None };
+                let objective = Objective { loss: &loss_of, sparse: None, of_images: None };
                 let walk = Walk::plain(pass, form);
                 backward(&vit, &weights, &images, &objective, walk).unwrap()
             }

@@ -26,12 +26,22 @@ pub(super) struct Hand<'h> {
 }
 
 impl Hand<'_> {
-    fn add(&self, id: EntryId, gradient: &Tensor) -> Result<(), TchError> {
-        _ = self.w.get(id).f_grad()?.f_add_(gradient)?;
+    pub(super) fn add(&self, id: EntryId, gradient: &Tensor) -> Result<(), TchError> {
+        _ = self.gradient(id)?.f_add_(gradient)?;
+        self.has(id);
+        Ok(())
+    }
+
+    /// Where the gradient of a weight is added.
+    pub(super) fn gradient(&self, id: EntryId) -> Result<Tensor, TchError> {
+        self.w.get(id).f_grad()
+    }
+
+    /// Tells that the gradient of a weight was added.
+    pub(super) fn has(&self, id: EntryId) {
         if let Some(arrived) = self.arrived {
             arrived(id);
         }
-        Ok(())
     }
 }
 

@@ -10,12 +10,14 @@ pub mod vit;
 pub mod attention;
 mod fused;
 pub mod chain;
+pub mod by_kernels;
 
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
 pub use attention::AttentionChoice;
 pub use batch_norm::Groups;
+pub use by_kernels::KernelForm;
 pub use chain::BlockForm;
 pub use params::{Gradient, Layout, Weights};
 pub use pool::Pool;

@@ -13,6 +13,8 @@
 //! grad:  |  matrices …  |  vectors  |
 //! ```
 
+use std::cell::Cell;
+
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Each entry starts on a multiple of so many floats: 16 × 4 B = one cache line of 64 B.
@@ -224,7 +226,17 @@ pub struct Weights {
     layout: Layout,
     flat: Tensor,
     views: Vec<Tensor>,
+    narrow: Option<Narrow>,
     batches_tracked: i64,
+}
+
+/// The trained weights rounded to bfloat16.
+#[derive(Debug)]
+struct Narrow {
+    flat: Tensor,
+    views: Vec<Option<Tensor>>,
+    /// The version of the flat tensor that was rounded: libtorch counts what is written to it.
+    version: Cell<i64>,
 }
 
 impl Weights {
@@ -281,7 +293,73 @@ impl Weights {
             .iter()
             .map(|e| flat.f_narrow(0, e.offset, e.numel())?.f_view(&e.shape[..])?.f_detach())
             .collect::<Result<_, _>>()?;
-        Ok(Self { layout: layout.clone(), flat, views, batches_tracked: 0 })
+        Ok(Self { layout: layout.clone(), flat, views, narrow: None, batches_tracked: 0 })
+    }
+
+    /// Keeps the trained weights rounded to bfloat16 beside them from here on, if they are not yet.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn keep_narrow(&mut self) -> Result<(), TchError> {
+        if self.narrow.is_some() {
+            return Ok(());
+        }
+        let size = [self.layout.trained_floats];
+        let flat = Tensor::f_zeros(size, (Kind::BFloat16, self.device()))?;
+        let view = |entry: &Entry| {
+            let view = flat.f_narrow(0, entry.offset, entry.numel())?;
+            view.f_view(&entry.shape[..])
+        };
+        let entries = self.layout.entries.iter();
+        let views = entries.map(|e| (e.role != Role::Buffer).then(|| view(e)).transpose());
+        let views = views.collect::<Result<_, _>>()?;
+        self.narrow = Some(Narrow { flat, views, version: Cell::new(-1) });
+        self.refresh_narrow()
+    }
+
+    /// Rounds the weights anew, if libtorch has written them since.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn refresh_narrow(&self) -> Result<(), TchError> {
+        let Some(narrow) = &self.narrow else { return Ok(()) };
+        let version = self.flat.f_internal_version()?;
+        if narrow.version.replace(version) != version {
+            let trained = self.flat.f_detach()?.f_narrow(0, 0, self.layout.trained_floats)?;
+            narrow.flat.shallow_clone().f_copy_(&trained)?;
+        }
+        Ok(())
+    }
+
+    /// Says that the rounded weights are those of now: whoever wrote the weights wrote them too.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn narrow_is_fresh(&self) -> Result<(), TchError> {
+        let Some(narrow) = &self.narrow else { return Ok(()) };
+        narrow.version.set(self.flat.f_internal_version()?);
+        Ok(())
+    }
+
+    /// The trained weights rounded to bfloat16, if they are kept.
+    pub fn narrow(&self) -> Option<&Tensor> {
+        self.narrow.as_ref().map(|narrow| &narrow.flat)
+    }
+
+    /// The entry `id` as numbers of `kind`, without a graph: from where they are kept, if they are.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn of_kind(&self, id: EntryId, kind: Kind) -> Result<Tensor, TchError> {
+        let kept = self.narrow.as_ref().filter(|_| kind == Kind::BFloat16);
+        match kept.and_then(|narrow| narrow.views[id.0].as_ref()) {
+            Some(view) => Ok(view.shallow_clone()),
+            None => self.get(id).f_detach()?.f_to_kind(kind),
+        }
     }
 
     /// The entry `id`; a leaf that takes gradients if [`Gradient::attach`] was called.

@@ -49,6 +49,29 @@ impl Positions {
         tokens_bnd.f_add(&positions.f_squeeze_dim(1)?)
     }
 
+    /// The learned positions among the weights.
+    pub fn embedding(&self) -> EntryId {
+        self.embedding
+    }
+
+    /// The matrix, on the CPU, that makes of the learned positions those of a grid; none where they
+    /// are the same. Resampling is linear, so it is what is made of a matrix of ones on a diagonal.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn resampling(&self, grid: [i64; 2]) -> Result<Option<Tensor>, TchError> {
+        let n = self.num_positions;
+        let eye = Tensor::f_eye(n, (tch::Kind::Float, tch::Device::Cpu))?.f_view([1, 1, n, n])?;
+        let wide = Self { width: n, ..self.clone() };
+        let made = match self.stem {
+            StemKind::Corenet => wide.along_sequence(&eye, grid[0] * grid[1])?,
+            StemKind::Linear => wide.over_grid(&eye, grid)?,
+        };
+        let is_same = made.data_ptr() == eye.data_ptr();
+        (!is_same).then(|| made.f_reshape([grid[0] * grid[1], n])).transpose()
+    }
+
     fn along_sequence(&self, learned: &Tensor, num_tokens: i64) -> Result<Tensor, TchError> {
         if num_tokens == self.num_positions {
             return Ok(learned.shallow_clone());

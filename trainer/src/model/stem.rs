@@ -48,9 +48,9 @@ pub enum Stem {
 /// A convolution with bias whose patches do not overlap.
 #[derive(Clone, Debug)]
 pub struct Conv {
-    stride: i64,
-    weight: EntryId,
-    bias: EntryId,
+    pub(super) stride: i64,
+    pub(super) weight: EntryId,
+    pub(super) bias: EntryId,
 }
 
 impl Conv {
@@ -72,13 +72,13 @@ impl Conv {
 /// A convolution without bias, BatchNorm and GELU.
 #[derive(Clone, Debug)]
 pub struct ConvNorm {
-    stride: i64,
+    pub(super) stride: i64,
     padding: i64,
-    conv: EntryId,
-    weight: EntryId,
-    bias: EntryId,
-    running_mean: EntryId,
-    running_var: EntryId,
+    pub(super) conv: EntryId,
+    pub(super) weight: EntryId,
+    pub(super) bias: EntryId,
+    pub(super) running_mean: EntryId,
+    pub(super) running_var: EntryId,
 }
 
 impl Stem {

@@ -92,14 +92,14 @@ pub struct Vit {
     plan: VitPlan,
     layout: Layout,
     /// Summary token and registers, those that there are.
-    prefix: Vec<EntryId>,
-    positions: Positions,
+    pub(super) prefix: Vec<EntryId>,
+    pub(super) positions: Positions,
     ranges: Option<Ranges>,
-    stem: Stem,
+    pub(super) stem: Stem,
     blocks: Vec<Block>,
-    norm: LayerNorm,
-    pooling: Pooling,
-    classifier: Linear,
+    pub(super) norm: LayerNorm,
+    pub(super) pooling: Pooling,
+    pub(super) classifier: Linear,
 }
 
 impl Vit {
@@ -342,6 +342,7 @@ mod tests {
             targets: SparseTargets {
                 rows_k: Tensor::from_slice(&[0_i64, 0, 0]),
                 labels_k: Tensor::from_slice(&[0_i64, 3, 9]),
+                offsets_b1: Tensor::from_slice(&[0_i64, 3, 3]),
                 weights_b: Tensor::from_slice(&[1.0_f32, 1.0]),
             },
             offsets: vec![0, 3, 3],
@@ -450,6 +451,7 @@ mod tests {
             targets: SparseTargets {
                 rows_k: Tensor::from_slice(&of_rows),
                 labels_k: Tensor::from_slice(&labels),
+                offsets_b1: Tensor::arange_start_step(0, 17, 2, (Kind::Int64, Device::Cpu)),
                 weights_b: Tensor::ones([8], (Kind::Float, Device::Cpu)),
             },
             offsets: (0..=8).map(|row| 2 * row).collect(),

@@ -1,9 +1,12 @@
 //! What a config means for the model and its steps, whatever the data.
 //!
-//! In: a [`TrainConfig`]. Out: the plans of model, optimiser, rates and steps. Never: a path.
+//! In: a [`TrainConfig`]. Out: the plans of model, optimiser, rates and steps. Never: a path
+//! but that of the kernels.
+
+use std::path::{Path, PathBuf};
 
 use crate::augment::RangePlan;
-use crate::config::{ScheduleKind, TrainConfig};
+use crate::config::{ByHand, ScheduleKind, TrainConfig};
 use crate::loss::Loss;
 use crate::model::{BlockForm, VitPlan};
 use crate::optim::AdamWPlan;
@@ -60,16 +63,16 @@ pub fn range_plan(config: &TrainConfig, steps: u64) -> Option<RangePlan> {
     augment.range.then_some(RangePlan { psnr, steps, seed: config.train.seed })
 }
 
-/// How the blocks of a config are passed.
+/// How the blocks of a config are passed, where its wishes can be fulfilled.
 pub fn block_form(config: &TrainConfig) -> BlockForm {
     match (config.train.recompute, config.train.by_hand) {
         (true, _) => BlockForm::Recompute,
-        (false, true) => BlockForm::Fused,
-        (false, false) => BlockForm::Plain,
+        (false, ByHand::Auto | ByHand::Always) => BlockForm::Fused,
+        (false, ByHand::Never) => BlockForm::Plain,
     }
 }
 
-/// The steps of a config over a run of `steps`, on the CPU.
+/// The steps of a config over a run of `steps`, not yet fitted to a device.
 pub fn step_plan(config: &TrainConfig, loss: Loss, steps: u64) -> StepPlan {
     let train = &config.train;
     StepPlan {
@@ -77,9 +80,22 @@ pub fn step_plan(config: &TrainConfig, loss: Loss, steps: u64) -> StepPlan {
         range: range_plan(config, steps),
         precision: train.precision,
         form: block_form(config),
+        may_be_plain: train.by_hand == ByHand::Auto,
         attention: AttentionBackend::Cpu,
+        attention_of_one: Some(AttentionBackend::Cpu),
+        is_deterministic: config.runtime.deterministic,
+        kernels: None,
         parts: train.parts,
         bn_group_samples: train.bn_group_samples,
+    }
+}
+
+/// Where kernels are kept by a config, whose `auto` is a folder of the caller's.
+pub fn kernel_cache(config: &TrainConfig, auto: Option<&Path>) -> Option<PathBuf> {
+    match config.runtime.kernel_cache.as_str() {
+        "" => None,
+        "auto" => auto.map(Path::to_path_buf),
+        folder => Some(PathBuf::from(folder)),
     }
 }
 

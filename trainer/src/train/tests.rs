@@ -88,6 +88,7 @@ fn config(settings: &[&str]) -> TrainConfig {
 
 fn request(prepared: &Prepared, out: &str, resume: bool) -> FitRequest {
     FitRequest {
+        kernel_cache: None,
         data: vec![(&prepared.data).into()],
         val: None,
         vocab: None,

@@ -4,6 +4,7 @@
 
 use crate::checkpoint::Damage;
 use crate::eval::EvalSummary;
+use crate::kernels::KernelError;
 use crate::model::AttentionChoice;
 use crate::run_folder::{RollbackLine, SkippedLine, StepLine};
 
@@ -17,6 +18,8 @@ pub enum Event<'e> {
         /// Trained parameters.
         num_params: i64,
     },
+    /// Seconds until our own kernels were ready, or why there are none and autograd does the work.
+    Kernels(&'e Result<f64, KernelError>),
     /// What computes attention was chosen by a trial.
     Attention(&'e AttentionChoice),
     /// A newer checkpoint is damaged, so an older one was taken.

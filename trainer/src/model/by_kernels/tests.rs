@@ -1,0 +1,226 @@
+//! The walk by kernels, emulated on the CPU, against autograd.
+
+use super::*;
+use crate::batch::unit_floats;
+use crate::kernels::tests::emulated;
+use crate::loss::{Loss, SparseTargets};
+use crate::model::chain::{self, BlockForm, SparseLoss};
+use crate::model::params;
+use crate::model::{Pool, Precision, StemKind, VitPlan};
+
+const LINEAR: VitPlan =
+    VitPlan { stem: StemKind::Linear, patch_px: 8, ..VitPlan::corenet([64, 3, 2], 4, 10) };
+
+fn form() -> KernelForm {
+    KernelForm::new(emulated::kernels(3), Device::Cpu).unwrap()
+}
+
+/// Bytes `[b, c, h, w]`, of which the channels lie innermost.
+fn bytes(b: i64, height: i64, width: i64) -> Tensor {
+    let numbers = Tensor::arange(b * height * width * 3, (Kind::Int64, Device::Cpu));
+    let bytes = (numbers.square() + numbers * 3).remainder(253).to_kind(Kind::Uint8);
+    bytes.view([b, height, width, 3]).permute([0, 3, 1, 2])
+}
+
+fn targets(b: i64) -> SparseTargets {
+    // Row i has i % 3 labels.
+    let counts: Vec<i64> = (0..b).map(|row| row % 3).collect();
+    let mut offsets = vec![0];
+    counts.iter().for_each(|count| offsets.push(offsets[offsets.len() - 1] + count));
+    let rows: Vec<i64> = (0..b).flat_map(|row| vec![row; counts[row as usize] as usize]).collect();
+    let labels: Vec<i64> = (0..b)
+        .flat_map(|row| (0..counts[row as usize]).map(move |at| (row + 4 * at) % 10))
+        .collect();
+    SparseTargets {
+        rows_k: Tensor::from_slice(&rows),
+        labels_k: Tensor::from_slice(&labels),
+        offsets_b1: Tensor::from_slice(&offsets),
+        weights_b: Tensor::arange(b, (Kind::Float, Device::Cpu)) * 0.25 + 0.5,
+    }
+}
+
+/// Loss, the gradient of each entry by name, and the entries that were told of.
+fn gradients(
+    plan: VitPlan,
+    images: &Tensor,
+    precision: Precision,
+    form: Option<&KernelForm>,
+    loss: &Loss,
+) -> (f64, Vec<(String, Tensor)>, Vec<usize>) {
+    let vit = Vit::new(plan);
+    let mut weights = vit.init(3, Some(&[0.3; 10]), Device::Cpu).unwrap();
+    if form.is_some() && precision == Precision::BFloat16 {
+        weights.keep_narrow().unwrap();
+    }
+    let gradient = params::Gradient::attach(&weights).unwrap();
+    gradient.zero().unwrap();
+    let targets = targets(images.size()[0]);
+    let divisor = Tensor::from_slice(&[1.5_f32]).squeeze();
+    let of_labels = |logits: &Tensor| loss.sum(logits, &targets)?.f_div(&divisor);
+    let sparse = SparseLoss { loss, targets: &targets, divisor: &divisor };
+    let objective = Objective { loss: &of_labels, sparse: Some(sparse), of_images: None };
+    let told = RefCell::new(Vec::new());
+    let arrived = |id: EntryId| told.borrow_mut().push(id.index());
+    let block_form = if form.is_some() { BlockForm::Fused } else { BlockForm::Plain };
+    let walk = Walk {
+        kernels: form,
+        arrived: Some(&arrived),
+        ..Walk::plain(Pass::train(precision), block_form)
+    };
+    let loss = chain::backward(&vit, &weights, images, &objective, walk).unwrap();
+    let trained = weights.entries().filter(|(entry, _)| entry.role != params::Role::Buffer);
+    let found = trained.map(|(entry, leaf)| (entry.name.clone(), leaf.grad().copy())).collect();
+    (loss.double_value(&[]), found, told.into_inner())
+}
+
+fn off(found: &Tensor, expected: &Tensor) -> f64 {
+    let largest = expected.abs().max().double_value(&[]).max(1e-20);
+    (found - expected).abs().max().double_value(&[]) / largest
+}
+
+fn assert_like_autograd(plan: VitPlan, images: &Tensor, loss: &Loss) {
+    let (expected_loss, expected, _) = gradients(plan, images, Precision::Float32, None, loss);
+    let form = form();
+    assert!(form.takes(&Vit::new(plan), Pass::train(Precision::Float32)));
+    let (found_loss, found, told) = gradients(plan, images, Precision::Float32, Some(&form), loss);
+    assert!((found_loss / expected_loss - 1.0).abs() < 1e-5, "{found_loss} {expected_loss}");
+    for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+        // Where a gradient is nothing but rounding, as of the keys' bias, nothing is compared.
+        let off = off(found, expected);
+        let is_noise = expected.abs().max().double_value(&[]) < 1e-7;
+        assert!(is_noise || off < 5e-5, "{plan:?} {name}: off by {off:e}");
+    }
+    let mut once = told.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), told.len(), "a weight was told of twice");
+}
+
+fn bce() -> Loss {
+    Loss::Bce { smoothing: 0.1 }
+}
+
+#[test]
+fn gradients_of_bytes_through_the_linear_stem_are_autograds() {
+    assert_like_autograd(LINEAR, &bytes(3, 16, 16), &bce());
+}
+
+#[test]
+fn gradients_at_other_sizes_pass_through_resampled_positions() {
+    assert_like_autograd(LINEAR, &bytes(2, 32, 48), &bce());
+    let corenet = VitPlan::corenet([64, 2, 2], 4, 10);
+    assert_like_autograd(corenet, &bytes(2, 48, 32), &bce());
+}
+
+#[test]
+fn one_image_of_one_patch_without_a_label_has_its_gradients() {
+    assert_like_autograd(LINEAR, &bytes(1, 8, 8), &bce());
+}
+
+#[test]
+fn gradients_of_the_softmax_loss_are_autograds() {
+    let loss = Loss::Softmax { smoothing: 0.1, idf_v: None };
+    assert_like_autograd(LINEAR, &bytes(4, 16, 16), &loss);
+}
+
+#[test]
+fn registers_pools_and_odd_widths_are_passed_too() {
+    let mean = VitPlan { pool: Pool::Mean, summary: false, ..LINEAR };
+    assert_like_autograd(mean, &bytes(2, 16, 16), &bce());
+    let attention = VitPlan { pool: Pool::Attention, num_registers: 2, ..LINEAR };
+    assert_like_autograd(attention, &bytes(2, 16, 16), &bce());
+    let registers = VitPlan { num_registers: 3, ..LINEAR };
+    assert_like_autograd(registers, &bytes(2, 16, 24), &bce());
+    let odd = VitPlan { width: 36, num_heads: 3, hidden: 50, patch_px: 4, ..LINEAR };
+    assert_like_autograd(VitPlan { depth: 1, ..odd }, &bytes(3, 8, 8), &bce());
+}
+
+/// The gradient of the images, and of the weights, where something else pulls at the images too.
+#[test]
+fn gradients_pass_through_the_corenet_stem_to_the_images() {
+    for (b, height, width) in [(3, 32, 48), (1, 16, 16)] {
+        let plan = VitPlan::corenet([64, 2, 2], 4, 10);
+        let images = unit_floats(&bytes(b, height, width)).unwrap();
+        let of = |form: Option<&KernelForm>| {
+            let vit = Vit::new(plan);
+            let weights = vit.init(3, None, Device::Cpu).unwrap();
+            let gradient = params::Gradient::attach(&weights).unwrap();
+            gradient.zero().unwrap();
+            let leaf = images.copy().set_requires_grad(true);
+            let augmented = &leaf * 0.9 + 0.05;
+            let of_images = augmented.square().sum(Kind::Float) * 0.01;
+            let loss = |logits: &Tensor| logits.f_sin()?.f_square()?.f_sum(Kind::Float);
+            let objective = Objective { loss: &loss, sparse: None, of_images: Some(&of_images) };
+            let block_form = if form.is_some() { BlockForm::Fused } else { BlockForm::Plain };
+            let pass = Pass::train(Precision::Float32);
+            let walk = Walk { kernels: form, ..Walk::plain(pass, block_form) };
+            _ = chain::backward(&vit, &weights, &augmented, &objective, walk).unwrap();
+            let buffers = weights.entries().filter(|(e, _)| e.role == params::Role::Buffer);
+            let buffers: Vec<Tensor> = buffers.map(|(_, view)| view.copy()).collect();
+            (leaf.grad(), gradient.flat().copy(), Tensor::cat(&buffers, 0))
+        };
+        let (expected, found) = (of(None), of(Some(&form())));
+        let pairs = [(&found.0, &expected.0), (&found.1, &expected.1), (&found.2, &expected.2)];
+        for (at, (found, expected)) in pairs.into_iter().enumerate() {
+            let off = off(found, expected);
+            assert!(off < 5e-5, "{at} of {b} × {height} × {width}: off by {off:e}");
+        }
+    }
+}
+
+#[test]
+fn float_images_pass_through_autograds_stem() {
+    let floats = unit_floats(&bytes(2, 16, 16)).unwrap();
+    assert_like_autograd(LINEAR, &floats, &bce());
+}
+
+#[test]
+fn blocks_that_cannot_be_passed_by_hand_are_not_taken() {
+    let gated = VitPlan { gated: true, ..LINEAR };
+    assert!(!form().takes(&Vit::new(gated), Pass::train(Precision::Float32)));
+    let normed = VitPlan { qk_norm: true, ..LINEAR };
+    assert!(!form().takes(&Vit::new(normed), Pass::train(Precision::Float32)));
+    assert_like_autograd_in_loss(gated);
+}
+
+/// The walk then takes another form.
+fn assert_like_autograd_in_loss(plan: VitPlan) {
+    let images = bytes(2, 16, 16);
+    let of = |form| gradients(plan, &images, Precision::Float32, form, &bce()).0;
+    assert!((of(Some(&form())) / of(None) - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn bfloat16_is_as_near_float32_as_autograds_bfloat16() {
+    let images = bytes(3, 16, 16);
+    for plan in [LINEAR, VitPlan { stem: StemKind::Corenet, patch_px: 16, ..LINEAR }] {
+        let of = |precision, form: Option<&KernelForm>| {
+            let (loss, found, _) = gradients(plan, &images, precision, form, &bce());
+            let flat: Vec<Tensor> = found.iter().map(|(_, t)| t.flatten(0, -1)).collect();
+            (loss, Tensor::cat(&flat, 0))
+        };
+        let (loss, expected) = of(Precision::Float32, None);
+        let far = |(found_loss, found): (f64, Tensor)| {
+            assert!((found_loss / loss - 1.0).abs() < 0.02, "{found_loss} {loss}");
+            ((found - &expected).norm() / expected.norm()).double_value(&[])
+        };
+        let of_autograd = far(of(Precision::BFloat16, None));
+        let of_kernels = far(of(Precision::BFloat16, Some(&form())));
+        assert!(of_kernels < 1.3 * of_autograd + 1e-3, "{of_kernels} {of_autograd}");
+    }
+}
+
+#[test]
+fn the_order_of_threads_changes_no_bit() {
+    let images = bytes(2, 16, 16);
+    let of = |kernels| {
+        let form = KernelForm::new(kernels, Device::Cpu).unwrap();
+        gradients(LINEAR, &images, Precision::BFloat16, Some(&form), &bce())
+    };
+    let (loss, found, _) = of(emulated::kernels(3));
+    let (other_loss, other, _) = of(emulated::reversed(3));
+    assert_eq!(loss, other_loss);
+    for ((name, a), (_, b)) in found.iter().zip(&other) {
+        assert!(a.equal(b), "{name}");
+    }
+}
