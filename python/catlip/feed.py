@@ -154,7 +154,8 @@ class Feed:
         Of numbers and texts only, the same on every rank; any number of ranks and threads goes on
         from it.
         """
-        return json.loads(self._feed.state())
+        state: dict[str, Any] = json.loads(self._feed.state())
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state; refuses one of other data, order or labels."""
