@@ -188,7 +188,7 @@ impl Feed {
             match self.with(py, wait)?.map_err(Failure::Feed)? {
                 (Next::Batch(batch), step) => {
                     let (labels, channels_first) = (self.vocab.len(), self.channels_first);
-                    return Batch::new(py, batch, step, labels, channels_first).map(Some);
+                    return Batch::new(py, *batch, step, labels, channels_first).map(Some);
                 }
                 (Next::End, _) => return Ok(None),
                 (Next::NotYet, _) => py.check_signals()?,

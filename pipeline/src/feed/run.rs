@@ -100,7 +100,7 @@ pub struct Feed {
 /// What came of a wait.
 pub enum Next {
     /// The next batch.
-    Batch(HostBatch),
+    Batch(Box<HostBatch>),
     /// There is none any more.
     End,
     /// It is not yet whole.
@@ -166,7 +166,7 @@ impl Feed {
     pub fn next(&mut self) -> Result<Option<HostBatch>, FeedError> {
         loop {
             match self.next_until(None)? {
-                Next::Batch(batch) => return Ok(Some(batch)),
+                Next::Batch(batch) => return Ok(Some(*batch)),
                 Next::End => return Ok(None),
                 // Without an end of the wait it is whole.
                 Next::NotYet => {}
@@ -215,7 +215,7 @@ impl Feed {
             }
             std::thread::yield_now();
         };
-        Ok(Next::Batch(HostBatch::assemble(open, shared.buffers.clone())))
+        Ok(Next::Batch(Box::new(HostBatch::assemble(open, shared.buffers.clone()))))
     }
 
     /// What it has done so far.

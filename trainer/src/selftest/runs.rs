@@ -127,7 +127,7 @@ fn sizes_of(on: On, vit: VitPlan, sampler: &BatchSampler) -> Result<Outcome, Tra
             let cut = |flat: &Tensor| flat.f_narrow(0, entry.offset, entry.numel());
             let off = || relative(&cut(&gradients[1])?, &cut(&gradients[0])?);
             let off = off().map_err(torch)?;
-            if !(off <= worst.0) {
+            if off > worst.0 || off.is_nan() {
                 worst = (off, format!("{} at {} px", entry.name, size.side_px));
             }
         }

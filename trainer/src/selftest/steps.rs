@@ -163,8 +163,7 @@ fn worst(
         let floor = FLOOR * mean * (entry.numel() as f64).sqrt();
         let norm = expected.f_norm()?.f_double_value(&[])?.max(floor);
         let off = of(entry)?.f_sub(expected)?.f_norm()?.f_double_value(&[])? / norm;
-        // Not `>`: a NaN is the worst.
-        if !(off <= worst.0) {
+        if off > worst.0 || off.is_nan() {
             worst = (off, entry.name.clone());
         }
     }
