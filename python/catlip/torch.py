@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed
 import torch.utils.data
+from torch.utils.dlpack import from_dlpack
 
 from ._catlip import Batch
 from .feed import Feed, refuse_worker
@@ -29,17 +30,17 @@ def tensors(batch: Batch) -> dict[str, Any]:
     and the numbers ``epoch`` and ``step``.
     """
     return {
-        "images": torch.from_dlpack(batch.images),
-        "label_offsets": torch.from_dlpack(batch.labels.offsets),
-        "label_ids": torch.from_dlpack(batch.labels.ids),
-        "weights": torch.from_dlpack(batch.weights),
+        "images": from_dlpack(batch.images),
+        "label_offsets": from_dlpack(batch.labels.offsets),
+        "label_ids": from_dlpack(batch.labels.ids),
+        "weights": from_dlpack(batch.weights),
         "ids": batch.ids,
         "epoch": batch.epoch,
         "step": batch.step,
     }
 
 
-class IterableFeed(torch.utils.data.IterableDataset):
+class IterableFeed(torch.utils.data.IterableDataset[Any]):
     """A feed as an `IterableDataset`: it gives whole batches, each walk is one epoch.
 
     ``DataLoader(IterableFeed("data/train"), batch_size=None)``, with ``num_workers=0``: the feed
@@ -117,10 +118,10 @@ def to_device(
             for key, value in host.items()
         }
         if device.type == "cuda":
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(device))
             in_flight.append((event, host))
-            while in_flight and in_flight[0][0].query():
+            while in_flight and in_flight[0][0].query():  # type: ignore[no-untyped-call]
                 in_flight.popleft()
         del batch, host
         yield moved
