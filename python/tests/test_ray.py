@@ -217,7 +217,7 @@ def test_a_driver_that_is_asked_to_stop_says_how_to_go_on(cluster, shards, expec
     _, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 9, err
     assert "error: stopped by a signal after " in err and f" of {NUM_SHARDS} parts" in err
-    assert err.endswith("hint: start the same command again to go on\n")
+    assert "\nhint: start the same command again to go on\n" in err
     # What was begun is put away, unlike after a kill.
     assert [path for path in output.rglob(".*") if path.is_file()] == []
     prep(shards, output)
