@@ -421,19 +421,8 @@ impl PrepError {
             {
                 Some("name the rule with --rule")
             }
-            Self::Source(SourceError::NoMatch { .. }) => {
-                Some("check the path; quote globs and braces so that the shell leaves them alone")
-            }
-            Self::Source(SourceError::EmptyList { .. }) => {
-                Some("a list has one file, glob or URL a line; look at what should have written it")
-            }
-            Self::Source(SourceError::Twice { .. }) => {
-                Some("name each shard once, or set `source.root` to a folder above both")
-            }
-            Self::Source(SourceError::Store(error)) | Self::Store(error) => error.hint(),
-            Self::Source(SourceError::Mixed { .. }) => {
-                Some("run a job for each, or copy the shards to one place")
-            }
+            Self::Source(error) => hint_of_source(error),
+            Self::Store(error) => error.hint(),
             Self::DiskFull { .. } => {
                 Some("free space and start the same command again: whole parts are kept")
             }
@@ -485,5 +474,23 @@ impl PrepError {
             Self::Interrupted { .. } => Some("start the same command again to go on"),
             _ => None,
         }
+    }
+}
+
+/// What can be done about shards that are not found or not read.
+fn hint_of_source(error: &SourceError) -> Option<&'static str> {
+    match error {
+        SourceError::NoMatch { .. } => {
+            Some("check the path; quote globs and braces so that the shell leaves them alone")
+        }
+        SourceError::EmptyList { .. } => {
+            Some("a list has one file, glob or URL a line; look at what should have written it")
+        }
+        SourceError::Twice { .. } => {
+            Some("name each shard once, or set `source.root` to a folder above both")
+        }
+        SourceError::Mixed { .. } => Some("run a job for each, or copy the shards to one place"),
+        SourceError::Store(error) => error.hint(),
+        _ => None,
     }
 }

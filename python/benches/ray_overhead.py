@@ -52,7 +52,7 @@ def prep_on_ray(shards: Path, output: Path, cpus: int) -> dict[str, float]:
 import json, resource, sys, time
 import ray
 from catlip import ray as catlip_ray
-ray.init(num_cpus={cpus}, _memory=100 << 30, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus={cpus}, _memory=100 << 30, include_dashboard=False, log_to_driver=False)
 # Workers are started and have opened what they need.
 warm = ray.remote(lambda: (time.sleep(1), __import__("catlip"))).options(num_cpus=1)
 ray.get([warm.remote() for _ in range({cpus})])

@@ -4,7 +4,7 @@ from ._catlip import Array, Batch, CatlipError, __version__
 from .data import DataSet, open
 from .feed import Feed
 from .grid import Grid, show
-from .labels import ArrowArray, Labeler, Numbers
+from .labels import ArrowArray, Labeler
 
 __all__ = [
     "Array",
@@ -15,7 +15,6 @@ __all__ = [
     "Feed",
     "Grid",
     "Labeler",
-    "Numbers",
     "__version__",
     "open",
     "show",

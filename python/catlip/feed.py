@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _catlip
-from ._catlip import CatlipError
+from .errors import USAGE, refused
 from .page_lock import Cuda, PageLock
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ class Feed:
     """Batches of data sets, epoch after epoch, in an order that can be resumed anywhere.
 
     Each ``for batch in feed`` is one epoch, or what is left of it: after ``break``, or
-    ``load_state_dict``, the next loop goes on behind the batch that was handed out last. How many
-    epochs there are is the loop's to say; ``train.epochs`` and ``train.steps`` do not count here.
+    ``load_state_dict``, the next loop goes on behind the batch that was handed out last. A loop may
+    as well count ``len(feed)`` steps. How many epochs there are is the loop's to say:
+    ``train.epochs`` and ``train.steps`` do not count here.
 
     data: a folder or URL (``s3://``, ``gs://``, ``az://``) that ``catlip-prep run`` wrote, plain
         shards such as ``"train-{000..099}.tar"``, or a list of these, mixed by ``data.weights``.
@@ -90,9 +91,9 @@ class Feed:
                 f"held_out with world_size={self._world_size}: one rank reads the held-out rows; "
                 "pass rank=0, world_size=1"
             )
-        several = isinstance(data, Sequence) and not isinstance(data, (str, os.PathLike))
+        places = [data] if isinstance(data, (str, os.PathLike)) else list(data)
         self._feed = _catlip.Feed({
-            "data": [os.fspath(place) for place in (data if several else [data])],
+            "data": [os.fspath(place) for place in places],
             "recipe": recipe,
             "settings": said,
             "vocab": vocab,
@@ -107,10 +108,10 @@ class Feed:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch, or those that are left of it."""
         refuse_worker()
-        return _Epoch(self._feed)
+        return _Epoch(self._feed, self.epoch)
 
     def __len__(self) -> int:
-        """Steps of the epoch that it is in, with those that were handed out."""
+        """Steps of the epoch of the next batch, with those that were handed out."""
         return self._feed.num_steps()
 
     @property
@@ -125,7 +126,7 @@ class Feed:
 
     @property
     def epoch(self) -> int:
-        """The epoch that it is in, from 0."""
+        """The epoch of the next batch, from 0: after an epoch's last batch the next one."""
         return self._feed.place()[0]
 
     @property
@@ -174,18 +175,17 @@ class Feed:
 
 
 class _Epoch:
-    """One walk; it ends for good at the epoch's end, while the feed goes on to the next."""
+    """One walk; it ends with its epoch, while the feed goes on to the next."""
 
-    def __init__(self, feed: _catlip.Feed) -> None:
-        self._feed: _catlip.Feed | None = feed
+    def __init__(self, feed: _catlip.Feed, epoch: int) -> None:
+        self._feed, self._epoch = feed, epoch
 
     def __iter__(self) -> _Epoch:
         return self
 
     def __next__(self) -> Batch:
-        batch = None if self._feed is None else self._feed.next()
+        batch = self._feed.next(self._epoch)
         if batch is None:
-            self._feed = None
             raise StopIteration
         return batch
 
@@ -219,11 +219,9 @@ def refuse_worker() -> None:
     torch_data = sys.modules.get("torch.utils.data")
     worker = torch_data and torch_data.get_worker_info()
     if worker:
-        hint = "use DataLoader(..., num_workers=0): the feed decodes in threads of its own"
-        error = CatlipError(
+        raise refused(
             f"a feed in worker {worker.id} of {worker.num_workers} of a DataLoader, each of which "
-            f"would read all rows\nhint: {hint}"
+            "would read all rows",
+            "use DataLoader(..., num_workers=0): the feed decodes in threads of its own",
+            USAGE,
         )
-        error.hint = hint
-        error.exit_code = 2
-        raise error

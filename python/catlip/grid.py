@@ -169,8 +169,11 @@ def _rows_of_batch(batch: Any, n: int) -> Iterator[_Cell]:
     # Channels first, unless only the last axis can be them.
     if pixels.shape[3] != 3 and pixels.shape[1] == 3:
         pixels = pixels.transpose(0, 2, 3, 1)
-    for at in range(min(n, len(pixels))):
-        yield _Cell(png(pixels[at]), [], [], None)
+    captions = getattr(batch, "captions", None) or [[]] * len(pixels)
+    ids = getattr(batch, "ids", None) or [None] * len(pixels)
+    # The last batch of an epoch may be padded: what has an id is a row.
+    for at in range(min(n, len(pixels), len(ids))):
+        yield _Cell(png(pixels[at]), captions[at], [], ids[at])
 
 
 def png(pixels: Any) -> bytes:

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from typing import Any, overload
 
 from . import _catlip
-from ._catlip import ArrowArray, Keys, Numbers
+from ._catlip import Array, ArrowArray, Keys
 
-__all__ = ["ArrowArray", "Labeler", "Numbers"]
+__all__ = ["ArrowArray", "Labeler"]
 
 Listed = list[str | None] | tuple[str | None, ...] | list[str] | tuple[str, ...]
 
@@ -78,12 +78,12 @@ class Labeler:
         """ImageNet's names, such as `n02084071`, in token order, repeats kept."""
         return self._labelled(captions, Keys.Wnid)
 
-    def csr(self, captions: Any) -> tuple[Numbers, Numbers]:
+    def csr(self, captions: Any) -> tuple[Array, Array]:
         """Sparse labels: `offsets` (int64, rows + 1) and `ids` (int32).
 
         Row `i` has `ids[offsets[i]:offsets[i + 1]]`. With a vocabulary these are label ids, rising
         and none twice, as a trainer wants them; without one WordNet offsets in token order, repeats
-        kept. A null has none. `numpy.asarray` reads both without a copy.
+        kept. A null has none. `numpy.asarray`, `torch.from_dlpack` take both over without a copy.
         """
         if isinstance(captions, str):
             captions = [captions]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ._catlip import CatlipError
+from .errors import CONFIG, refused
 
 
 class PageLock(Protocol):
@@ -35,7 +36,7 @@ class Cuda:
         if not torch.cuda.is_available():
             why = "is built without CUDA" if torch.version.cuda is None else "finds no GPU"
             raise _refused(f"page_lock=True needs a GPU, but PyTorch {torch.__version__} {why}")
-        self._runtime = torch.cuda.cudart()
+        self._runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
     def register(self, address: int, num_bytes: int) -> None:
         code = self._runtime.cudaHostRegister(address, num_bytes, self._PORTABLE)
@@ -47,8 +48,4 @@ class Cuda:
 
 
 def _refused(message: str) -> CatlipError:
-    hint = "leave page_lock out: copies to a GPU are slower then"
-    error = CatlipError(f"{message}\nhint: {hint}")
-    error.hint = hint
-    error.exit_code = 3
-    return error
+    return refused(message, "leave page_lock out: copies to a GPU are slower then", CONFIG)

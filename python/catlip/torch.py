@@ -25,7 +25,8 @@ def tensors(batch: Batch) -> dict[str, Any]:
     """The arrays of a batch as tensors over the same memory.
 
     ``images`` uint8 ``[n, 3, height, width]`` (or as the feed's layout says), ``label_offsets``
-    int64 ``[n + 1]``, ``label_ids`` int64, ``weights`` float32 ``[n]``; ``ids``, a list of texts.
+    int64 ``[n + 1]``, ``label_ids`` int64, ``weights`` float32 ``[n]``; ``ids``, a list of texts,
+    and the numbers ``epoch`` and ``step``.
     """
     return {
         "images": torch.from_dlpack(batch.images),
@@ -33,6 +34,8 @@ def tensors(batch: Batch) -> dict[str, Any]:
         "label_ids": torch.from_dlpack(batch.labels.ids),
         "weights": torch.from_dlpack(batch.weights),
         "ids": batch.ids,
+        "epoch": batch.epoch,
+        "step": batch.step,
     }
 
 

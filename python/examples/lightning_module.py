@@ -10,6 +10,7 @@ import argparse
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from catlip.torch import IterableFeed, tensors
 
@@ -66,6 +67,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--steps", type=int, default=-1, help="end after so many")
     parser.add_argument("--out", default="lightning_run")
+    parser.add_argument("--save-every", type=int, default=500)
     parser.add_argument("--resume", help="a checkpoint")
     args = parser.parse_args()
 
@@ -76,10 +78,15 @@ def main():
         max_steps=args.steps,
         logger=False,
         enable_progress_bar=False,
-        enable_checkpointing=False,
+        # Saved between two steps: what Lightning saves behind its last step begins a new epoch.
+        callbacks=[ModelCheckpoint(
+            dirpath=args.out,
+            filename="last",
+            every_n_train_steps=args.save_every,
+            enable_version_counter=False,
+        )],
     )
     trainer.fit(Classifier(images.train.feed.num_labels), images, ckpt_path=args.resume)
-    trainer.save_checkpoint(f"{args.out}/last.ckpt")
 
 
 if __name__ == "__main__":

@@ -84,9 +84,10 @@ def main():
 
             steps += 1
             is_last = args.steps is not None and steps == args.steps
-            print(f"epoch {epoch} step {feed.step} rank {feed.rank} images {len(pixels)} "
+            step = batch["step"] + 1
+            print(f"epoch {epoch} step {step} rank {feed.rank} images {len(pixels)} "
                   f"loss {loss.item():.4f}", flush=True)
-            if (is_last or feed.step % args.save_every == 0) and feed.rank == 0:
+            if (is_last or step % args.save_every == 0) and feed.rank == 0:
                 save(args.checkpoint, model, optimizer, feed)
             if is_last:
                 break

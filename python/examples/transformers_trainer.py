@@ -76,16 +76,20 @@ def main():
     if args.resume:
         with open(os.path.join(args.resume, "feed.json"), encoding="utf-8") as file:
             images.load_state_dict(json.load(file))
-    model = ViTForImageClassification(ViTConfig(
-        image_size=args.image_px,
-        patch_size=16,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_labels=images.feed.num_labels,
-        problem_type="multi_label_classification",
-    ))
+    if args.resume:
+        # The Trainer of Transformers 5.24 does not know the names that it saved weights under.
+        model = ViTForImageClassification.from_pretrained(args.resume)
+    else:
+        model = ViTForImageClassification(ViTConfig(
+            image_size=args.image_px,
+            patch_size=16,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_labels=images.feed.num_labels,
+            problem_type="multi_label_classification",
+        ))
     trainer = FeedTrainer(
         model=model,
         args=training,

@@ -39,6 +39,7 @@ struct Kind {
 }
 
 const UINT8: Kind = Kind { name: "uint8", code: "|u1", bytes: 1, dlpack: DLDataType::U8 };
+const INT32: Kind = Kind { name: "int32", code: "<i4", bytes: 4, dlpack: DLDataType::I32 };
 const INT64: Kind = Kind { name: "int64", code: "<i8", bytes: 8, dlpack: DLDataType::I64 };
 const FLOAT32: Kind = Kind { name: "float32", code: "<f4", bytes: 4, dlpack: DLDataType::F32 };
 
@@ -90,6 +91,12 @@ impl Array {
         };
         let start = pixels.start();
         Self { memory: Memory::new(start, pixels), shape, strides, kind: UINT8 }
+    }
+
+    /// A row of int32.
+    pub fn of_int32s(numbers: Vec<i32>) -> Self {
+        let shape = vec![numbers.len()];
+        Self { memory: Memory::of(numbers), shape, strides: vec![1], kind: INT32 }
     }
 
     /// A row of int64.
@@ -165,7 +172,7 @@ impl Array {
         PyTuple::new(py, self.strides.iter().map(|stride| stride * self.kind.bytes))
     }
 
-    /// `uint8`, `int64` or `float32`.
+    /// `uint8`, `int32`, `int64` or `float32`.
     #[getter]
     fn dtype(&self) -> &'static str {
         self.kind.name

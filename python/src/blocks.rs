@@ -50,13 +50,7 @@ impl Blocks {
         py: Python<'_>,
         work: impl Fn(usize, Range<usize>, &Stop) -> Result<T, E> + Sync,
     ) -> PyResult<Vec<T>> {
-        let blocks: Vec<(usize, Range<usize>)> = (0..self.rows.len())
-            .flat_map(|array| {
-                let rows = self.rows[array];
-                let starts = (0..rows).step_by(BLOCK_ROWS);
-                starts.map(move |start| (array, start..rows.min(start + BLOCK_ROWS)))
-            })
-            .collect();
+        let blocks = self.all();
         let stop = Stop::default();
         let do_block = |block: &(usize, Range<usize>)| work(block.0, block.1.clone(), &stop);
         // No thread for what takes no longer than to start one.
@@ -64,10 +58,8 @@ impl Blocks {
             let done = py.detach(|| blocks.iter().map(do_block).collect::<Result<_, _>>());
             return done.map_err(Into::into);
         }
-        let threads = match self.threads {
-            0 => available_parallelism().map_or(1, NonZero::get),
-            threads => threads,
-        };
+        let cores = || available_parallelism().map_or(1, NonZero::get);
+        let threads = if self.threads == 0 { cores() } else { self.threads };
         let mut done: Vec<Option<T>> = blocks.iter().map(|_| None).collect();
         let next = AtomicUsize::new(0);
         let ended = py.detach(|| {
@@ -120,9 +112,15 @@ impl Blocks {
                 raised.or(first.map(|(_, error)| error.into()))
             })
         });
-        match ended {
-            Some(error) => Err(error),
-            None => Ok(done.into_iter().flatten().collect()),
-        }
+        ended.map_or_else(|| Ok(done.into_iter().flatten().collect()), Err)
+    }
+
+    /// The numbers of the arrays with ranges of their rows, in order.
+    fn all(&self) -> Vec<(usize, Range<usize>)> {
+        let of_array = |(array, &rows): (usize, &usize)| {
+            let starts = (0..rows).step_by(BLOCK_ROWS);
+            starts.map(move |start| (array, start..rows.min(start + BLOCK_ROWS)))
+        };
+        self.rows.iter().enumerate().flat_map(of_array).collect()
     }
 }

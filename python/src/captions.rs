@@ -4,12 +4,13 @@
 //! [`Captions`], read row by row. Never: copies an Arrow column of strings; believes its bytes or
 //! offsets, which are checked row by row where they are used.
 
-use std::sync::Arc;
-
 use arrow_array::builder::LargeStringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ByteArrayType, ByteViewType};
-use arrow_array::{Array, ArrayRef, GenericByteArray, GenericByteViewArray, new_null_array};
+use arrow_array::{
+    Array, ArrayRef, GenericByteArray, GenericByteViewArray, LargeStringArray, StringArray,
+    StringViewArray,
+};
 use arrow_buffer::ArrowNativeType;
 use arrow_schema::DataType;
 use arrow_select::take::{TakeOptions, take};
@@ -38,7 +39,16 @@ impl From<BadRow> for PyErr {
 }
 
 /// Arrays of captions.
-pub struct Captions(Vec<ArrayRef>);
+pub struct Captions(Vec<Texts>);
+
+/// An array of captions by its type, which each row would else ask for.
+enum Texts {
+    Short(StringArray),
+    Long(LargeStringArray),
+    Views(StringViewArray),
+    /// So many nulls.
+    Nulls(usize),
+}
 
 impl Captions {
     /// The captions that `object` holds.
@@ -60,9 +70,12 @@ impl Captions {
                 object.get_type().name()?
             )));
         };
-        let arrays: Vec<ArrayRef> = arrays.into_iter().map(texts_of).collect::<PyResult<_>>()?;
-        // A stream may be empty, what becomes of it has a type all the same.
-        Ok(Self(if arrays.is_empty() { vec![new_null_array(&DataType::Null, 0)] } else { arrays }))
+        let mut all = arrays.iter().map(Texts::of).collect::<PyResult<Vec<_>>>()?;
+        // A stream may be empty; what becomes of it has a type all the same.
+        if all.is_empty() {
+            all.push(Texts::Nulls(0));
+        }
+        Ok(Self(all))
     }
 
     fn of_texts<'py>(texts: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<Self> {
@@ -80,12 +93,12 @@ impl Captions {
             };
             all.append_value(text_of(text, row)?);
         }
-        Ok(Self(vec![Arc::new(all.finish())]))
+        Ok(Self(vec![Texts::Long(all.finish())]))
     }
 
     /// Rows of each array.
     pub fn rows(&self) -> Vec<usize> {
-        self.0.iter().map(Array::len).collect()
+        self.0.iter().map(Texts::len).collect()
     }
 
     /// The caption in that row of that array; `None` for a null.
@@ -94,8 +107,8 @@ impl Captions {
     ///
     /// [`BadRow`] for bytes that are no UTF-8, or that lie outside of the array.
     pub fn get(&self, array: usize, row: usize) -> Result<Option<&str>, BadRow> {
-        text_at(&self.0[array], row).map_err(|message| {
-            let before: usize = self.0[..array].iter().map(Array::len).sum();
+        self.0[array].get(row).map_err(|message| {
+            let before: usize = self.0[..array].iter().map(Texts::len).sum();
             BadRow { row: before + row, message }
         })
     }
@@ -120,45 +133,52 @@ pub fn text_of<'a>(text: &'a Bound<'_, PyString>, row: usize) -> PyResult<&'a st
     })
 }
 
-/// An array of strings; those of a dictionary are laid out row by row.
-fn texts_of(array: ArrayRef) -> PyResult<ArrayRef> {
-    match array.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Ok(array),
-        DataType::Dictionary(_, _) => {
-            let keyed = array.as_any_dictionary();
-            let checked = Some(TakeOptions { check_bounds: true });
-            let laid_out = take(keyed.values(), keyed.keys(), checked)
-                .map_err(|e| PyValueError::new_err(format!("the dictionary is broken: {e}")))?;
-            texts_of(laid_out)
+impl Texts {
+    /// An array of strings; those of a dictionary are laid out row by row.
+    fn of(array: &ArrayRef) -> PyResult<Self> {
+        match array.data_type() {
+            DataType::Utf8 => Ok(Self::Short(array.as_string::<i32>().clone())),
+            DataType::LargeUtf8 => Ok(Self::Long(array.as_string::<i64>().clone())),
+            DataType::Utf8View => Ok(Self::Views(array.as_string_view().clone())),
+            DataType::Null => Ok(Self::Nulls(array.len())),
+            DataType::Dictionary(_, _) => {
+                let keyed = array.as_any_dictionary();
+                let checked = Some(TakeOptions { check_bounds: true });
+                let laid_out = take(keyed.values(), keyed.keys(), checked)
+                    .map_err(|e| PyValueError::new_err(format!("the dictionary is broken: {e}")))?;
+                Self::of(&laid_out)
+            }
+            other => Err(PyTypeError::new_err(format!(
+                "captions are Arrow data of type {other}, expected strings; take one column of a \
+                 table, flatten a list"
+            ))),
         }
-        other => Err(PyTypeError::new_err(format!(
-            "captions are Arrow data of type {other}, expected strings; take one column of a \
-             table, flatten a list"
-        ))),
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Short(array) => array.len(),
+            Self::Long(array) => array.len(),
+            Self::Views(array) => array.len(),
+            Self::Nulls(len) => *len,
+        }
+    }
+
+    fn get(&self, row: usize) -> Result<Option<&str>, String> {
+        let bytes = match self {
+            Self::Short(array) if array.is_valid(row) => bytes_at(array, row),
+            Self::Long(array) if array.is_valid(row) => bytes_at(array, row),
+            Self::Views(array) if array.is_valid(row) => view_at(array, row),
+            _ => return Ok(None),
+        };
+        let bytes = bytes.ok_or("its offsets lead out of the array")?;
+        let text = std::str::from_utf8(bytes).map_err(|e| {
+            let at = e.valid_up_to();
+            format!("it is not UTF-8: byte 0x{:02x} at offset {at}", bytes[at])
+        })?;
+        Ok(Some(text))
     }
 }
-
-fn text_at(array: &ArrayRef, row: usize) -> Result<Option<&str>, String> {
-    if array.is_null(row) {
-        return Ok(None);
-    }
-    let bytes = match array.data_type() {
-        DataType::Utf8 => bytes_at(array.as_string::<i32>(), row),
-        DataType::LargeUtf8 => bytes_at(array.as_string::<i64>(), row),
-        DataType::Utf8View => view_at(array.as_string_view(), row),
-        // All of it is null.
-        _ => return Ok(None),
-    };
-    let bytes = bytes.ok_or(OUTSIDE)?;
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let at = e.valid_up_to();
-        format!("it is not UTF-8: byte 0x{:02x} at offset {at}", bytes[at])
-    })?;
-    Ok(Some(text))
-}
-
-/// What is said of offsets that a broken producer gave.
-const OUTSIDE: &str = "its offsets lead out of the array";
 
 /// Bytes of a text that stands in its view.
 const VIEW_BYTES_MAX: usize = 12;

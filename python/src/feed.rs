@@ -58,6 +58,9 @@ struct Request {
 #[pyclass(frozen, module = "catlip._catlip")]
 pub struct Feed {
     passes: Mutex<Passes>,
+    /// Taken before `passes`, and given back when that is had: who waits for a batch looks away now
+    /// and then, and must not be the first again.
+    turn: Mutex<()>,
     recipe: FeedRecipe,
     data: DataSets,
     vocab: Arc<Vocab>,
@@ -122,7 +125,8 @@ impl Request {
         };
         let passes = Mutex::new(Passes::new(plan)?);
         let (channels_first, process) = (self.channels_first, std::process::id());
-        Ok(Feed { passes, recipe, data, vocab, channels_first, process })
+        let turn = Mutex::default();
+        Ok(Feed { passes, turn, recipe, data, vocab, channels_first, process })
     }
 }
 
@@ -143,7 +147,12 @@ impl Feed {
             error.value(py).setattr("exit_code", exit::USAGE)?;
             return Err(error);
         }
-        Ok(py.detach(|| work(self.passes.lock().unwrap_or_else(|e| e.into_inner()))))
+        Ok(py.detach(|| {
+            let turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+            let passes = self.passes.lock().unwrap_or_else(|e| e.into_inner());
+            drop(turn);
+            work(passes)
+        }))
     }
 
     fn state_now(&self, passes: &Passes) -> Result<FeedState, DataError> {
@@ -169,17 +178,17 @@ impl Feed {
         Ok(py.detach(|| request.open())?)
     }
 
-    /// The next batch of the epoch; None at its end, from where the next epoch begins.
-    fn next(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
+    /// The next batch, if it is of that epoch; None if it is of another.
+    fn next(&self, py: Python<'_>, epoch: u64) -> PyResult<Option<Batch>> {
         loop {
             let wait = |mut passes: MutexGuard<'_, Passes>| {
-                let next = passes.next_within(SIGNAL_EVERY)?;
-                Ok::<_, FeedError>((next, passes.steps_done()))
+                let step = passes.steps_done();
+                Ok::<_, FeedError>((passes.next_of(epoch, SIGNAL_EVERY)?, step))
             };
             match self.with(py, wait)?.map_err(Failure::Feed)? {
-                (Next::Batch(batch), steps) => {
+                (Next::Batch(batch), step) => {
                     let (labels, channels_first) = (self.vocab.len(), self.channels_first);
-                    return Batch::new(py, batch, steps - 1, labels, channels_first).map(Some);
+                    return Batch::new(py, batch, step, labels, channels_first).map(Some);
                 }
                 (Next::End, _) => return Ok(None),
                 (Next::NotYet, _) => py.check_signals()?,
@@ -187,7 +196,7 @@ impl Feed {
         }
     }
 
-    /// The epoch that it is in, and the steps of it that were handed out.
+    /// The epoch of the next batch, and the steps of it that were handed out.
     fn place(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
         self.with(py, |passes| (passes.epoch(), passes.steps_done()))
     }

@@ -20,11 +20,16 @@ use pyo3::exceptions::{PyOverflowError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
+use crate::array::Array;
 use crate::blocks::{Blocks, Stop};
 use crate::capsule::ArrowArray;
 use crate::captions::{BadRow, Captions, text_of};
 use crate::error::prep_raised;
-use crate::numbers::Numbers;
+
+/// Labels of a caption, about, for which room is made: web captions have 3 to 5.
+const IDS_EXPECTED: usize = 6;
+/// Bytes of a key: `n` and eight digits.
+const KEY_BYTES_MAX: usize = 9;
 
 /// How a synset is written.
 #[pyclass(eq, frozen, module = "catlip._catlip", from_py_object)]
@@ -44,20 +49,37 @@ impl Keys {
         }
     }
 
-    /// Writes the same to the end of `bytes`, without an allocation for each.
+    /// Writes the same to the end of `bytes`, by tables: the time counts beside that of the rule.
     fn write(self, synset: SynsetId, bytes: &mut Vec<u8>) {
-        let mut digits = [b'0'; 8];
-        let (mut rest, mut start) = (synset.0.unsigned_abs(), digits.len());
-        while rest > 0 && start > 0 {
-            start -= 1;
-            digits[start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        let start = if self == Self::Wnid { 0 } else { start.min(digits.len() - 1) };
+        // At most eight digits, by the type.
+        let number = synset.0.unsigned_abs() % 100_000_000;
+        let (high, low) =
+            (FOUR_DIGITS[number as usize / 10_000], FOUR_DIGITS[number as usize % 10_000]);
+        let digits = u64::from(high) << 32 | u64::from(low);
+        let num_zeros = match self {
+            Self::Wnid => 0,
+            Self::Corenet => 7 - number.checked_ilog10().unwrap_or(0) as usize,
+        };
         bytes.push(b'n');
-        bytes.extend_from_slice(&digits[start..]);
+        // All eight at once, then without those that the zeros made room for.
+        bytes.extend_from_slice(&(digits << (8 * num_zeros)).to_be_bytes());
+        bytes.truncate(bytes.len() - num_zeros);
     }
 }
+
+/// `0000` to `9999` as text, the first digit in the highest byte.
+static FOUR_DIGITS: [u32; 10_000] = {
+    let mut all = [0; 10_000];
+    let mut number = 0;
+    while number < all.len() {
+        let n = number as u32;
+        let digits = [n / 1000, n / 100 % 10, n / 10 % 10, n % 10];
+        let text = digits[0] << 24 | digits[1] << 16 | digits[2] << 8 | digits[3];
+        all[number] = 0x3030_3030 + text;
+        number += 1;
+    }
+    all
+};
 
 /// A label rule and, if wanted, a vocabulary.
 #[pyclass(frozen, module = "catlip._catlip")]
@@ -68,20 +90,10 @@ pub struct Labeler {
 }
 
 /// Numbers of the rows of a block, one after the other.
-#[derive(Default)]
 struct Found {
     /// How many each row has; `None` for a null.
-    counts: Vec<Option<usize>>,
+    counts: Vec<Option<u32>>,
     ids: Vec<i32>,
-}
-
-/// The same as text.
-#[derive(Default)]
-struct Written {
-    counts: Vec<Option<usize>>,
-    /// Where each key ends in `bytes`.
-    ends: Vec<usize>,
-    bytes: Vec<u8>,
 }
 
 #[pymethods]
@@ -153,7 +165,7 @@ impl Labeler {
                     list.append(py.None())?;
                     continue;
                 };
-                let texts = ids.by_ref().take(count).map(|id| {
+                let texts = ids.by_ref().take(count as usize).map(|id| {
                     let text = known.entry(id);
                     text.or_insert_with(|| PyString::new(py, &keys.of(SynsetId(id)))).clone()
                 });
@@ -167,20 +179,20 @@ impl Labeler {
     fn keys_of_arrow(&self, captions: &Bound<'_, PyAny>, keys: Keys) -> PyResult<Vec<ArrowArray>> {
         let py = captions.py();
         let captions = Captions::of(captions)?;
-        let written = self.blocks(&captions).each(py, |array, rows, stop| {
-            self.written(&captions, array, rows, stop, keys).map(|written| (array, written))
+        let found = self.blocks(&captions).each(py, |array, rows, stop| {
+            self.found(&captions, array, rows, stop, false).map(|found| (array, found))
         })?;
         py.detach(|| {
-            let mut of_array: Vec<Vec<Written>> = captions.rows().iter().map(|_| vec![]).collect();
-            written.into_iter().for_each(|(array, written)| of_array[array].push(written));
-            of_array.into_iter().map(joined).collect()
+            let mut of_array: Vec<Vec<Found>> = captions.rows().iter().map(|_| vec![]).collect();
+            found.into_iter().for_each(|(array, found)| of_array[array].push(found));
+            of_array.iter().map(|found| written(found, keys)).collect()
         })
     }
 
     /// How many labels each caption has, summed up, and the labels of all one after the other:
     /// label ids of the vocabulary, rising and none twice, or without one WordNet's offsets in
     /// token order. A null has none.
-    fn csr(&self, captions: &Bound<'_, PyAny>) -> PyResult<(Numbers, Numbers)> {
+    fn csr(&self, captions: &Bound<'_, PyAny>) -> PyResult<(Array, Array)> {
         let py = captions.py();
         let captions = Captions::of(captions)?;
         let found = self
@@ -193,12 +205,12 @@ impl Labeler {
             let mut end = 0;
             for Found { counts, ids } in found {
                 offsets.extend(counts.into_iter().map(|count| {
-                    end += count.unwrap_or(0) as i64;
+                    end += i64::from(count.unwrap_or(0));
                     end
                 }));
                 all.extend(ids);
             }
-            (Numbers::of_64(offsets), Numbers::of_32(all))
+            (Array::of_int64s(offsets), Array::of_int32s(all))
         }))
     }
 }
@@ -206,24 +218,6 @@ impl Labeler {
 impl Labeler {
     fn blocks(&self, captions: &Captions) -> Blocks {
         Blocks { rows: captions.rows(), threads: self.threads }
-    }
-
-    /// Gives the synsets of each row to `take`, until it is asked to stop.
-    fn each_row(
-        &self,
-        captions: &Captions,
-        array: usize,
-        rows: Range<usize>,
-        stop: &Stop,
-        mut take: impl FnMut(Option<Synsets>),
-    ) -> Result<(), BadRow> {
-        for row in rows {
-            if stop.is_asked() {
-                break;
-            }
-            take(captions.get(array, row)?.map(|caption| self.rule.synsets(caption)));
-        }
-        Ok(())
     }
 
     fn found(
@@ -234,58 +228,47 @@ impl Labeler {
         stop: &Stop,
         by_vocab: bool,
     ) -> Result<Found, BadRow> {
-        let mut found = Found::default();
+        let mut counts = Vec::with_capacity(rows.len());
+        let mut ids = Vec::with_capacity(rows.len() * IDS_EXPECTED);
         let vocab = self.vocab.as_ref().filter(|_| by_vocab);
-        self.each_row(captions, array, rows, stop, |synsets| {
-            let before = found.ids.len();
-            match (&synsets, vocab) {
-                (None, _) => {}
-                (Some(synsets), None) => found.ids.extend(synsets.0.iter().map(|synset| synset.0)),
-                (Some(synsets), Some(vocab)) => {
-                    // At most 1,000,000 labels, so that an id is an `i32`.
-                    let labels = vocab.labels_of(synsets.0.iter().copied());
-                    found.ids.extend(labels.ids().iter().map(|&id| id as i32));
+        for row in rows {
+            if stop.is_asked() {
+                break;
+            }
+            let Some(caption) = captions.get(array, row)? else {
+                counts.push(None);
+                continue;
+            };
+            let Synsets(synsets) = self.rule.synsets(caption);
+            let before = ids.len();
+            match vocab {
+                None => ids.extend(synsets.iter().map(|synset| synset.0)),
+                // At most 1,000,000 labels, so that an id is an `i32`.
+                Some(vocab) => {
+                    ids.extend(vocab.labels_of(synsets).ids().iter().map(|&id| id as i32));
                 }
             }
-            found.counts.push(synsets.map(|_| found.ids.len() - before));
-        })?;
-        Ok(found)
-    }
-
-    fn written(
-        &self,
-        captions: &Captions,
-        array: usize,
-        rows: Range<usize>,
-        stop: &Stop,
-        keys: Keys,
-    ) -> Result<Written, BadRow> {
-        let mut written = Written::default();
-        self.each_row(captions, array, rows, stop, |synsets| {
-            for &synset in synsets.iter().flat_map(|synsets| &synsets.0) {
-                keys.write(synset, &mut written.bytes);
-                written.ends.push(written.bytes.len());
-            }
-            written.counts.push(synsets.map(|synsets| synsets.0.len()));
-        })?;
-        Ok(written)
+            // A text of so many words that this would not hold them makes 16 GB of labels.
+            counts.push(Some((ids.len() - before) as u32));
+        }
+        Ok(Found { counts, ids })
     }
 }
 
-/// An array of the rows of `blocks`.
-fn joined(blocks: Vec<Written>) -> PyResult<ArrowArray> {
+/// An Arrow array of the keys of all rows, `list<string>`.
+fn written(blocks: &[Found], keys: Keys) -> PyResult<ArrowArray> {
     let num_rows = blocks.iter().map(|block| block.counts.len()).sum::<usize>();
-    let num_keys = blocks.iter().map(|block| block.ends.len()).sum::<usize>();
-    let num_bytes = blocks.iter().map(|block| block.bytes.len()).sum::<usize>();
+    let num_keys = blocks.iter().map(|block| block.ids.len()).sum::<usize>();
     // Arrow's lists and strings count in 32 bits; there are never more keys than their bytes.
-    if i32::try_from(num_bytes).is_err() {
+    if i32::try_from(num_keys * KEY_BYTES_MAX).is_err() {
         return Err(PyOverflowError::new_err(format!(
-            "the keys of {num_rows} captions in one Arrow array have {num_bytes} bytes, expected \
-             at most {}; give fewer captions at once, or a ChunkedArray",
+            "the {num_keys} keys of {num_rows} captions in one Arrow array may have {} bytes, \
+             expected at most {}; give fewer captions at once, or a ChunkedArray",
+            num_keys * KEY_BYTES_MAX,
             i32::MAX
         )));
     }
-    let mut bytes = Vec::with_capacity(num_bytes);
+    let mut bytes = Vec::with_capacity(num_keys * KEY_BYTES_MAX);
     let mut ends = Vec::with_capacity(num_keys + 1);
     ends.push(0);
     let mut row_ends = Vec::with_capacity(num_rows + 1);
@@ -293,10 +276,11 @@ fn joined(blocks: Vec<Written>) -> PyResult<ArrowArray> {
     let mut nulls = NullBufferBuilder::new(num_rows);
     let mut row_end = 0;
     for block in blocks {
-        let before = bytes.len();
-        ends.extend(block.ends.iter().map(|end| (before + end) as i32));
-        bytes.extend(block.bytes);
-        for count in block.counts {
+        ends.extend(block.ids.iter().map(|&id| {
+            keys.write(SynsetId(id), &mut bytes);
+            bytes.len() as i32
+        }));
+        for count in &block.counts {
             row_end += count.unwrap_or(0) as i32;
             row_ends.push(row_end);
             nulls.append(count.is_some());

@@ -9,7 +9,6 @@ mod error;
 mod stores;
 mod capsule;
 mod array;
-mod numbers;
 mod captions;
 mod blocks;
 mod labels;
@@ -36,8 +35,6 @@ mod _catlip {
     use crate::feed::Feed;
     #[pymodule_export]
     use crate::labels::{Keys, Labeler};
-    #[pymodule_export]
-    use crate::numbers::Numbers;
     #[pymodule_export]
     use crate::prep::{PrepJob, PrepSummary, PrepWorker, merge_tallies, tally_numbers};
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 import signal
 import struct
 import subprocess
@@ -11,23 +10,26 @@ import tarfile
 import time
 import zlib
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from conftest import BIN, ROOT
+
 EXAMPLES = ROOT / "python" / "examples"
 SETTINGS = ("train.batch=8", "train.image_px=32", "feed.lanes=6", "feed.threads=2",
             "feed.window_bytes=2000")
 
 
-def png(width_px, height_px, rgb):
-    """A flat PNG, by the standard library alone."""
+def png(width_px, height_px, rgb, noise=None):
+    """A flat PNG, or one of noise, by the standard library alone."""
 
     def part(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(
             ">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
-    row = b"\0" + bytes(rgb) * width_px
+    rows = (b"\0" + bytes(rgb) * width_px) * height_px
+    if noise is not None:
+        rows = b"".join(b"\0" + noise.randbytes(3 * width_px) for _ in range(height_px))
     return (b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header)
-            + part(b"IDAT", zlib.compress(row * height_px, 1)) + part(b"IEND", b""))
+            + part(b"IDAT", zlib.compress(rows, 1)) + part(b"IEND", b""))
 
 
 def shard(path, rows):
@@ -53,9 +55,8 @@ def shards(folder, num_shards=3, num_rows=15):
 
 def program(name):
     """The path of a program of the workspace, or None where it is not built."""
-    folders = [os.environ.get("CATLIP_BIN"), ROOT / "target" / "release"]
-    paths = [pathlib.Path(folder) / name for folder in folders if folder]
-    return next((path for path in paths if path.exists()), None)
+    path = BIN / name
+    return path if path.exists() else None
 
 
 def run_program(path, *args):

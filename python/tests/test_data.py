@@ -270,6 +270,8 @@ class Batch:
 
     def __init__(self, images: Any) -> None:
         self.images = images
+        self.ids = [f"id {at}" for at in range(len(images))]
+        self.captions = [["a dog"], [], ["<b>"], []]
 
 
 def test_pixels_of_a_batch_are_shown_whichever_axis_is_the_colours() -> None:
@@ -281,6 +283,7 @@ def test_pixels_of_a_batch_are_shown_whichever_axis_is_the_colours() -> None:
         for images in (pixels, numpy.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     ]
     assert shown[0] == shown[1]
+    assert "a dog" in shown[0] and "&lt;b&gt;" in shown[0] and "id 2" in shown[0]
     sources = Images(shown[0]).sources
     expected = [base64.b64encode(png(image)).decode() for image in pixels[:3]]
     assert [source.split(",")[1] for source in sources] == expected

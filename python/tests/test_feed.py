@@ -4,6 +4,7 @@ import gc
 import json
 import multiprocessing
 import os
+import random
 import threading
 import time
 
@@ -91,6 +92,13 @@ def test_each_loop_is_one_epoch_and_goes_on_after_a_break(data):
     assert list(walk) == []
     feed.set_epoch(0)
     assert walks(feed, 3) == expected
+    # A loop that counts steps, and never asks whether there are more.
+    feed.set_epoch(0)
+    found = []
+    for _ in range(3):
+        walk = iter(feed)
+        found.append([describe(next(walk)) for _ in range(len(feed))])
+    assert found == expected
 
 
 def test_arrays_are_shared_and_not_copied(data):
@@ -167,18 +175,17 @@ def test_targets_are_dense_on_demand(data):
 
 
 def test_a_state_goes_on_exactly_with_any_number_of_ranks(data):
-    expected = walks(feed_of(data), 2)
-    rows_of = [sorted(batch[2] for batch in epoch) for epoch in expected]
-    assert rows_of[0] != rows_of[1]
+    expected = walks(feed_of(data), 3)
     feed = feed_of(data)
-    for epoch in range(2):
-        # After the last batch, but before the loop knows that it is the last, an epoch has no rest.
+    for number in range(2):
         for batch in feed:
             state = json.loads(json.dumps(feed.state_dict()))
-            done = batch.step + 1
+            # Behind the last batch of an epoch the next one is left.
+            is_last = batch.step == 4
+            epoch, done = (number + 1, 0) if is_last else (number, batch.step + 1)
             same = feed_of(data, "feed.threads=1", "feed.queue_batches=1")
             same.load_state_dict(state)
-            assert (same.epoch, same.step) == (epoch, done)
+            assert (same.epoch, same.step) == (feed.epoch, feed.step) == (epoch, done)
             assert [describe(batch) for batch in same] == expected[epoch][done:]
             assert same.epoch == epoch + 1
             ranks = [feed_of(data, rank=rank, world_size=3) for rank in range(3)]
@@ -189,8 +196,7 @@ def test_a_state_goes_on_exactly_with_any_number_of_ranks(data):
             assert [sorted(ids) for ids in steps] == [
                 sorted(batch[2]) for batch in expected[epoch][done:]]
         state = feed.state_dict()
-        assert state["cursor"]["epoch"] == epoch + 1
-        assert state["cursor"]["position"] == 0
+        assert (state["cursor"]["epoch"], state["cursor"]["position"]) == (number + 1, 0)
 
 
 def test_a_state_of_another_order_is_refused(data, tmp_path):
@@ -207,7 +213,7 @@ def test_a_state_of_another_order_is_refused(data, tmp_path):
     other = drawn.shards(tmp_path, num_rows=16)
     with pytest.raises(catlip.CatlipError, match="the state is of a feed with data "):
         feed_of(other).load_state_dict(state)
-    with pytest.raises(catlip.CatlipError, match="no state of a feed: missing field"):
+    with pytest.raises(catlip.CatlipError, match="no state of a feed: unknown field `step`"):
         feed_of(data).load_state_dict({"step": 3})
 
 
@@ -242,7 +248,7 @@ def test_errors_have_the_words_hints_and_codes_of_the_programs(data, tmp_path):
         catlip.Feed(tmp_path / "nowhere")
     assert "nowhere" in str(error.value)
     assert error.value.exit_code == 5
-    assert "catlip-prep run --output" in error.value.hint
+    assert "catlip-prep run" in error.value.hint
     for setting in ("train.bach=8", "feed.lanes=0", "train.batch=4000"):
         with pytest.raises(catlip.CatlipError) as error:
             next(iter(catlip.Feed(data, settings=[setting])))
@@ -251,7 +257,9 @@ def test_errors_have_the_words_hints_and_codes_of_the_programs(data, tmp_path):
             printed = drawn.run_program(
                 program, "bench", "feed", "--data", data, "--set", setting)
             assert printed.returncode == error.value.exit_code
-            assert printed.stderr.strip() == f"error: {error.value}"
+            # That program says first which part of it had to end.
+            said = printed.stderr.strip().replace("the feed ended early\n  caused by: ", "")
+            assert said == f"error: {error.value}"
     vocab = tmp_path / "vocab.parquet"
     vocab.write_bytes(b"no table")
     with pytest.raises(catlip.CatlipError, match="is no vocabulary") as error:
@@ -308,21 +316,23 @@ def test_held_out_rows_are_the_others(data):
 
 
 def test_a_rotten_image_keeps_its_place_with_weight_zero(tmp_path):
-    rows = [(f"{n:03}", drawn.png(40, 36, (n, 0, 0)), "a dog") for n in range(16)]
-    drawn.shard(tmp_path / "a.tar", rows)
+    noise = random.Random(5)
+    images = [drawn.png(120, 100, (0, 0, 0), noise) for _ in range(16)]
+    drawn.shard(tmp_path / "a.tar", [(f"{n:03}", images[n], "a dog") for n in range(16)])
     data = str(tmp_path / "*.tar")
     feed_of(data)
-    # After the index was made, so that it does not know.
+    # After the index was made, and where its check of the shard's two ends does not look.
     path = tmp_path / "a.tar"
+    at = path.read_bytes().index(images[8]) + 1000
     with path.open("r+b") as file:
-        at = path.read_bytes().index(b"IDAT")
-        file.seek(at + 6)
-        file.write(b"\xff\xff\xff\xff")
+        file.seek(at)
+        file.write(b"rotten")
     feed = feed_of(data)
     weights = numpy.concatenate([numpy.array(batch.weights) for batch in feed])
     assert sorted(weights) == [0] + [1] * 15
     stats = feed.stats()
-    assert stats["bad_rows"] == 1
+    # Of what was read ahead, too.
+    assert stats["bad_rows"] >= 1
     assert "sample " in stats["last_bad_row"]
     with pytest.raises(catlip.CatlipError, match="1 rows did not decode, 0 may") as error:
         for _ in range(3):
@@ -334,8 +344,20 @@ def threads():
     return len(os.listdir("/proc/self/task"))
 
 
+def settled_threads():
+    """The number of threads, once those of feeds that are gone have ended."""
+    gc.collect()
+    while True:
+        before = threads()
+        time.sleep(0.5)
+        if threads() == before:
+            return before
+
+
 def test_a_feed_that_is_dropped_or_closed_ends_its_threads(data):
-    before = threads()
+    # Pools that the first feed begins stay.
+    next(iter(feed_of(data)))
+    before = settled_threads()
     feed = feed_of(data)
     assert threads() == before, "it begins with the first batch"
     for batch in feed:
@@ -366,9 +388,8 @@ for batch in catlip.Feed(sys.argv[1], settings=["train.batch=64", "feed.threads=
 def slow(tmp_path_factory):
     """64 images, each of which takes long to decode."""
     folder = tmp_path_factory.mktemp("slow")
-    image = drawn.png(9000, 9000, (1, 2, 3))
+    image = drawn.png(4000, 4000, (1, 2, 3))
     drawn.shard(folder / "a.tar", [(f"{n:03}", image, "a dog") for n in range(64)])
-    list(folder.iterdir())
     data = str(folder / "a.tar")
     catlip.Feed(data, settings=["train.batch=64"])
     return data
@@ -377,7 +398,7 @@ def slow(tmp_path_factory):
 def test_ctrl_c_interrupts_a_wait(slow, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
         [os.path.dirname(drawn.__file__), os.environ.get("PYTHONPATH", "")]))
-    secs, errors = drawn.interrupted(SLOW, slow, after=2)
+    secs, errors = drawn.interrupted(SLOW, slow, after=0.5)
     assert "KeyboardInterrupt" in errors, errors
     # The image that is being decoded is finished.
     assert secs < 5, secs
@@ -385,25 +406,21 @@ def test_ctrl_c_interrupts_a_wait(slow, monkeypatch):
 
 def test_other_threads_run_while_it_waits(slow):
     feed = catlip.Feed(slow, settings=["train.batch=64", "feed.threads=1"])
-    caught = []
-
-    def wait():
-        try:
-            next(iter(feed))
-        except catlip.CatlipError as error:
-            caught.append(error)
-
-    waiting = threading.Thread(target=wait, daemon=True)
+    batches = []
+    waiting = threading.Thread(target=lambda: batches.append(next(iter(feed))))
     waiting.start()
-    gaps, last, end = [], time.monotonic(), time.monotonic() + 2
-    while last < end and waiting.is_alive():
+    gaps = []
+    while len(gaps) < 50 and not batches:
+        start = time.monotonic()
         time.sleep(0.01)
-        gaps.append(time.monotonic() - last)
-        last = time.monotonic()
-    assert waiting.is_alive(), "the batch came too soon to tell"
-    assert sorted(gaps)[len(gaps) // 2] < 0.2
-    feed.close()
-    waiting.join(60)
+        # They may ask the feed, too: who waits for a batch looks away every tenth of a second.
+        assert feed.step in (0, 1)
+        gaps.append(time.monotonic() - start)
+    assert len(gaps) >= 3, "the batch came too soon to tell"
+    assert sorted(gaps)[len(gaps) // 2] < 0.5, gaps
+    waiting.join(300)
+    # Its one step is done, so it is in the next epoch.
+    assert (batches[0].step, feed.epoch, feed.step) == (0, 1, 0)
 
 
 def in_child(feed, pipe):

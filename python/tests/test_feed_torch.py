@@ -117,7 +117,8 @@ def test_lightning_trains_on_a_feed_and_goes_on_in_an_epoch(data, tmp_path):
 
     whole = lines(run([*script, "--epochs", "2", "--out", "whole"], tmp_path))
     assert [int(step) for step, _, _ in whole] == list(range(10))
-    begun = lines(run([*script, "--epochs", "2", "--steps", "3", "--out", "cut"], tmp_path))
+    begun = lines(run([*script, "--epochs", "2", "--steps", "3", "--save-every", "3",
+                       "--out", "cut"], tmp_path))
     rest = lines(run([*script, "--epochs", "2", "--out", "cut", "--resume", "cut/last.ckpt"],
                      tmp_path))
     ids = [ids for _, ids, _ in whole]

@@ -5,7 +5,8 @@ use catlip_benches::Failure;
 use catlip_benches::feed_bench::{FeedBench, peak_bytes, plan, run};
 use catlip_benches::order_quality::{read_ratio, stream, variance_ratio};
 
-/// Batches of a round. Of 8 of them the first, which nothing is decoded before, was 6 % of the time.
+/// Batches of a round. Of 8 of them the start, when nothing is there to decode, was 6 % of the
+/// time.
 const STEPS: u64 = 64;
 /// Rounds; the medians are printed.
 const ROUNDS: usize = 5;

@@ -82,9 +82,12 @@ impl Buffers {
         Ok(())
     }
 
-    /// Ends it: nobody waits any more, and what comes back is freed.
+    /// Ends it: nobody waits any more, what is free is freed, and what comes back.
     pub fn close(&self) {
         self.free.close();
+        while let Some(buffer) = self.free.pop() {
+            drop(buffer);
+        }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -122,6 +125,19 @@ mod tests {
         kept.into_iter().for_each(|buffer| buffers.give_back(buffer));
         assert_eq!((buffers.counts().held, buffers.counts().surplus), (0, 0));
         assert_eq!(buffers.free.stats().occupancy, 2);
+    }
+
+    #[test]
+    fn a_closed_feed_keeps_no_buffer() {
+        let buffers = Buffers::new(2);
+        (0..2).for_each(|_| buffers.put(buffer()));
+        let held = buffers.take().unwrap();
+        buffers.hand_out();
+        buffers.close();
+        assert_eq!(buffers.free.stats().occupancy, 0);
+        buffers.give_back(held);
+        assert_eq!(buffers.free.stats().occupancy, 0);
+        assert!(buffers.take().is_none());
     }
 
     #[test]

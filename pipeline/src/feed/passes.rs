@@ -2,7 +2,8 @@
 //!
 //! In: a [`FeedPlan`], whose number of steps does not count. Out: the batches of one epoch after
 //! the other; the cursor behind the batch that was handed out last. Never: begins a thread before
-//! a batch is asked for; waits at an epoch's end for what could be read ahead.
+//! a batch is asked for; waits at an epoch's end for what could be read ahead; makes anybody ask
+//! once more to learn that an epoch has ended, since some loops count its steps instead.
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ impl Passes {
         &self.plan
     }
 
-    /// The epoch that it is in.
+    /// The epoch of the next batch.
     pub fn epoch(&self) -> u64 {
         self.at.epoch
     }
@@ -60,16 +61,14 @@ impl Passes {
         &self.at
     }
 
-    /// The next batch of the epoch, if it is whole within `limit`. At its end [`Next::End`], once;
-    /// from then on it is in the next epoch.
+    /// The next batch, if it is of `epoch` and whole within `limit`; [`Next::End`] if it is of
+    /// another epoch.
     ///
     /// # Errors
     ///
     /// Those of [`Feed::start`] and [`Feed::next`].
-    pub fn next_within(&mut self, limit: Duration) -> Result<Next, FeedError> {
-        if self.plan.stream.step_at(self.at.epoch, self.at.position).is_none() {
-            self.at = cursor_at(&self.plan, self.at.epoch + 1, 0);
-            self.steps_done = 0;
+    pub fn next_of(&mut self, epoch: u64, limit: Duration) -> Result<Next, FeedError> {
+        if epoch != self.at.epoch {
             return Ok(Next::End);
         }
         let feed = match &mut self.feed {
@@ -83,6 +82,7 @@ impl Passes {
         if let Next::Batch(batch) = &next {
             self.at = batch.cursor.clone();
             self.steps_done += 1;
+            self.leave_epoch();
         }
         Ok(next)
     }
@@ -98,7 +98,16 @@ impl Passes {
         self.steps_done = before.take_while(|(begin, _)| *begin < at.position).count() as u64;
         self.at = at;
         self.feed = None;
+        self.leave_epoch();
         Ok(())
+    }
+
+    /// Goes to the next epoch if no step of this one is left.
+    fn leave_epoch(&mut self) {
+        if self.plan.stream.step_at(self.at.epoch, self.at.position).is_none() {
+            self.at = cursor_at(&self.plan, self.at.epoch + 1, 0);
+            self.steps_done = 0;
+        }
     }
 
     /// Goes to the beginning of an epoch, unless it is somewhere in it.
@@ -118,7 +127,7 @@ impl Passes {
         self.feed = None;
     }
 
-    /// Leaves the threads alone, in a forked child: they are not there, but what they had locked is.
+    /// Leaves the threads alone, in a forked child: they are not there, what they had locked is.
     pub fn leave(&mut self) {
         std::mem::forget(self.feed.take());
     }

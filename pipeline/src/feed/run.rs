@@ -351,6 +351,10 @@ impl Shared {
         self.notify_full();
     }
 
+    fn is_ended(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
     fn notify_full(&self) {
         drop(self.full.0.lock().unwrap_or_else(|e| e.into_inner()));
         self.full.1.notify_all();
@@ -359,7 +363,7 @@ impl Shared {
     /// Sleeps until a batch is full, or `end` has come; false if it is then not full.
     fn wait_full(&self, batch: &OpenBatch, end: Option<Instant>) -> bool {
         let mut guard = self.full.0.lock().unwrap_or_else(|e| e.into_inner());
-        while !batch.is_full() && !self.stop.load(Ordering::SeqCst) {
+        while !batch.is_full() && !self.is_ended() {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             guard = match left {
                 None => self.full.1.wait(guard).unwrap_or_else(|e| e.into_inner()),
@@ -376,7 +380,7 @@ impl Shared {
 
 /// Fetches row groups before a decoder needs them; a failure waits for the decoder that does.
 fn read_ahead(shared: &Shared) -> Result<(), FeedError> {
-    while let Some(group) = shared.reads.pop() {
+    while let Some(group) = shared.reads.pop().filter(|_| !shared.is_ended()) {
         let _ = shared.read.measure(|| (group.images().err(), shared.labels.part(group.part())));
     }
     Ok(())
@@ -384,7 +388,8 @@ fn read_ahead(shared: &Shared) -> Result<(), FeedError> {
 
 fn decode_tasks(shared: &Shared) -> Result<(), FeedError> {
     let mut scratch = Scratch::default();
-    while let Some(task) = shared.tasks.pop() {
+    // What is still in the queue of a feed that was dropped is nobody's.
+    while let Some(task) = shared.tasks.pop().filter(|_| !shared.is_ended()) {
         let outcome = fill(shared, &task, &mut scratch)?;
         if task.batch.fill(task.slot, outcome) {
             drop(task);

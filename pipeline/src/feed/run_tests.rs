@@ -566,9 +566,9 @@ fn a_wait_with_an_end_loses_no_batch() {
 
 /// The batches up to the epoch's end.
 fn pass(passes: &mut Passes) -> Vec<Vec<String>> {
-    let mut all = Vec::new();
+    let (mut all, epoch) = (Vec::new(), passes.epoch());
     loop {
-        match passes.next_within(Duration::from_secs(60)).unwrap() {
+        match passes.next_of(epoch, Duration::from_secs(60)).unwrap() {
             Next::Batch(mut batch) => all.push(describe(&mut batch)),
             Next::NotYet => panic!("a batch takes a minute"),
             Next::End => return all,
@@ -589,7 +589,7 @@ fn passes_are_the_epochs_of_a_feed_and_go_on_from_anywhere() {
         let mut first = Passes::new(plan(&prepared)).unwrap();
         first.enter_epoch(taken / 4).unwrap();
         for _ in 0..taken % 4 {
-            let Next::Batch(_) = first.next_within(Duration::from_secs(60)).unwrap() else {
+            let Next::Batch(_) = first.next_of(taken / 4, Duration::from_secs(60)).unwrap() else {
                 panic!("too few steps")
             };
         }
@@ -620,4 +620,21 @@ fn a_cursor_of_other_data_moves_no_pass() {
     let refused = passes.go_to(other).unwrap_err().to_string();
     assert_eq!(refused, "the cursor is of snapshot 9, expected 1");
     assert_eq!(passes.cursor(), &before);
+}
+
+#[test]
+fn a_feed_that_is_dropped_leaves_what_is_queued() {
+    let prepared = prepared();
+    let mut all = plan(&prepared);
+    // Tasks of many epochs, far more than are decoded until the first batch is whole.
+    (all.decode_threads, all.depth_batches, all.num_steps) = (1, 100, 100);
+    let mut feed = Feed::start(all).unwrap();
+    feed.next().unwrap().unwrap();
+    let shared = feed.shared.clone();
+    while shared.tasks.stats().pushed < 400 {
+        std::thread::yield_now();
+    }
+    drop(feed);
+    let (decoded, queued) = (shared.decode.items(), shared.tasks.stats().occupancy);
+    assert!(decoded < 400 && queued > 0, "{decoded} decoded, {queued} left");
 }

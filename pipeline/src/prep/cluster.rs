@@ -226,11 +226,12 @@ impl ClusterJob {
     /// [`PrepError::FailureRate`], [`PrepError::FailureCount`].
     pub fn take(&mut self, tally: &Tally) -> Result<(), PrepError> {
         self.totals.merge(tally);
-        if tally.failed() == 0 {
+        let (samples, failed) = (self.totals.counts.samples, self.totals.failed());
+        // Also by a tally without a bad sample: it may be the one that ends the probation.
+        if failed == 0 {
             return Ok(());
         }
-        let (samples, failed) = (self.totals.counts.samples, self.totals.failed());
-        judge(&self.plan.config.budget, samples, failed, || self.last_failure(tally))
+        judge(&self.plan.config.budget, samples, failed, || self.last_failure(&self.totals))
     }
 
     /// The last bad sample of a tally, from the ledger of its part.

@@ -128,9 +128,14 @@ fn a_failure_rate_is_judged_over_the_job_and_not_over_a_part() {
     assert_eq!(error.exit_code(), crate::error::exit::BUDGET);
     let text = error.to_string();
     let start = "too many bad samples: 1 of 4 (25.0 %), the budget is 10.0 % (last: shard s-0.tar, \
-                 key 0000, byte 0: ";
+                 key 0000, byte 512: ";
     assert!(text.starts_with(start), "{text}");
     let alone = job.run("alone", &["budget.probation=2", "budget.failure_rate=0.01"]).unwrap_err();
+    // The one that ends the probation may have no bad sample of its own.
+    let mut late =
+        plan_of(&job, "out", &["budget.probation=10", "budget.failure_rate=0.01"]).unwrap();
+    late.take(&tallies[0]).unwrap();
+    assert!(late.take(&tallies[1]).unwrap_err().to_string().contains("1 of 44 (2.3 %)"));
     let last = |text: &str| text.split_once("(last").unwrap().1.to_owned();
     assert_eq!(last(&text), last(&alone.to_string()));
 }

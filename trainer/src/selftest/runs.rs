@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use catlip_pipeline::feed::{BatchSampler, StepSize, VariableSizes};
-use tch::{Device, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use super::device::relative;
 use super::steps::{Case, first_difference, numbers};
