@@ -68,9 +68,10 @@ def run_program(path, *args):
 
 
 def python(code, *args):
-    """Starts Python on a text."""
+    """Starts Python on a text; it hears SIGINT, also where a shell's background job does not."""
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def interrupted(code, *args, after):
