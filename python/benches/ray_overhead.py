@@ -38,12 +38,13 @@ class Sizes:
     """How much is measured."""
 
     scenes: int = 4000
+    copies: int = 25
     shards: int = 40
     empty_shards: int = 400
     parts: int = 130_000
 
 
-TINY = Sizes(scenes=12, shards=3, empty_shards=3, parts=5)
+TINY = Sizes(scenes=12, copies=1, shards=3, empty_shards=3, parts=5)
 
 
 def prep_on_ray(shards: Path, output: Path, cpus: int) -> dict[str, float]:
@@ -53,9 +54,9 @@ import json, resource, sys, time
 import ray
 from catlip import ray as catlip_ray
 ray.init("local", num_cpus={cpus}, _memory=100 << 30, include_dashboard=False, log_to_driver=False)
-# Workers are started and have opened what they need.
-warm = ray.remote(lambda: (time.sleep(1), __import__("catlip"))).options(num_cpus=1)
-ray.get([warm.remote() for _ in range({cpus})])
+# Workers are started, also the one that merges beside them.
+warm = ray.remote(lambda: (time.sleep(2), __import__("catlip.ray"))[0])
+ray.get([warm.options(num_cpus=int(n < {cpus})).remote() for n in range({cpus} + 1)])
 start = time.monotonic()
 summary = catlip_ray.prep({str(shards / "*.tar")!r}, {str(output)!r}, quiet=True, cpus_per_task=1)
 secs = time.monotonic() - start
@@ -78,7 +79,9 @@ def timed_program(*arguments: str | Path) -> float:
 
 def scaling(place: Path, sizes: Sizes) -> None:
     """The same shards on 1 and on 2 CPUs of one node, and by the program with as many threads."""
-    write_shards(place / "in", scenes(place / "demo", sizes.scenes), sizes.shards)
+    drawn = scenes(place / "demo", sizes.scenes)
+    files = [(f"{copy}-{name}", data) for copy in range(sizes.copies) for name, data in drawn]
+    write_shards(place / "in", files, sizes.shards)
     secs = {}
     for cpus in (1, 2):
         found = prep_on_ray(place / "in", place / f"ray-{cpus}", cpus)
