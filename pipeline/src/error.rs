@@ -97,10 +97,6 @@ pub enum ConfigError {
     },
 }
 
-/// What the machines of a cluster need.
-const SAME_EVERYWHERE: &str = "install the same catlip on every machine, and put files that \
-     settings name where all of them read the same bytes";
-
 fn is_full(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::StorageFull
 }
@@ -471,7 +467,10 @@ impl PrepError {
                 "a vocabulary is a Parquet file of this program, or a pickled dict of counts such \
                  as {\"n2084071\": 12}; nothing in a pickle is ever run",
             ),
-            Self::OtherMachine { .. } => Some(SAME_EVERYWHERE),
+            Self::OtherMachine { .. } => Some(
+                "install the same catlip on every machine, and put files that settings name where \
+                 all of them read the same bytes",
+            ),
             Self::Interrupted { .. } => Some("start the same command again to go on"),
             _ => None,
         }
