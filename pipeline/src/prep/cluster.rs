@@ -2,10 +2,10 @@
 //!
 //! In: shards, plan and output of a job. Out: on the driver a [`ClusterJob`], which says what is
 //! missing, judges the budget and commits once; on each machine a [`Worker`], which makes one part
-//! by the function that [`super::run::run`] makes it by. Between them go bytes: what all tasks share
-//! ([`ClusterJob::spec`]), one [`PartTask`] a part, and back a [`Tally`]. Never: a state beside the
-//! output. A receipt that is there is a part that is made, so a task may be started twice, or at
-//! two places at once, and a job whose driver is gone goes on by the same command.
+//! by the function that [`super::run::run`] makes it by. Between them go bytes: what all tasks
+//! share ([`ClusterJob::spec`]), one [`PartTask`] a part, and back a [`Tally`]. Never: a state
+//! beside the output. A receipt that is there is a part that is made, so a task may be started
+//! twice, or at two places at once, and a job whose driver is gone goes on by the same command.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
