@@ -622,20 +622,3 @@ fn a_cursor_of_other_data_moves_no_pass() {
     assert_eq!(refused, "the cursor is of snapshot 9, expected 1");
     assert_eq!(passes.cursor(), &before);
 }
-
-#[test]
-fn a_feed_that_is_dropped_leaves_what_is_queued() {
-    let prepared = prepared();
-    let mut all = plan(&prepared);
-    // Tasks of many epochs, far more than are decoded until the first batch is whole.
-    (all.decode_threads, all.depth_batches, all.num_steps) = (1, 100, 100);
-    let mut feed = Feed::start(all).unwrap();
-    feed.next().unwrap().unwrap();
-    let shared = feed.shared.clone();
-    while shared.tasks.stats().pushed < 400 {
-        std::thread::yield_now();
-    }
-    drop(feed);
-    let (decoded, queued) = (shared.decode.items(), shared.tasks.stats().occupancy);
-    assert!(decoded < 400 && queued > 0, "{decoded} decoded, {queued} left");
-}
