@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple};
 
 use crate::array::Array;
-use crate::error::CatlipError;
+use crate::error::refused;
 
 /// Images of one step, their labels and weights.
 #[pyclass(frozen, module = "catlip")]
@@ -91,13 +91,7 @@ impl Batch {
         let shape = vec![offsets.len().saturating_sub(1), self.num_labels];
         let targets = Targets::LabelsCsr { offsets, ids };
         let dense = py.detach(|| targets.dense(self.num_labels)).map_err(|message| {
-            let message = format!("the labels of the batch were changed: {message}");
-            let error = CatlipError::new_err(message);
-            let value = error.value(py);
-            match value.setattr("exit_code", exit::INPUT) {
-                Ok(()) => error,
-                Err(other) => other,
-            }
+            refused(format!("the labels of the batch were changed: {message}"), None, exit::INPUT)
         })?;
         Ok(Array::of_float32s(dense, shape))
     }

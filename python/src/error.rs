@@ -21,7 +21,17 @@ create_exception!(
 /// An exception with what `error` and its causes say, its hint and its exit code.
 pub fn raised(error: &dyn Error, hint: Option<&'static str>, exit_code: u8) -> PyErr {
     let text = error_text(error, hint);
-    let text = text.trim_end().trim_start_matches("error: ").to_owned();
+    with_facts(text.trim_end().trim_start_matches("error: ").to_owned(), hint, exit_code)
+}
+
+/// An exception of this package alone, with what can be done and the exit code of its kind.
+pub fn refused(fact: String, hint: Option<&'static str>, exit_code: u8) -> PyErr {
+    let text = hint.map_or_else(|| fact.clone(), |hint| format!("{fact}\nhint: {hint}"));
+    with_facts(text, hint, exit_code)
+}
+
+/// An exception with that text, its hint and its exit code.
+fn with_facts(text: String, hint: Option<&'static str>, exit_code: u8) -> PyErr {
     Python::attach(|py| {
         let raised = CatlipError::new_err(text);
         let value = raised.value(py);

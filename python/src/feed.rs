@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::batch::Batch;
-use crate::error::{CatlipError, prep_raised, raised};
+use crate::error::{prep_raised, raised, refused};
 use crate::page_lock::PythonPageLock;
 use crate::stores::stores;
 
@@ -139,13 +139,13 @@ impl Feed {
     ) -> PyResult<R> {
         let found = std::process::id();
         if found != self.process {
-            let error = CatlipError::new_err(format!(
+            let fact = format!(
                 "the feed was made in process {} and is used in process {found}, where its threads \
-                 are not\nhint: make the Feed in the process that uses it, after the fork",
+                 are not",
                 self.process
-            ));
-            error.value(py).setattr("exit_code", exit::USAGE)?;
-            return Err(error);
+            );
+            let hint = "make the Feed in the process that uses it, after the fork";
+            return Err(refused(fact, Some(hint), exit::USAGE));
         }
         Ok(py.detach(|| {
             let turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());

@@ -54,6 +54,16 @@ pub struct GroupedRows {
 }
 
 impl Place {
+    /// Where the rows of a batch of the feed stand, taken for a whole step.
+    pub fn of(host: &HostBatch) -> Self {
+        Self {
+            epoch: host.cursor.epoch,
+            step_start: host.positions.first().copied().unwrap_or(0),
+            step_rows: host.len(),
+            positions: host.positions.clone(),
+        }
+    }
+
     /// Cuts the whole step into groups of `group_rows` rows, the last as large as is left, and
     /// these into `parts`; with `group_rows` 0 each part is one group. All ranks get as many parts.
     pub fn groups(&self, group_rows: usize, parts: usize) -> Vec<GroupedRows> {
@@ -108,6 +118,17 @@ pub struct HostRows<'h> {
     pub weights: &'h [f32],
 }
 
+impl<'h> HostRows<'h> {
+    /// The rows of a batch of the feed.
+    pub fn of(host: &'h mut HostBatch) -> Self {
+        let HostBatch { pixels, targets, weights, height_px, width_px, .. } = host;
+        let Targets::LabelsCsr { offsets, ids: label_ids } = &*targets;
+        let (height_px, width_px) = (*height_px, *width_px);
+        let images_bhwc = pixels.bytes();
+        Self { images_bhwc, height_px, width_px, offsets, label_ids, weights }
+    }
+}
+
 impl DeviceBatch {
     /// Copies a batch of the feed to `device`.
     ///
@@ -115,22 +136,8 @@ impl DeviceBatch {
     ///
     /// What libtorch says, such as out of memory.
     pub fn from_host(host: &mut HostBatch, device: Device) -> Result<Self, TchError> {
-        let (weights, targets) = (host.weights.clone(), host.targets.clone());
-        let Targets::LabelsCsr { offsets, ids } = &targets;
-        let (height_px, width_px) = (host.height_px, host.width_px);
-        let rows = HostRows {
-            images_bhwc: host.images_bhwc(),
-            height_px,
-            width_px,
-            offsets,
-            label_ids: ids,
-            weights: &weights,
-        };
-        let batch = Self::from_rows(&rows, device)?;
-        let step_rows = host.len();
-        let step_start = host.positions.first().copied().unwrap_or(0);
-        let (epoch, positions) = (host.cursor.epoch, host.positions.clone());
-        Ok(Self { place: Place { epoch, step_start, step_rows, positions }, ..batch })
+        let batch = Self::from_rows(&HostRows::of(host), device)?;
+        Ok(Self { place: Place::of(host), ..batch })
     }
 
     /// Copies `rows` to `device`.

@@ -16,7 +16,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use catlip_pipeline::feed::{HostBatch, Targets};
+use catlip_pipeline::feed::HostBatch;
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::batch::{DeviceBatch, HostRows, Place, row_of_each_label};
@@ -118,26 +118,10 @@ impl Uploads {
         let Some(lanes) = &mut self.lanes else {
             return DeviceBatch::from_host(&mut host, self.device);
         };
-        let (weights, targets) = (host.weights.clone(), host.targets.clone());
-        let Targets::LabelsCsr { offsets, ids } = &targets;
-        let (height_px, width_px) = (host.height_px, host.width_px);
-        let rows = HostRows {
-            images_bhwc: host.images_bhwc(),
-            height_px,
-            width_px,
-            offsets,
-            label_ids: ids,
-            weights: &weights,
-        };
         // SAFETY: the pixels are those of `host`, which is kept until `settle` or `drop` has waited
         // for the copy.
-        let batch = unsafe { lanes.send(&rows)? };
-        let place = Place {
-            epoch: host.cursor.epoch,
-            step_start: host.positions.first().copied().unwrap_or(0),
-            step_rows: host.len(),
-            positions: host.positions.clone(),
-        };
+        let batch = unsafe { lanes.send(&HostRows::of(&mut host))? };
+        let place = Place::of(&host);
         self.host = Some(host);
         Ok(DeviceBatch { place, ..batch })
     }
