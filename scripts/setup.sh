@@ -343,7 +343,8 @@ link_libtorch() {
             fi
         done
     done
-    "${CC:-cc}" -shared -Wl,-soname,libtorch.so -o "$new/lib/libtorch.so" -x c /dev/null
+    # Empty by a here-string: some containers have an ordinary file as /dev/null, with text in it.
+    "${CC:-cc}" -shared -Wl,-soname,libtorch.so -o "$new/lib/libtorch.so" -x c - <<<''
     absent=$(LD_LIBRARY_PATH=$new/lib ldd "$new/lib/libtorch_cpu.so" |
         sed -n 's/^\s*\(\S*\) => not found$/\1/p' | sort -u | tr '\n' ' ')
     [ -z "$absent" ] || missing "$lib/libtorch_cpu.so does not load: not found: $absent" \
