@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import tarfile
-import time
 import zlib
 
 from conftest import BIN, ROOT
@@ -72,18 +71,3 @@ def python(code, *args):
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-
-
-def interrupted(code, *args, after):
-    """Runs code that prints a line, interrupts it some seconds later; seconds until it ended, its
-    errors."""
-    with python(code, *args) as child:
-        child.stdout.readline()
-        time.sleep(after)
-        start = time.monotonic()
-        child.send_signal(signal.SIGINT)
-        try:
-            _, errors = child.communicate(timeout=60)
-        finally:
-            child.kill()
-        return time.monotonic() - start, errors

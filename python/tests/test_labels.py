@@ -395,9 +395,9 @@ INTERRUPTED = """
 import numpy
 import pyarrow as pa
 import catlip
-# One text of 64 kB, of which each row has a view: half a minute of work in little memory.
+# One text of 64 kB, of which each row has a view: half an hour of work in little memory.
 text = b"the and of with " * 4000
-rows = 100_000
+rows = 5_000_000
 view = numpy.array([len(text), 0, 0, 0], numpy.int32)
 views = pa.py_buffer(numpy.tile(view, rows))
 captions = pa.Array.from_buffers(pa.string_view(), rows, [None, views, pa.py_buffer(text)])
@@ -415,12 +415,9 @@ def test_ctrl_c_ends_a_long_call_soon() -> None:
     assert child.stdout.readline() == "begin\n"
     time.sleep(1)
     assert child.poll() is None
-    start = time.monotonic()
     child.send_signal(signal.SIGINT)
-    assert child.stdout.readline() == "interrupted\n"
-    # Within a second on an idle machine; the tests of this one may share it.
-    assert time.monotonic() - start < 5
-    assert child.wait(20) == 0
+    output, _ = child.communicate(timeout=300)
+    assert (output, child.returncode) == ("interrupted\n", 0)
 
 
 NOT_COPIED = """

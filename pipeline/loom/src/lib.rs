@@ -101,6 +101,23 @@ mod tests {
     }
 
     #[test]
+    fn of_two_consumers_one_sees_that_half_is_free() {
+        explore(2, || {
+            let queue = Arc::new(PrefetchQueue::new(2));
+            (0..2).for_each(|n| queue.push(n).unwrap());
+            let consumers: Vec<_> = (0..2)
+                .map(|_| {
+                    let queue = queue.clone();
+                    thread::spawn(move || queue.pop())
+                })
+                .collect();
+            queue.push(2).unwrap();
+            consumers.into_iter().for_each(|c| assert!(c.join().unwrap().is_some()));
+            assert_eq!(queue.pop(), Some(2));
+        });
+    }
+
+    #[test]
     fn a_close_wakes_a_sleeping_consumer() {
         explore(3, || {
             let queue = Arc::new(PrefetchQueue::<u8>::new(1));

@@ -60,6 +60,14 @@ pub enum FeedError {
     /// A batch cannot be locked in memory for the device.
     #[error("batches cannot be locked in memory for the GPU: {0}")]
     PageLock(String),
+    /// The system starts no further thread.
+    #[error("thread `{thread}` cannot be started: {message}")]
+    Thread {
+        /// Its name.
+        thread: &'static str,
+        /// What the system says.
+        message: String,
+    },
     /// More rows than allowed did not decode.
     #[error("{found} rows did not decode, {limit} may; the last: {last}")]
     TooManyBadRows {
@@ -94,6 +102,7 @@ impl FeedError {
             | Self::TooManyRanks { .. }
             | Self::Memory { .. }
             | Self::Buffer { .. }
+            | Self::Thread { .. }
             | Self::PageLock(_) => exit::CONFIG,
             Self::TooManyBadRows { .. } => exit::BUDGET,
             Self::Data(error) => error.exit_code(),
@@ -119,6 +128,9 @@ impl FeedError {
             Self::Buffer { .. } => Some("lower `feed.queue_batches` or `train.batch`"),
             Self::PageLock(_) => {
                 Some("go on without by `feed.page_lock=false`: copies to the GPU are slower then")
+            }
+            Self::Thread { .. } => {
+                Some("lower `feed.threads`, or raise the limit on threads (`ulimit -u`, pids.max)")
             }
             Self::TooManyBadRows { .. } => {
                 Some("see `catlip-prep verify`; `feed.bad_rows_max` says how many may be lost")

@@ -1,8 +1,9 @@
 //! The bounded queue between stages.
 //!
 //! In: items from any number of threads. Out: the same, first in first out. The hand-over is
-//! lock-free ([`Ring`]); a lock is taken only by who must sleep, and to wake them. Never: drops an
-//! item unseen; sleeps on a closed queue.
+//! lock-free ([`Ring`]); a lock is taken only by who must sleep, and to wake them. Who found it full
+//! is woken once half of it is free: room for one item would wake them for each item. Never: drops
+//! an item unseen; sleeps on a closed queue.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -61,7 +62,7 @@ impl<T> PrefetchQueue<T> {
         }
     }
 
-    /// Puts an item in; sleeps while the queue is full.
+    /// Puts an item in; if the queue is full, sleeps until half of it is free.
     ///
     /// # Errors
     ///
@@ -103,7 +104,11 @@ impl<T> PrefetchQueue<T> {
         let item = self.wait(&self.counts.pop_wait_nanos, end, attempt).ok_or(TimedOut)?;
         if item.is_some() {
             self.counts.popped.fetch_add(1, Ordering::Relaxed);
-            self.wake_sleepers();
+            // Of pops at the same time the last one to come through the fence sees all of them.
+            fence(Ordering::SeqCst);
+            if self.ring.len() <= self.ring.capacity() / 2 {
+                self.wake_sleepers();
+            }
         }
         Ok(item)
     }

@@ -113,7 +113,7 @@ impl Feed {
     /// # Errors
     ///
     /// [`FeedError`] when the cursor, the ranks or the rows on offer make the plan impossible, or
-    /// there is no memory for its batches.
+    /// there is no memory for its batches, or no thread.
     pub fn start(plan: FeedPlan) -> Result<Self, FeedError> {
         check(&plan)?;
         let group_bytes = check_memory(&plan)?;
@@ -147,14 +147,20 @@ impl Feed {
             wait_nanos: AtomicU64::new(0),
             plan,
         });
-        let mut threads = vec![spawn(&shared, "feed-plan", plan_steps)];
-        for _ in 0..shared.plan.reader_threads.max(1) {
-            threads.push(spawn(&shared, "feed-read", read_ahead));
+        let readers = shared.plan.reader_threads.max(1);
+        // Whole from the first thread on: if one cannot start, dropping it ends the others.
+        let mut feed = Self { shared, opened: None, threads: Vec::new() };
+        let stages: [(usize, &'static str, Work); 3] = [
+            (1, "feed-plan", plan_steps),
+            (readers, "feed-read", read_ahead),
+            (decoders, "feed-decode", decode_tasks),
+        ];
+        for (count, name, work) in stages {
+            for _ in 0..count {
+                feed.threads.push(spawn(&feed.shared, name, work)?);
+            }
         }
-        for _ in 0..decoders {
-            threads.push(spawn(&shared, "feed-decode", decode_tasks));
-        }
-        Ok(Self { shared, opened: None, threads })
+        Ok(feed)
     }
 
     /// The next batch; sleeps until it is whole. `None` after the last step.
@@ -313,17 +319,23 @@ fn buffer(plan: &FeedPlan) -> Result<SlotBuffer, FeedError> {
 
 type Work = fn(&Shared) -> Result<(), FeedError>;
 
-fn spawn(shared: &Arc<Shared>, name: &'static str, work: Work) -> JoinHandle<()> {
+fn spawn(
+    shared: &Arc<Shared>,
+    thread: &'static str,
+    work: Work,
+) -> Result<JoinHandle<()>, FeedError> {
     let shared = shared.clone();
-    std::thread::spawn(move || {
+    let body = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&shared)));
         let failure = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(failure)) => failure,
-            Err(payload) => FeedError::Panicked { thread: name, message: panic_text(&*payload) },
+            Err(payload) => FeedError::Panicked { thread, message: panic_text(&*payload) },
         };
         shared.fail(failure);
-    })
+    };
+    let spawned = std::thread::Builder::new().name(thread.to_owned()).spawn(body);
+    spawned.map_err(|error| FeedError::Thread { thread, message: error.to_string() })
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {

@@ -401,20 +401,35 @@ fn a_cursor_of_another_mix_is_refused() {
     assert_eq!(refused, "the cursor is of position of data set 1 5, expected 4");
 }
 
-/// A folder in which the first request for every third range hangs until it is let go, or all of
-/// them panic.
+/// What is wrong with the requests of a folder.
+#[derive(Clone, Copy, PartialEq)]
+enum Illness {
+    /// All of them panic.
+    Panics,
+    /// The first one for every third range hangs until it is let go.
+    Thirds,
+    /// All of them hang until they are let go.
+    Hangs,
+}
+
+/// A folder that is not well.
 struct Unwell {
     folder: Folder,
-    panics: bool,
+    illness: Illness,
     seen: Mutex<HashSet<(String, u64)>>,
     open: (Mutex<bool>, Condvar),
 }
 
 impl Unwell {
-    fn new(prepared: &Prepared, panics: bool) -> Arc<Self> {
+    fn new(prepared: &Prepared, illness: Illness) -> Arc<Self> {
         let folder = prepared.data.folder.clone();
         let (seen, open) = Default::default();
-        Arc::new(Self { folder, panics, seen, open })
+        Arc::new(Self { folder, illness, seen, open })
+    }
+
+    fn let_go(&self) {
+        *self.open.0.lock().unwrap() = true;
+        self.open.1.notify_all();
     }
 }
 
@@ -425,10 +440,13 @@ impl Ranges for Unwell {
         range: std::ops::Range<u64>,
         buffer: Vec<u8>,
     ) -> Result<Vec<u8>, StoreError> {
-        assert!(!self.panics, "a store that panics");
-        let hangs = {
-            let mut seen = self.seen.lock().unwrap();
-            seen.insert((name.to_owned(), range.start)) && seen.len() % 3 == 1
+        let hangs = match self.illness {
+            Illness::Panics => panic!("a store that panics"),
+            Illness::Hangs => true,
+            Illness::Thirds => {
+                let mut seen = self.seen.lock().unwrap();
+                seen.insert((name.to_owned(), range.start)) && seen.len() % 3 == 1
+            }
         };
         if hangs {
             let mut open = self.open.0.lock().unwrap();
@@ -448,21 +466,20 @@ impl Ranges for Unwell {
 fn no_step_waits_for_a_request_that_hangs() {
     let prepared = prepared();
     let expected = collect(plan(&prepared));
-    let unwell = Unwell::new(&prepared, false);
+    let unwell = Unwell::new(&prepared, Illness::Thirds);
     let hedged = Arc::new(Hedged::new(unwell.clone(), Duration::from_millis(1)));
     let source = Source::stored(prepared.data.clone(), hedged.clone()).unwrap();
     // Ends only if no step needs one of the first requests, which are let go behind this line.
     let sources = Sources::new(vec![source]);
     assert_eq!(collect(FeedPlan { sources, ..plan(&prepared) }), expected);
     assert!(hedged.hedges() > 0);
-    *unwell.open.0.lock().unwrap() = true;
-    unwell.open.1.notify_all();
+    unwell.let_go();
 }
 
 #[test]
 fn a_thread_that_panics_ends_the_feed_with_what_it_said() {
     let prepared = prepared();
-    let unwell = Unwell::new(&prepared, true);
+    let unwell = Unwell::new(&prepared, Illness::Panics);
     let sources = Sources::new(vec![Source::stored(prepared.data.clone(), unwell).unwrap()]);
     let error = error_of(FeedPlan { sources, ..plan(&prepared) });
     assert!(matches!(&error, FeedError::Panicked { .. }), "{error}");
@@ -496,6 +513,27 @@ fn a_consumer_that_leaves_ends_the_threads() {
         (0..taken).for_each(|_| drop(feed.next().unwrap()));
         drop(feed);
     }
+}
+
+#[test]
+fn a_consumer_that_leaves_waits_for_no_image_that_is_queued() {
+    let prepared = prepared();
+    let unwell = Unwell::new(&prepared, Illness::Hangs);
+    let source = Source::stored(prepared.data.clone(), unwell.clone()).unwrap();
+    let sources = Sources::new(vec![source]);
+    let feed = Feed::start(FeedPlan { sources, decode_threads: 1, ..plan(&prepared) }).unwrap();
+    let shared = feed.shared.clone();
+    // Three batches of five.
+    while shared.tasks.stats().pushed < 15 {
+        std::thread::yield_now();
+    }
+    let leaving = std::thread::spawn(move || drop(feed));
+    while !shared.is_ended() {
+        std::thread::yield_now();
+    }
+    unwell.let_go();
+    leaving.join().unwrap();
+    assert!(shared.decode.items() <= 1, "{} images", shared.decode.items());
 }
 
 #[test]
