@@ -38,7 +38,7 @@ class Sizes:
     """How much is measured."""
 
     scenes: int = 4000
-    copies: int = 25
+    copies: int = 50
     shards: int = 40
     empty_shards: int = 400
     parts: int = 130_000

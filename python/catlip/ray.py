@@ -25,6 +25,8 @@ from .errors import USAGE, needed, refused
 
 #: Tallies that one task merges: of 130,000 parts the driver sees 2,032.
 FAN_IN = 64
+#: So few tallies the driver merges itself: Ray would start a process for the task each time.
+FEW = 16
 #: Tallies wait at most so long, so that a budget is judged while a job runs.
 MERGE_SECS = 2.0
 #: How often the driver looks for nodes that came or went.
@@ -211,7 +213,10 @@ def _schedule(
             in_flight.update((start(i), i) for i in itertools.islice(todo, max(0, room)))
             is_due = time.monotonic() - merged > MERGE_SECS or not in_flight
             if len(done) >= FAN_IN or (done and is_due):
-                merges[merge.remote(*done)] = done
+                if len(done) <= FEW:
+                    job.take(_tally(ray, job, done, lambda: _merge(*ray.get(list(done)))))
+                else:
+                    merges[merge.remote(*done)] = done
                 done, merged = {}, time.monotonic()
             if not in_flight and not merges:
                 return
@@ -219,7 +224,7 @@ def _schedule(
                 if ref in in_flight:
                     done[ref] = in_flight.pop(ref)
                 else:
-                    job.take(_result(ray, job, ref, merges.pop(ref)))
+                    job.take(_tally(ray, job, merges.pop(ref), lambda: bytes(ray.get(ref))))
             progress.show(in_flight=len(in_flight), unmerged=len(done))
     except KeyboardInterrupt:
         # So that the parts that are whole are told of.
@@ -245,10 +250,10 @@ def _ready(ray: Any, refs: list[Any]) -> list[Any]:
     return list(ready)
 
 
-def _result(ray: Any, job: PrepJob, merge: Any, parts: dict[Any, int]) -> bytes:
+def _tally(ray: Any, job: PrepJob, parts: dict[Any, int], merged: Callable[[], bytes]) -> bytes:
     """The merged tally of parts, or the error of the first of them that failed."""
     try:
-        return bytes(ray.get(merge))
+        return merged()
     except ray.exceptions.RayError:
         for ref, index in parts.items():
             _raise_error_of(ray, job, ref, index)

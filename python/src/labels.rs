@@ -49,37 +49,32 @@ impl Keys {
         }
     }
 
-    /// Writes the same to the end of `bytes`, by tables: the time counts beside that of the rule.
-    fn write(self, synset: SynsetId, bytes: &mut Vec<u8>) {
+    /// The same as bytes, of which the first so many count: the time counts beside that of the
+    /// rule.
+    fn bytes_of(self, synset: SynsetId) -> ([u8; KEY_BYTES_MAX], usize) {
         // At most eight digits, by the type.
-        let number = synset.0.unsigned_abs() % 100_000_000;
-        let (high, low) =
-            (FOUR_DIGITS[number as usize / 10_000], FOUR_DIGITS[number as usize % 10_000]);
-        let digits = u64::from(high) << 32 | u64::from(low);
+        let digits = eight_digits(synset.0.unsigned_abs() % 100_000_000);
         let num_zeros = match self {
             Self::Wnid => 0,
-            Self::Corenet => 7 - number.checked_ilog10().unwrap_or(0) as usize,
+            // The last digit stays, as if it were not 0.
+            Self::Corenet => (digits | 1 << 56).trailing_zeros() / 8,
         };
-        bytes.push(b'n');
-        // All eight at once, then without those that the zeros made room for.
-        bytes.extend_from_slice(&(digits << (8 * num_zeros)).to_be_bytes());
-        bytes.truncate(bytes.len() - num_zeros);
+        let text = (digits | u64::from_ne_bytes([b'0'; 8])) >> (8 * num_zeros);
+        let mut bytes = [b'n'; KEY_BYTES_MAX];
+        bytes[1..].copy_from_slice(&text.to_le_bytes());
+        (bytes, KEY_BYTES_MAX - num_zeros as usize)
     }
 }
 
-/// `0000` to `9999` as text, the first digit in the highest byte.
-static FOUR_DIGITS: [u32; 10_000] = {
-    let mut all = [0; 10_000];
-    let mut number = 0;
-    while number < all.len() {
-        let n = number as u32;
-        let digits = [n / 1000, n / 100 % 10, n / 10 % 10, n % 10];
-        let text = digits[0] << 24 | digits[1] << 16 | digits[2] << 8 | digits[3];
-        all[number] = 0x3030_3030 + text;
-        number += 1;
-    }
-    all
-};
+/// The eight decimal digits of a number below 10⁸, the first in the lowest byte: in halves of four,
+/// of two and of one, all halves at once. A product with a reciprocal and a shift divides.
+fn eight_digits(number: u32) -> u64 {
+    let fours = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let twos = hundreds | (fours - 100 * hundreds) << 16;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | (twos - 10 * tens) << 8
+}
 
 /// A label rule and, if wanted, a vocabulary.
 #[pyclass(frozen, module = "catlip._catlip")]
@@ -180,12 +175,13 @@ impl Labeler {
         let py = captions.py();
         let captions = Captions::of(captions)?;
         let found = self.blocks(&captions).each(py, |array, rows, stop| {
-            self.found(&captions, array, rows, stop, false).map(|found| (array, found))
+            let found = self.found(&captions, array, rows, stop, false)?;
+            Ok::<_, BadRow>((array, Written::new(found, keys)))
         })?;
         py.detach(|| {
-            let mut of_array: Vec<Vec<Found>> = captions.rows().iter().map(|_| vec![]).collect();
-            found.into_iter().for_each(|(array, found)| of_array[array].push(found));
-            of_array.iter().map(|found| written(found, keys)).collect()
+            let mut of_array: Vec<Vec<Written>> = captions.rows().iter().map(|_| vec![]).collect();
+            found.into_iter().for_each(|(array, written)| of_array[array].push(written));
+            of_array.iter().map(|blocks| joined(blocks)).collect()
         })
     }
 
@@ -231,11 +227,12 @@ impl Labeler {
         let mut counts = Vec::with_capacity(rows.len());
         let mut ids = Vec::with_capacity(rows.len() * IDS_EXPECTED);
         let vocab = self.vocab.as_ref().filter(|_| by_vocab);
+        let captions = captions.of_rows(array, rows.clone());
         for row in rows {
             if stop.is_asked() {
                 break;
             }
-            let Some(caption) = captions.get(array, row)? else {
+            let Some(caption) = captions.get(row)? else {
                 counts.push(None);
                 continue;
             };
@@ -255,20 +252,45 @@ impl Labeler {
     }
 }
 
+/// Keys of the rows of a block, one after the other.
+struct Written {
+    /// How many each row has; `None` for a null.
+    counts: Vec<Option<u32>>,
+    /// Where each key ends in `bytes`; of more bytes than 32 bits count no array is made.
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Written {
+    fn new(found: Found, keys: Keys) -> Self {
+        let mut bytes = vec![0; found.ids.len() * KEY_BYTES_MAX];
+        let mut end = 0;
+        let write = |&id: &i32| {
+            let (key, num_bytes) = keys.bytes_of(SynsetId(id));
+            bytes[end..end + KEY_BYTES_MAX].copy_from_slice(&key);
+            end += num_bytes;
+            end as u32
+        };
+        let ends = found.ids.iter().map(write).collect();
+        bytes.truncate(end);
+        Self { counts: found.counts, ends, bytes }
+    }
+}
+
 /// An Arrow array of the keys of all rows, `list<string>`.
-fn written(blocks: &[Found], keys: Keys) -> PyResult<ArrowArray> {
+fn joined(blocks: &[Written]) -> PyResult<ArrowArray> {
     let num_rows = blocks.iter().map(|block| block.counts.len()).sum::<usize>();
-    let num_keys = blocks.iter().map(|block| block.ids.len()).sum::<usize>();
+    let num_keys = blocks.iter().map(|block| block.ends.len()).sum::<usize>();
+    let num_bytes = blocks.iter().map(|block| block.bytes.len()).sum::<usize>();
     // Arrow's lists and strings count in 32 bits; there are never more keys than their bytes.
-    if i32::try_from(num_keys * KEY_BYTES_MAX).is_err() {
+    if i32::try_from(num_bytes).is_err() {
         return Err(PyOverflowError::new_err(format!(
-            "the {num_keys} keys of {num_rows} captions in one Arrow array may have {} bytes, \
+            "the {num_keys} keys of {num_rows} captions in one Arrow array have {num_bytes} bytes, \
              expected at most {}; give fewer captions at once, or a ChunkedArray",
-            num_keys * KEY_BYTES_MAX,
             i32::MAX
         )));
     }
-    let mut bytes = Vec::with_capacity(num_keys * KEY_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(num_bytes);
     let mut ends = Vec::with_capacity(num_keys + 1);
     ends.push(0);
     let mut row_ends = Vec::with_capacity(num_rows + 1);
@@ -276,10 +298,9 @@ fn written(blocks: &[Found], keys: Keys) -> PyResult<ArrowArray> {
     let mut nulls = NullBufferBuilder::new(num_rows);
     let mut row_end = 0;
     for block in blocks {
-        ends.extend(block.ids.iter().map(|&id| {
-            keys.write(SynsetId(id), &mut bytes);
-            bytes.len() as i32
-        }));
+        let start = bytes.len();
+        ends.extend(block.ends.iter().map(|&end| (start + end as usize) as i32));
+        bytes.extend_from_slice(&block.bytes);
         for count in &block.counts {
             row_end += count.unwrap_or(0) as i32;
             row_ends.push(row_end);

@@ -1,9 +1,9 @@
 //! The bounded queue between stages.
 //!
 //! In: items from any number of threads. Out: the same, first in first out. The hand-over is
-//! lock-free ([`Ring`]); a lock is taken only by who must sleep, and to wake them. Who found it full
-//! is woken once half of it is free: room for one item would wake them for each item. Never: drops
-//! an item unseen; sleeps on a closed queue.
+//! lock-free ([`Ring`]); a lock is taken only by who must sleep, and to wake them. Who found it
+//! full is woken once half of it is free: room for one item would wake them for each item. Never:
+//! drops an item unseen; sleeps on a closed queue.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
