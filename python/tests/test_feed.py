@@ -101,6 +101,28 @@ def test_each_loop_is_one_epoch_and_goes_on_after_a_break(data):
     assert found == expected
 
 
+def test_a_data_set_in_a_store_is_fed_as_one_on_the_disk(data, s3, monkeypatch, tmp_path):
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    prep = drawn.program("catlip-prep")
+    if prep is None:
+        pytest.skip("no catlip-prep")
+    here, there = str(tmp_path / "fed"), "s3://lake/fed"
+    for place in (here, there):
+        done = drawn.run_program(prep, "run", "--quiet", "--input", data, "--output", place)
+        assert done.returncode == 0, done.stderr
+    expected = walks(feed_of(here), 2)
+    assert walks(feed_of(there), 2) == expected
+    # It goes on in the store from where it stood on the disk.
+    feed = feed_of(here)
+    [next(iter(feed)) for _ in range(2)]
+    rest = feed_of(there)
+    rest.load_state_dict(feed.state_dict())
+    assert walks(rest, 1) == [expected[0][2:]]
+    with pytest.raises(catlip.CatlipError, match="there is no data set at s3://lake/nothing"):
+        catlip.Feed("s3://lake/nothing")
+
+
 def test_arrays_are_shared_and_not_copied(data):
     torch = pytest.importorskip("torch")
     for batch in feed_of(data):

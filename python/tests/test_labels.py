@@ -73,7 +73,8 @@ def test_lists_and_tuples_give_lists_and_none_stays_none(labeler: catlip.Labeler
 def test_labels_are_those_that_the_program_prints(
     rule: str, captions: list[str], labels_of: LabelsOf
 ) -> None:
-    texts = captions + ugly_captions(7, 3000)
+    # The key of the first has four digits.
+    texts = ["an entity", *captions, *ugly_captions(7, 3000)]
     labeler = catlip.Labeler(rule)
     for keys, labelled in (("corenet", labeler.keys), ("wnid", labeler.wnids)):
         expected = labels_of(texts, "--rule", rule, "--keys", keys)
