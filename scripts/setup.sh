@@ -2,7 +2,8 @@
 # Makes a clone ready to build: checks the tools, fetches nasm and libtorch into `.deps`.
 #
 # In: the machine's tools; `LIBTORCH` (a libtorch 2.11 to use), `CATLIP_NO_SIMD=1` (do without
-# nasm); `--gpu` to build for machines with several GPUs, `--tests` for what only tests need. Out:
+# nasm); `--gpu` to build for machines with several GPUs, `--tests` for what only tests need,
+# `--nasm` for nasm alone, which is what `pip install ./python` needs. Out:
 # `.deps/libtorch` (what the build links against), `.deps/nccl`, `.deps/bin`, `.deps/env`, and one
 # line for each thing found or done. Never: needs root, writes outside the checkout, asks.
 # Run it as often as you like: what is there is kept.
@@ -427,6 +428,7 @@ check_rust
 check_compiler
 check_python
 find_nasm
+[ "${1:-}" != --nasm ] || exit 0
 drop_stale_jpeg
 find_libtorch
 if [ "${1:-}" = --gpu ] || [ "${1:-}" = --tests ] || has_gpu; then
