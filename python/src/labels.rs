@@ -15,6 +15,7 @@ use catlip_pipeline::caption::{LabelRule, rule};
 use catlip_pipeline::config::{PrepConfig, THREADS_MAX};
 use catlip_pipeline::error::{ConfigError, PrepError};
 use catlip_pipeline::prep::vocab::read_any;
+use catlip_schemas::synset::KEY_BYTES;
 use catlip_schemas::{SynsetId, Synsets, Vocab};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -28,8 +29,6 @@ use crate::error::prep_raised;
 
 /// Labels of a caption, about, for which room is made: web captions have 3 to 5.
 const IDS_EXPECTED: usize = 6;
-/// Bytes of a key: `n` and eight digits.
-const KEY_BYTES_MAX: usize = 9;
 
 /// How a synset is written.
 #[pyclass(eq, frozen, module = "catlip._catlip", from_py_object)]
@@ -51,29 +50,12 @@ impl Keys {
 
     /// The same as bytes, of which the first so many count: the time counts beside that of the
     /// rule.
-    fn bytes_of(self, synset: SynsetId) -> ([u8; KEY_BYTES_MAX], usize) {
-        // At most eight digits, by the type.
-        let digits = eight_digits(synset.0.unsigned_abs() % 100_000_000);
-        let num_zeros = match self {
-            Self::Wnid => 0,
-            // The last digit stays, as if it were not 0.
-            Self::Corenet => (digits | 1 << 56).trailing_zeros() / 8,
-        };
-        let text = (digits | u64::from_ne_bytes([b'0'; 8])) >> (8 * num_zeros);
-        let mut bytes = [b'n'; KEY_BYTES_MAX];
-        bytes[1..].copy_from_slice(&text.to_le_bytes());
-        (bytes, KEY_BYTES_MAX - num_zeros as usize)
+    fn bytes_of(self, synset: SynsetId) -> ([u8; KEY_BYTES], usize) {
+        match self {
+            Self::Corenet => synset.corenet_key_bytes(),
+            Self::Wnid => (synset.wnid_bytes(), KEY_BYTES),
+        }
     }
-}
-
-/// The eight decimal digits of a number below 10⁸, the first in the lowest byte: in halves of four,
-/// of two and of one, all halves at once. A product with a reciprocal and a shift divides.
-fn eight_digits(number: u32) -> u64 {
-    let fours = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
-    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
-    let twos = hundreds | (fours - 100 * hundreds) << 16;
-    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
-    tens | (twos - 10 * tens) << 8
 }
 
 /// A label rule and, if wanted, a vocabulary.
@@ -263,11 +245,11 @@ struct Written {
 
 impl Written {
     fn new(found: Found, keys: Keys) -> Self {
-        let mut bytes = vec![0; found.ids.len() * KEY_BYTES_MAX];
+        let mut bytes = vec![0; found.ids.len() * KEY_BYTES];
         let mut end = 0;
         let write = |&id: &i32| {
             let (key, num_bytes) = keys.bytes_of(SynsetId(id));
-            bytes[end..end + KEY_BYTES_MAX].copy_from_slice(&key);
+            bytes[end..end + KEY_BYTES].copy_from_slice(&key);
             end += num_bytes;
             end as u32
         };

@@ -21,6 +21,42 @@ impl SynsetId {
     pub fn corenet_key(self) -> String {
         format!("n{}", self.0)
     }
+
+    /// [`SynsetId::wnid`] as bytes, for those who write many. Of an offset with more than eight
+    /// digits, which WordNet does not have, the last eight.
+    pub fn wnid_bytes(self) -> [u8; KEY_BYTES] {
+        key_bytes(eight_digits(self.0), 0)
+    }
+
+    /// [`SynsetId::corenet_key`] as the first so many of some bytes, likewise.
+    pub fn corenet_key_bytes(self) -> ([u8; KEY_BYTES], usize) {
+        let digits = eight_digits(self.0);
+        // The last digit stays, as if it were not 0.
+        let num_zeros = (digits | 1 << 56).trailing_zeros() / 8;
+        (key_bytes(digits, num_zeros), KEY_BYTES - num_zeros as usize)
+    }
+}
+
+/// Bytes of the longest key: `n` and eight digits.
+pub const KEY_BYTES: usize = 9;
+
+/// `n`, then digits without the first `num_zeros`; what is behind them is none.
+fn key_bytes(digits: u64, num_zeros: u32) -> [u8; KEY_BYTES] {
+    let text = (digits | u64::from_ne_bytes([b'0'; 8])) >> (8 * num_zeros);
+    let mut bytes = [b'n'; KEY_BYTES];
+    bytes[1..].copy_from_slice(&text.to_le_bytes());
+    bytes
+}
+
+/// The last eight decimal digits of a number, the first of them in the lowest byte: in halves of
+/// four, of two and of one, all halves at once. A product with a reciprocal and a shift divides.
+fn eight_digits(number: i32) -> u64 {
+    let number = number.unsigned_abs() % 100_000_000;
+    let fours = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let twos = hundreds | (fours - 100 * hundreds) << 16;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | (twos - 10 * tens) << 8
 }
 
 impl fmt::Display for SynsetId {
@@ -55,6 +91,17 @@ mod tests {
         let dog: SynsetId = "n2084071".parse().unwrap();
         assert_eq!(dog, "n02084071".parse().unwrap());
         assert_eq!((dog.wnid().as_str(), dog.corenet_key().as_str()), ("n02084071", "n2084071"));
+    }
+
+    #[test]
+    fn keys_as_bytes_are_the_keys_as_text() {
+        let ends = [0, 1, 9, 10, 99, 100, 9999, 10_000, 99_999_999];
+        for number in ends.into_iter().chain((0..100_000_000).step_by(997)) {
+            let synset = SynsetId(number);
+            assert_eq!(str::from_utf8(&synset.wnid_bytes()), Ok(&*synset.wnid()));
+            let (bytes, num_bytes) = synset.corenet_key_bytes();
+            assert_eq!(str::from_utf8(&bytes[..num_bytes]), Ok(&*synset.corenet_key()));
+        }
     }
 
     #[test]
