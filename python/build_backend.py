@@ -36,11 +36,11 @@ def find_nasm():
     """Puts the nasm of the set-up on PATH, where there is no other."""
     if os.environ.get("CATLIP_NO_SIMD") == "1" or shutil.which("nasm"):
         return
-    setup = ROOT / "scripts" / "setup.sh"
-    if setup.exists():
-        subprocess.run([setup, "--nasm"], check=False)
-    ours = ROOT / ".deps" / "bin"
-    os.environ["PATH"] = f"{ours}{os.pathsep}{os.environ['PATH']}"
+    # Not in a source distribution, whose parent folder is anybody's.
+    if pathlib.Path(__file__) == ROOT / "python" / "build_backend.py":
+        subprocess.run([ROOT / "scripts" / "setup.sh", "--nasm"], check=False)
+        ours = ROOT / ".deps" / "bin"
+        os.environ["PATH"] = f"{ours}{os.pathsep}{os.environ['PATH']}"
     if not shutil.which("nasm"):
         raise SystemExit(
             "error: no nasm, without which images are decoded several times slower\n"
