@@ -493,7 +493,13 @@ mod tests {
 
     fn assert_sums(weights: &Weights, expected: &Value) {
         for (entry, view) in weights.entries() {
-            let found = view.to_kind(Kind::Double).abs().sum(Kind::Double).double_value(&[]);
+            let mut known = view.to_kind(Kind::Double);
+            if entry.name.ends_with("qkv_proj.bias") {
+                // No softmax sees the biases of keys: AdamW makes steps of rounding there.
+                let parts = known.chunk(3, 0);
+                known = Tensor::cat(&[&parts[0], &parts[2]], 0);
+            }
+            let found = known.abs().sum(Kind::Double).double_value(&[]);
             let expected = expected[&entry.name].as_f64().unwrap();
             assert!((found / expected - 1.0).abs() < 1e-3, "{}: {found} {expected}", entry.name);
         }
