@@ -9,20 +9,17 @@ namespace {
 template <typename T>
 __device__ void
 column_sum(const T* matrix, float* partials, Index rows, Index columns, bool is_wide) {
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const Index start = Index(blockIdx.x) * COLUMNS, from = start + lane * EIGHT;
-  const int count = count_of(from, columns);
+  const Lane lane(columns);
   float sums[EIGHT] = {};
-  Index row = Index(blockIdx.y) * COLUMN_WARPS + warp;
-  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
+  for_own_rows(rows, [&](Index row) {
     float values[EIGHT];
-    load(values, matrix + row * columns + from, count, is_wide);
+    load(values, matrix + row * columns + lane.from, lane.count, is_wide);
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       sums[at] += values[at];
     }
-  }
-  write_column_sums(partials, sums, start, columns, columns);
+  });
+  write_column_sums(partials, sums, lane.start, columns, columns);
 }
 
 // A tensor `[b, a, t, k]` whose last side is dense.
@@ -52,40 +49,37 @@ __device__ void pack_heads(
     unsigned head_width,
     Index columns,
     bool is_wide) {
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const Index start = Index(blockIdx.x) * COLUMNS, from = start + lane * EIGHT;
-  const int count = count_of(from, columns);
+  const Lane lane(columns);
   const auto part_of = [&](unsigned column) -> const Heads<T>& {
     return column < width ? part0 : column < 2 * width ? part1 : part2;
   };
-  const Heads<T> heads = part_of(from);
-  const T* first = heads.column(from % width, head_width);
+  const Heads<T> heads = part_of(lane.from);
+  const T* first = heads.column(lane.from % width, head_width);
   float sums[EIGHT] = {};
-  Index row = Index(blockIdx.y) * COLUMN_WARPS + warp;
-  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
+  for_own_rows(rows, [&](Index row) {
     const unsigned image = unsigned(row) / unsigned(tokens);
     const unsigned token = unsigned(row) % unsigned(tokens);
     float values[EIGHT];
-    if (is_wide && count == EIGHT) {
+    if (is_wide && lane.count == EIGHT) {
       load_wide(values, first + image * heads.image + token * heads.token);
     } else {
 #pragma unroll
       for (int at = 0; at < EIGHT; ++at) {
         // Eight columns may begin in one part or head and end in another.
-        const unsigned column = at < count ? from + at : 0;
+        const unsigned column = at < lane.count ? lane.from + at : 0;
         const Heads<T>& own = part_of(column);
         const T* place = own.column(column % width, head_width);
         values[at] =
-            at < count ? widened(place[image * own.image + token * own.token]) : 0.0f;
+            at < lane.count ? widened(place[image * own.image + token * own.token]) : 0.0f;
       }
     }
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       sums[at] += values[at];
     }
-    store(packed + row * columns + from, values, count, is_wide);
-  }
-  write_column_sums(partials, sums, start, columns, columns);
+    store(packed + row * columns + lane.from, values, lane.count, is_wide);
+  });
+  write_column_sums(partials, sums, lane.start, columns, columns);
 }
 
 } // namespace

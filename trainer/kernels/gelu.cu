@@ -26,16 +26,13 @@ __device__ void gelu(const T* hidden, T* active, Index numbers, bool is_wide) {
 template <typename T>
 __device__ void
 gelu_back(T* hidden, T* gradient, float* partials, Index rows, Index columns, bool is_wide) {
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const Index start = Index(blockIdx.x) * COLUMNS, from = start + lane * EIGHT;
-  const int count = count_of(from, columns);
+  const Lane lane(columns);
   float sums[EIGHT] = {};
-  Index row = Index(blockIdx.y) * COLUMN_WARPS + warp;
-  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
-    const Index place = row * columns + from;
+  for_own_rows(rows, [&](Index row) {
+    const Index place = row * columns + lane.from;
     float values[EIGHT], pull[EIGHT];
-    load(values, hidden + place, count, is_wide);
-    load(pull, gradient + place, count, is_wide);
+    load(values, hidden + place, lane.count, is_wide);
+    load(pull, gradient + place, lane.count, is_wide);
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       const float x = values[at];
@@ -44,10 +41,10 @@ gelu_back(T* hidden, T* gradient, float* partials, Index rows, Index columns, bo
       pull[at] *= normal.below + x * normal.density;
       sums[at] += widened(narrowed<T>(pull[at]));
     }
-    store(hidden + place, values, count, is_wide);
-    store(gradient + place, pull, count, is_wide);
-  }
-  write_column_sums(partials, sums, start, columns, columns);
+    store(hidden + place, values, lane.count, is_wide);
+    store(gradient + place, pull, lane.count, is_wide);
+  });
+  write_column_sums(partials, sums, lane.start, columns, columns);
 }
 
 } // namespace

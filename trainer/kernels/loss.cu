@@ -70,17 +70,14 @@ __device__ void bce(
   keep_positives(own, labels, kept, row);
   __syncthreads();
   float sums[1] = {0.0f};
-  for (Index from = Index(threadIdx.x) * EIGHT; from < v; from += Index(blockDim.x) * EIGHT) {
-    const int count = count_of(from, v);
-    float values[EIGHT];
-    load(values, own + from, count, is_wide);
+  for_own_numbers(own, v, is_wide, [&](float(&values)[EIGHT], Index from, int count) {
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       sums[0] += at < count ? softplus(values[at]) : 0.0f;
       values[at] = sigmoid(values[at]) * row.weight;
     }
     store(own + from, values, count, is_wide);
-  }
+  });
   __syncthreads();
   const float target = 1.0f - smoothing;
   for (Index at = row.labels_from + threadIdx.x; at < row.labels_end; at += blockDim.x) {
@@ -112,32 +109,25 @@ __device__ void softmax(
   T* own = logits + Index(blockIdx.x) * v;
   keep_positives(own, labels, kept, row);
   __syncthreads();
-  const Index stride = Index(blockDim.x) * EIGHT;
 
   // --- the largest logit, then the sum of powers and of logits -----------------------------------
   float largest = __uint_as_float(0xff800000u);
-  for (Index from = Index(threadIdx.x) * EIGHT; from < v; from += stride) {
-    const int count = count_of(from, v);
-    float values[EIGHT];
-    load(values, own + from, count, is_wide);
+  for_own_numbers(own, v, is_wide, [&](float(&values)[EIGHT], Index, int count) {
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       largest = at < count ? fmaxf(largest, values[at]) : largest;
     }
-  }
+  });
   largest = block_max(largest);
   // fmaxf passes by what is no number; the sum does not.
   float sums[3] = {0.0f, 0.0f, 0.0f};
-  for (Index from = Index(threadIdx.x) * EIGHT; from < v; from += stride) {
-    const int count = count_of(from, v);
-    float values[EIGHT];
-    load(values, own + from, count, is_wide);
+  for_own_numbers(own, v, is_wide, [&](float(&values)[EIGHT], Index, int count) {
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       sums[0] += at < count ? expf(values[at] - largest) : 0.0f;
       sums[1] += values[at];
     }
-  }
+  });
   for (Index at = row.labels_from + threadIdx.x; at < row.labels_end; at += blockDim.x) {
     sums[2] += idf == nullptr ? 1.0f : idf[labels[at]];
   }
@@ -150,16 +140,13 @@ __device__ void softmax(
   const float scale = total > 0.0f ? target / total : 0.0f;
 
   // --- the gradient ------------------------------------------------------------------------------
-  for (Index from = Index(threadIdx.x) * EIGHT; from < v; from += stride) {
-    const int count = count_of(from, v);
-    float values[EIGHT];
-    load(values, own + from, count, is_wide);
+  for_own_numbers(own, v, is_wide, [&](float(&values)[EIGHT], Index from, int count) {
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       values[at] = (expf(values[at] - normaliser) - spread) * weight;
     }
     store(own + from, values, count, is_wide);
-  }
+  });
   __syncthreads();
   float positive[1] = {0.0f};
   for (Index at = row.labels_from + threadIdx.x; at < row.labels_end; at += blockDim.x) {

@@ -115,6 +115,19 @@ __device__ inline void load(float (&to)[EIGHT], const T* from, int count, bool i
   }
 }
 
+// Calls `work` with the numbers of a row that fall to this thread, eight at a time, with where they
+// begin and how many there are.
+template <typename T, typename Work>
+__device__ inline void for_own_numbers(const T* row, Index length, bool is_wide, Work work) {
+  Index from = Index(threadIdx.x) * EIGHT;
+  for (; from < length; from += Index(blockDim.x) * EIGHT) {
+    const int count = count_of(from, length);
+    float values[EIGHT];
+    load(values, row + from, count, is_wide);
+    work(values, from, count);
+  }
+}
+
 // Writes `count` numbers.
 template <typename T>
 __device__ inline void store(T* to, const float (&from)[EIGHT], int count, bool is_wide) {
@@ -187,6 +200,28 @@ __device__ inline float block_max(float x) {
 constexpr int COLUMNS = WARP * EIGHT;
 constexpr int COLUMN_WARPS = 8;
 constexpr int COLUMN_THREADS = WARP * COLUMN_WARPS;
+
+// The eight columns of a lane, of those that its block sums up.
+struct Lane {
+  // The first column of the block.
+  Index start;
+  Index from;
+  int count;
+
+  __device__ explicit Lane(Index columns)
+      : start(Index(blockIdx.x) * COLUMNS),
+        from(start + threadIdx.x % WARP * EIGHT),
+        count(count_of(from, columns)) {}
+};
+
+// Calls `work` with each of `rows` rows that falls to this warp.
+template <typename Work>
+__device__ inline void for_own_rows(Index rows, Work work) {
+  Index row = Index(blockIdx.y) * COLUMN_WARPS + threadIdx.x / WARP;
+  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
+    work(row);
+  }
+}
 
 // Adds up what the warps of a block have of eight columns a lane, and writes the sums as row
 // `blockIdx.y` of `partials`, `[gridDim.y, columns]`, whose rows lie `stride` apart. The block's

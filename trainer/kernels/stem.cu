@@ -79,22 +79,19 @@ __device__ void square_off(
     Index rows,
     Index columns,
     bool is_wide) {
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const Index start = Index(blockIdx.x) * COLUMNS, from = start + lane * EIGHT;
-  const int count = count_of(from, columns);
+  const Lane lane(columns);
   float means[EIGHT], sums[EIGHT] = {};
-  load(means, mean + from, count, is_wide);
-  Index row = Index(blockIdx.y) * COLUMN_WARPS + warp;
-  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
+  load(means, mean + lane.from, lane.count, is_wide);
+  for_own_rows(rows, [&](Index row) {
     float values[EIGHT];
-    load(values, matrix + row * columns + from, count, is_wide);
+    load(values, matrix + row * columns + lane.from, lane.count, is_wide);
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
       const float off = values[at] - means[at];
       sums[at] += off * off;
     }
-  }
-  write_column_sums(partials, sums, start, columns, columns);
+  });
+  write_column_sums(partials, sums, lane.start, columns, columns);
 }
 
 // Where row `row` of a grid of `grid_h` × `grid_w` stands among patches of 2 × 2 rows, in rows.
@@ -110,11 +107,19 @@ struct Affine {
   float mean[EIGHT], rstd[EIGHT], weight[EIGHT], bias[EIGHT];
 
   // `vectors` are the four side by side, `[4, columns]`.
-  __device__ Affine(const float* vectors, Index from, Index columns, int count, bool is_wide) {
-    load(mean, vectors + from, count, is_wide);
-    load(rstd, vectors + columns + from, count, is_wide);
-    load(weight, vectors + 2 * columns + from, count, is_wide);
-    load(bias, vectors + 3 * columns + from, count, is_wide);
+  __device__ Affine(const float* vectors, const Lane& lane, Index columns, bool is_wide) {
+    load(mean, vectors + lane.from, lane.count, is_wide);
+    load(rstd, vectors + columns + lane.from, lane.count, is_wide);
+    load(weight, vectors + 2 * columns + lane.from, lane.count, is_wide);
+    load(bias, vectors + 3 * columns + lane.from, lane.count, is_wide);
+  }
+
+  __device__ float normal(float x, int at) const {
+    return (x - mean[at]) * rstd[at];
+  }
+
+  __device__ float of_normal(float normal, int at) const {
+    return normal * weight[at] + bias[at];
   }
 };
 
@@ -139,22 +144,19 @@ __device__ void normal_gelu(
     unsigned grid_w,
     Index columns,
     bool is_wide) {
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const Index from = Index(blockIdx.x) * COLUMNS + lane * EIGHT;
-  const int count = count_of(from, columns);
-  const Affine affine(vectors, from, columns, count, is_wide);
-  Index row = Index(blockIdx.y) * COLUMN_WARPS + warp;
-  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
+  const Lane lane(columns);
+  const Affine affine(vectors, lane, columns, is_wide);
+  for_own_rows(rows, [&](Index row) {
     float values[EIGHT];
-    load(values, x + row * columns + from, count, is_wide);
+    load(values, x + row * columns + lane.from, lane.count, is_wide);
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
-      const float normal = (values[at] - affine.mean[at]) * affine.rstd[at];
-      values[at] = gelu_of<T>(normal * affine.weight[at] + affine.bias[at]);
+      const float normal = affine.normal(values[at], at);
+      values[at] = gelu_of<T>(affine.of_normal(normal, at));
     }
     const Index place = place_in_patches(row, grid_h, grid_w);
-    store(patches + place * columns + from, values, count, is_wide);
-  }
+    store(patches + place * columns + lane.from, values, lane.count, is_wide);
+  });
 }
 
 template <typename T>
@@ -168,27 +170,24 @@ __device__ void normal_gelu_sums(
     unsigned grid_w,
     Index columns,
     bool is_wide) {
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const Index start = Index(blockIdx.x) * COLUMNS, from = start + lane * EIGHT;
-  const int count = count_of(from, columns);
-  const Affine affine(vectors, from, columns, count, is_wide);
+  const Lane lane(columns);
+  const Affine affine(vectors, lane, columns, is_wide);
   float of_weight[EIGHT] = {}, of_bias[EIGHT] = {};
-  Index row = Index(blockIdx.y) * COLUMN_WARPS + warp;
-  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
+  for_own_rows(rows, [&](Index row) {
     float values[EIGHT], pull[EIGHT];
-    load(values, x + row * columns + from, count, is_wide);
+    load(values, x + row * columns + lane.from, lane.count, is_wide);
     const Index place = place_in_patches(row, grid_h, grid_w);
-    load(pull, gradient + place * columns + from, count, is_wide);
+    load(pull, gradient + place * columns + lane.from, lane.count, is_wide);
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
-      const float normal = (values[at] - affine.mean[at]) * affine.rstd[at];
-      const float of_z = pull[at] * slope_of<T>(normal * affine.weight[at] + affine.bias[at]);
+      const float normal = affine.normal(values[at], at);
+      const float of_z = pull[at] * slope_of<T>(affine.of_normal(normal, at));
       of_weight[at] += of_z * normal;
       of_bias[at] += of_z;
     }
-  }
-  write_column_sums(partials, of_weight, start, columns, 2 * columns);
-  write_column_sums(partials + columns, of_bias, start, columns, 2 * columns);
+  });
+  write_column_sums(partials, of_weight, lane.start, columns, 2 * columns);
+  write_column_sums(partials + columns, of_bias, lane.start, columns, 2 * columns);
 }
 
 template <typename T>
@@ -202,29 +201,26 @@ __device__ void normal_gelu_back(
     unsigned grid_w,
     Index columns,
     bool is_wide) {
-  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-  const Index from = Index(blockIdx.x) * COLUMNS + lane * EIGHT;
-  const int count = count_of(from, columns);
-  const Affine affine(vectors, from, columns, count, is_wide);
+  const Lane lane(columns);
+  const Affine affine(vectors, lane, columns, is_wide);
   float turn[EIGHT], shift[EIGHT];
-  load(turn, sums + from, count, is_wide);
-  load(shift, sums + columns + from, count, is_wide);
+  load(turn, sums + lane.from, lane.count, is_wide);
+  load(shift, sums + columns + lane.from, lane.count, is_wide);
   const float each = 1.0f / rows;
-  Index row = Index(blockIdx.y) * COLUMN_WARPS + warp;
-  for (; row < rows; row += Index(gridDim.y) * COLUMN_WARPS) {
+  for_own_rows(rows, [&](Index row) {
     float values[EIGHT], pull[EIGHT];
-    load(values, x + row * columns + from, count, is_wide);
+    load(values, x + row * columns + lane.from, lane.count, is_wide);
     const Index place = place_in_patches(row, grid_h, grid_w);
-    load(pull, gradient + place * columns + from, count, is_wide);
+    load(pull, gradient + place * columns + lane.from, lane.count, is_wide);
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
-      const float normal = (values[at] - affine.mean[at]) * affine.rstd[at];
-      const float of_z = pull[at] * slope_of<T>(normal * affine.weight[at] + affine.bias[at]);
+      const float normal = affine.normal(values[at], at);
+      const float of_z = pull[at] * slope_of<T>(affine.of_normal(normal, at));
       const float centred = of_z - (shift[at] + normal * turn[at]) * each;
       values[at] = centred * affine.weight[at] * affine.rstd[at];
     }
-    store(x + row * columns + from, values, count, is_wide);
-  }
+    store(x + row * columns + lane.from, values, lane.count, is_wide);
+  });
 }
 
 } // namespace
