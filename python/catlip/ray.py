@@ -31,8 +31,6 @@ FEW = 16
 MERGE_SECS = 2.0
 #: How often the driver looks for nodes that came or went.
 NODES_SECS = 10.0
-#: How long tasks that were cancelled may take to put away what they began.
-CANCEL_SECS = 10.0
 
 
 def prep(
@@ -185,7 +183,12 @@ def _schedule(
     node_of: Callable[[str], str | None] | None,
     progress: Progress,
 ) -> None:
-    """Starts a task for each missing part, a bounded number at a time, and awaits them all."""
+    """Starts a task for each missing part, a bounded number at a time, and awaits them all.
+
+    No task is cancelled: of one that ends at that moment Ray 2.60 aborts the driver (a race in its
+    task manager, ray-project/ray#54798). Ray ends them with the driver; of one that lives on they
+    end by themselves, and their parts are kept.
+    """
     spec = ray.put(job.spec(slots.threads))
     part = ray.remote(_make)
     merge = ray.remote(_merge).options(num_cpus=0, max_retries=retries)
@@ -231,8 +234,6 @@ def _schedule(
         with contextlib.suppress(ray.exceptions.RayError, CatlipError):
             job.take(_merge(*ray.get(list(done))))
         raise
-    finally:
-        _cancel(ray, [*in_flight, *merges])
 
 
 def _near(node: str) -> Any:
@@ -271,14 +272,6 @@ def _raise_error_of(ray: Any, job: PrepJob, ref: Any, index: int) -> None:
             "look at the logs and the memory of the node; parts that are whole are kept, and the "
             "same call goes on",
         ) from error
-
-
-def _cancel(ray: Any, refs: list[Any]) -> None:
-    """Ends what is still in flight; a part in work removes what it began."""
-    for ref in refs:
-        ray.cancel(ref)
-    if refs:
-        ray.wait(refs, num_returns=len(refs), timeout=CANCEL_SECS, fetch_local=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
