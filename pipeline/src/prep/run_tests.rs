@@ -7,6 +7,8 @@ use super::*;
 use crate::config::PrepConfig;
 use crate::image::Image;
 use crate::image::jpeg::{Chroma, encode};
+use crate::prep::columns::RejectRow;
+use crate::prep::part::PartWatch;
 use crate::prep::snapshot::DataSet;
 use crate::prep::verify::verify;
 
@@ -365,4 +367,24 @@ fn first_group_image(data: &DataSet, row: u32) -> Vec<u8> {
     let memory = crate::feed::memory::Memory::new(u64::MAX, "".into());
     let group = source.read_group(&data.parts[0], 0, &memory).unwrap();
     group.image(row, &mut Vec::new()).unwrap().to_vec()
+}
+
+#[test]
+fn good_samples_that_end_the_probation_are_judged_too() {
+    let settings = ["budget.probation=60", "budget.failure_rate=0.0"].map(str::to_owned);
+    let budget = PrepConfig::load(None, &settings).unwrap().budget;
+    let (stop, metrics) = (AtomicBool::new(false), PrepMetrics::default());
+    let watch = Watch::new(&budget, &stop, &metrics, 2);
+    let bad = RejectRow {
+        key: "b".to_owned(),
+        source_shard: "a.tar".to_owned(),
+        source_offset: 512,
+        stage: "image",
+        reason: "image-format",
+        message: "no image".to_owned(),
+    };
+    watch.check(40, &[bad]).unwrap();
+    let error = watch.check(40, &[]).unwrap_err().to_string();
+    let expected = "too many bad samples: 1 of 80 (1.2 %), the budget is 0.0 % (last: shard a.tar";
+    assert!(error.starts_with(expected), "{error}");
 }

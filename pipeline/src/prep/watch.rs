@@ -1,6 +1,7 @@
 //! Budget and stop flag, shared by the parts in work.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use super::columns::RejectRow;
 use super::part::PartWatch;
@@ -16,6 +17,8 @@ pub struct Watch<'w> {
     pub failed: AtomicBool,
     samples: AtomicU64,
     rejects: AtomicU64,
+    /// The last failure.
+    last: Mutex<String>,
     parts: u64,
     metrics: &'w PrepMetrics,
 }
@@ -34,9 +37,14 @@ impl<'w> Watch<'w> {
             failed: AtomicBool::new(false),
             samples: AtomicU64::new(0),
             rejects: AtomicU64::new(0),
+            last: Mutex::default(),
             parts,
             metrics,
         }
+    }
+
+    fn last(&self) -> MutexGuard<'_, String> {
+        self.last.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Whether no further part is to be begun.
@@ -56,12 +64,18 @@ impl PartWatch for Watch<'_> {
         // What the config does not want is no failure.
         let failures = || rejects.iter().filter(|reject| reject.stage != STAGE_FILTER);
         let added = failures().count() as u64;
-        let samples = self.samples.fetch_add(samples, Ordering::Relaxed) + samples;
-        let failed = self.rejects.fetch_add(added, Ordering::Relaxed) + added;
-        let Some(last) = failures().next_back() else { return Ok(()) };
-        let RejectRow { source_shard, key, source_offset, message, .. } = last;
-        let last = || Ok(failure_text(source_shard, key, *source_offset, message));
-        judge(self.budget, samples, failed, last)
+        // Before it is counted, so that whoever sees the count finds it.
+        if let Some(reject) = failures().next_back() {
+            let RejectRow { source_shard, key, source_offset, message, .. } = reject;
+            *self.last() = failure_text(source_shard, key, *source_offset, message);
+        }
+        let samples = self.samples.fetch_add(samples, Ordering::SeqCst) + samples;
+        let failed = self.rejects.fetch_add(added, Ordering::SeqCst) + added;
+        // Also when good samples end the probation, whichever part they come from.
+        match failed {
+            0 => Ok(()),
+            _ => judge(self.budget, samples, failed, || Ok(self.last().clone())),
+        }
     }
 }
 
