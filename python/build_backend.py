@@ -19,7 +19,8 @@ from maturin import (  # noqa: F401
     prepare_metadata_for_build_wheel,
 )
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+HERE = pathlib.Path(__file__).resolve()
+ROOT = HERE.parents[1]
 
 
 def build_wheel(*args, **named):
@@ -37,7 +38,7 @@ def find_nasm():
     if os.environ.get("CATLIP_NO_SIMD") == "1" or shutil.which("nasm"):
         return
     # Not in a source distribution, whose parent folder is anybody's.
-    if pathlib.Path(__file__) == ROOT / "python" / "build_backend.py":
+    if HERE == ROOT / "python" / "build_backend.py":
         subprocess.run([ROOT / "scripts" / "setup.sh", "--nasm"], check=False)
         ours = ROOT / ".deps" / "bin"
         os.environ["PATH"] = f"{ours}{os.pathsep}{os.environ['PATH']}"

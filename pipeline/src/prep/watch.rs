@@ -1,7 +1,7 @@
 //! Budget and stop flag, shared by the parts in work.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::columns::RejectRow;
 use super::part::PartWatch;
@@ -15,12 +15,18 @@ pub struct Watch<'w> {
     stop: &'w AtomicBool,
     /// Set when one part failed, so that the others end early.
     pub failed: AtomicBool,
-    samples: AtomicU64,
-    rejects: AtomicU64,
-    /// The last failure.
-    last: Mutex<String>,
+    /// One lock: whoever adds the last samples sees all failures, and the other way round.
+    spent: Mutex<Spent>,
     parts: u64,
     metrics: &'w PrepMetrics,
+}
+
+#[derive(Default)]
+struct Spent {
+    samples: u64,
+    failed: u64,
+    /// Where the last sample failed and why.
+    last: String,
 }
 
 impl<'w> Watch<'w> {
@@ -35,16 +41,10 @@ impl<'w> Watch<'w> {
             budget,
             stop,
             failed: AtomicBool::new(false),
-            samples: AtomicU64::new(0),
-            rejects: AtomicU64::new(0),
-            last: Mutex::default(),
+            spent: Mutex::default(),
             parts,
             metrics,
         }
-    }
-
-    fn last(&self) -> MutexGuard<'_, String> {
-        self.last.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Whether no further part is to be begun.
@@ -63,19 +63,14 @@ impl PartWatch for Watch<'_> {
         }
         // What the config does not want is no failure.
         let failures = || rejects.iter().filter(|reject| reject.stage != STAGE_FILTER);
-        let added = failures().count() as u64;
-        // Before it is counted, so that whoever sees the count finds it.
+        let mut spent = self.spent.lock().unwrap_or_else(|e| e.into_inner());
+        spent.samples += samples;
+        spent.failed += failures().count() as u64;
         if let Some(reject) = failures().next_back() {
             let RejectRow { source_shard, key, source_offset, message, .. } = reject;
-            *self.last() = failure_text(source_shard, key, *source_offset, message);
+            spent.last = failure_text(source_shard, key, *source_offset, message);
         }
-        let samples = self.samples.fetch_add(samples, Ordering::SeqCst) + samples;
-        let failed = self.rejects.fetch_add(added, Ordering::SeqCst) + added;
-        // Also when good samples end the probation, whichever part they come from.
-        match failed {
-            0 => Ok(()),
-            _ => judge(self.budget, samples, failed, || Ok(self.last().clone())),
-        }
+        judge(self.budget, spent.samples, spent.failed, || Ok(spent.last.clone()))
     }
 }
 
@@ -84,7 +79,8 @@ pub fn failure_text(shard: &str, key: &str, offset: i64, message: &str) -> Strin
     format!("shard {shard}, key {key}, byte {offset}: {message}")
 }
 
-/// Refuses more failures than the budget allows; `last` says where the last one was.
+/// Refuses more failures than the budget allows; `last` says where the last one was. Asked by good
+/// samples too: they may be those that end the probation.
 ///
 /// # Errors
 ///
@@ -95,6 +91,9 @@ pub fn judge(
     failed: u64,
     last: impl FnOnce() -> Result<String, PrepError>,
 ) -> Result<(), PrepError> {
+    if failed == 0 {
+        return Ok(());
+    }
     if budget.on_bad_sample == BadSample::Stop {
         return Err(PrepError::FailureCount { failed, samples, budget: 0, last: last()? });
     }
