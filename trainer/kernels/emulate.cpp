@@ -4,6 +4,7 @@
 // or 1 and why: no such kernel, or a barrier that some threads never reach.
 #define CATLIP_EMULATED
 
+#include "augment.cu"
 #include "columns.cu"
 #include "gelu.cu"
 #include "loss.cu"
@@ -188,6 +189,9 @@ const std::map<std::string, Kernel> KERNELS = {
     ONE(square_sum),  ONE(verdict),     ONE(adamw),       BOTH(square_off),
     BOTH(stem_patches), BOTH(stem_patches_of_bytes), BOTH(stem_patches_back),
     BOTH(normal_gelu), BOTH(normal_gelu_sums), BOTH(normal_gelu_back),
+    ONE(range_sums_of_floats), ONE(range_sums_of_bytes),
+    BOTH(range_mix_of_floats), BOTH(range_mix_of_bytes),
+    BOTH(range_back_of_floats), BOTH(range_back_of_bytes),
 };
 
 int said(char* reason, size_t bytes, const std::string& what) {

@@ -73,5 +73,15 @@ inline float __fdividef(float x, float y) {
   return x / y;
 }
 
+// Newton's steps from Winitzki's approximation: as near as a float is.
+inline float erfinvf(float y) {
+  const double log = std::log1p(-double(y) * y), half = 4.33074675078481 + 0.5 * log;
+  double x = std::copysign(std::sqrt(std::sqrt(half * half - log / 0.147) - half), y);
+  for (int step = 0; step < 3; ++step) {
+    x -= (std::erf(x) - y) * 0.886226925452758 * std::exp(x * x);
+  }
+  return static_cast<float>(x);
+}
+
 // glibc declares a function of this name.
 #define __expf std::exp

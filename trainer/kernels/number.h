@@ -56,6 +56,20 @@ __device__ inline bf16 narrowed<bf16>(float x) {
   return narrow;
 }
 
+// Colours of a pixel.
+constexpr int COLOURS = 3;
+
+// A number of an image in 0…1.
+template <typename P>
+__device__ inline float unit(P pixel) {
+  return widened(pixel);
+}
+
+template <>
+__device__ inline float unit<unsigned char>(unsigned char pixel) {
+  return pixel / 255.0f;
+}
+
 // How many of the eight numbers from `from` on lie below `end`.
 __device__ inline int count_of(Index from, Index end) {
   const Index left = end - from;

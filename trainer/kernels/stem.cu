@@ -12,16 +12,7 @@ namespace {
 
 constexpr int SIDE = 4;
 constexpr int PAD = 1;
-constexpr int COLOURS = 3;
 constexpr int PATCH = COLOURS * SIDE * SIDE;
-
-__device__ inline float unit(float pixel) {
-  return pixel;
-}
-
-__device__ inline float unit(unsigned char pixel) {
-  return pixel / 255.0f;
-}
 
 // A thread has a line of a patch in all colours.
 template <typename T, typename P>
@@ -52,7 +43,7 @@ __device__ void stem_patches(const P* pixels, T* patches, Index b, Index height,
 // A thread has a pixel. The last line and column belong to no patch.
 template <typename T>
 __device__ void
-stem_patches_back(const T* gradient, float* pixels, Index b, Index height, Index width) {
+stem_patches_back(const T* gradient, T* pixels, Index b, Index height, Index width) {
   const unsigned grid_h = height / SIDE, grid_w = width / SIDE;
   const unsigned all = b * height * width;
   unsigned pixel = blockIdx.x * blockDim.x + threadIdx.x;
@@ -66,7 +57,7 @@ stem_patches_back(const T* gradient, float* pixels, Index b, Index height, Index
 #pragma unroll
     for (int colour = 0; colour < COLOURS; ++colour) {
       pixels[Index(pixel) * COLOURS + colour] =
-          is_inside ? widened(from[colour * SIDE * SIDE]) : 0.0f;
+          narrowed<T>(is_inside ? widened(from[colour * SIDE * SIDE]) : 0.0f);
     }
   }
 }
@@ -196,6 +187,7 @@ __device__ void normal_gelu_back(
     const T* gradient,
     const float* vectors,
     const float* sums,
+    float each,
     Index rows,
     unsigned grid_h,
     unsigned grid_w,
@@ -206,7 +198,6 @@ __device__ void normal_gelu_back(
   float turn[EIGHT], shift[EIGHT];
   load(turn, sums + lane.from, lane.count, is_wide);
   load(shift, sums + columns + lane.from, lane.count, is_wide);
-  const float each = 1.0f / rows;
   for_own_rows(rows, [&](Index row) {
     float values[EIGHT], pull[EIGHT];
     load(values, x + row * columns + lane.from, lane.count, is_wide);
@@ -233,14 +224,14 @@ __device__ void normal_gelu_back(
   }
 
 STEM_PATCHES(stem_patches_f32, float, float)
-STEM_PATCHES(stem_patches_bf16, bf16, float)
+STEM_PATCHES(stem_patches_bf16, bf16, bf16)
 STEM_PATCHES(stem_patches_of_bytes_f32, float, unsigned char)
 STEM_PATCHES(stem_patches_of_bytes_bf16, bf16, unsigned char)
 
-// Gradient of these rows → of the pixels, float32.
+// Gradient of these rows → of the pixels.
 #define STEM_PATCHES_BACK(NAME, T)                                                               \
   extern "C" __global__ void NAME(                                                               \
-      const T* gradient, float* pixels, Index b, Index height, Index width) {                    \
+      const T* gradient, T* pixels, Index b, Index height, Index width) {                        \
     stem_patches_back<T>(gradient, pixels, b, height, width);                                    \
   }
 
@@ -283,12 +274,14 @@ NORMAL_GELU(normal_gelu_bf16, bf16)
 NORMAL_GELU_SUMS(normal_gelu_sums_f32, float)
 NORMAL_GELU_SUMS(normal_gelu_sums_bf16, bf16)
 
-// With these gradients, `sums [2, columns]`, `x` becomes its own gradient.
+// With these gradients of all rows that were normalised together, `sums [2, columns]`, and with 1 ÷
+// their number, `x` becomes its own gradient.
 #define NORMAL_GELU_BACK(NAME, T)                                                                \
   extern "C" __global__ void NAME(                                                               \
-      T* x, const T* gradient, const float* vectors, const float* sums, Index rows,              \
+      T* x, const T* gradient, const float* vectors, const float* sums, float each, Index rows,  \
       Index grid_h, Index grid_w, Index columns, Index is_wide) {                                \
-    normal_gelu_back<T>(x, gradient, vectors, sums, rows, grid_h, grid_w, columns, is_wide);     \
+    normal_gelu_back<T>(                                                                         \
+        x, gradient, vectors, sums, each, rows, grid_h, grid_w, columns, is_wide);               \
   }
 
 NORMAL_GELU_BACK(normal_gelu_back_f32, float)

@@ -17,7 +17,7 @@ patchify(const unsigned char* pixels, T* patches, Index b, Index height, Index w
   const unsigned chunks = (p + EIGHT - 1) / EIGHT, grid_w = width / p;
   const unsigned pieces = grid_w * chunks, all = b * height * pieces;
   // What a stem multiplies lies by colour, line and column of the patch.
-  const Index plane = p * p, patch_numbers = 3 * plane;
+  const Index plane = p * p, patch_numbers = COLOURS * plane;
   const bool is_wide = p % EIGHT == 0;
   unsigned piece = blockIdx.x * blockDim.x + threadIdx.x;
   for (; piece < all; piece += gridDim.x * blockDim.x) {
@@ -25,18 +25,18 @@ patchify(const unsigned char* pixels, T* patches, Index b, Index height, Index w
     const unsigned grid_x = rest / chunks, from = rest % chunks * EIGHT;
     const unsigned grid_line = line / unsigned(p), y = line % unsigned(p);
     const int count = count_of(from, p);
-    const unsigned char* source = pixels + (line * width + grid_x * p + from) * 3;
+    const unsigned char* source = pixels + (line * width + grid_x * p + from) * COLOURS;
     T* to = patches + (Index(grid_line) * grid_w + grid_x) * patch_numbers + y * p + from;
-    float values[3][EIGHT];
+    float values[COLOURS][EIGHT];
 #pragma unroll
     for (int at = 0; at < EIGHT; ++at) {
 #pragma unroll
-      for (int colour = 0; colour < 3; ++colour) {
-        values[colour][at] = at < count ? source[at * 3 + colour] / 255.0f : 0.0f;
+      for (int colour = 0; colour < COLOURS; ++colour) {
+        values[colour][at] = at < count ? unit(source[at * COLOURS + colour]) : 0.0f;
       }
     }
 #pragma unroll
-    for (int colour = 0; colour < 3; ++colour) {
+    for (int colour = 0; colour < COLOURS; ++colour) {
       store(to + colour * plane, values[colour], count, is_wide);
     }
   }

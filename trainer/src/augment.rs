@@ -5,9 +5,11 @@
 //! peak signal-to-noise ratio. Never: draws from a generator that has a state; position decides.
 //!
 //! catlip.md §2.4: the operations come in a random order in each step; each is applied to a random
-//! half of the step's images; a magnitude is uniform between two ends, `low + u (high − low)`.
+//! half of the step's images; a magnitude is uniform between two ends, `low + u (high − low)`. In
+//! any order they make of an image a share of it, a share of noise and a shade of each colour, so
+//! that is what is found first, from the means of image and noise, and then mixed in one pass.
 //!
-//! b images, k of them that an operation changes, c 3, h w pixels.
+//! b images, k of them with noise, c 3, h w pixels.
 
 use std::f64::consts::{PI, SQRT_2};
 use std::ops::Range;
@@ -21,8 +23,9 @@ use crate::model::params::{EntryId, Init, Layout};
 
 /// Weight of the loss of the distance.
 const LOSS_WEIGHT: f64 = 100.0;
-/// Largest value of a pixel, in which distances are measured.
+/// Largest value of a pixel, in which distances are measured, and its square.
 const PIXEL_MAX: f64 = 255.0;
+pub(crate) const SQUARE_MAX: f64 = PIXEL_MAX * PIXEL_MAX;
 /// An operation: its name, the raw ends at the start, the limits of the low end, those of the high
 /// end.
 type Operation = (&'static str, [f64; 2], [f64; 2], [f64; 2]);
@@ -111,6 +114,21 @@ impl RangeDraws {
         }
     }
 
+    /// Of each row the seed of its noise, and which of [`Needs`] kernels have to make.
+    pub fn seeds_and_needs(&self) -> Vec<i64> {
+        let place = |operation| self.order.iter().position(|&at| at == operation);
+        let noise_is_first = place(NOISE) < place(CONTRAST);
+        let need = |is_needed: bool, need: Needs| if is_needed { need as i64 } else { 0 };
+        let of_row = |row: usize| {
+            let [contrast, noise] = [CONTRAST, NOISE].map(|at| self.applied[at][row]);
+            let needs = need(contrast, Needs::ImageMean)
+                | need(contrast && noise && noise_is_first, Needs::NoiseMean)
+                | need(noise, Needs::Noise);
+            [self.noise_seeds[row], needs]
+        };
+        (0..self.noise_seeds.len()).flat_map(of_row).collect()
+    }
+
     /// The draws of some of the rows.
     pub fn of(&self, rows: Range<usize>) -> Self {
         Self {
@@ -120,6 +138,23 @@ impl RangeDraws {
             noise_seeds: self.noise_seeds[rows].to_vec(),
         }
     }
+}
+
+/// What an image needs, in bits, as augment.cu has them.
+#[derive(Clone, Copy, Debug)]
+pub enum Needs {
+    /// The mean of its pixels.
+    ImageMean = 1,
+    /// The mean of its noise.
+    NoiseMean = 2,
+    /// Its noise.
+    Noise = 4,
+}
+
+impl Needs {
+    /// All of them.
+    pub(crate) const ALL: i64 =
+        Self::ImageMean as i64 | Self::NoiseMean as i64 | Self::Noise as i64;
 }
 
 /// Which of `count` are among the half of them that is drawn; at least one is.
@@ -153,6 +188,53 @@ impl Ranges {
         Ok([end(0, low)?, end(1, high)?])
     }
 
+    /// What the draws mix images by, `[b, 5]`, with a graph to the scalars: the share of the image,
+    /// that of its noise, and a shade of each colour, by the means of both, `[b, 3]`. The mean of
+    /// an image or of noise counts only where [`RangeDraws::seeds_and_needs`] has a need of it.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn mixes(
+        &self,
+        w: &Weights,
+        draws: &RangeDraws,
+        [of_image_b3, of_noise_b3]: [&Tensor; 2],
+    ) -> Result<Tensor, TchError> {
+        let device = of_image_b3.device();
+        let applied = draws.applied.iter().flatten().map(|&applied| f32::from(u8::from(applied)));
+        let drawn: Vec<f32> = draws.units.iter().flatten().copied().chain(applied).collect();
+        let drawn = sent(&Tensor::f_from_slice(&drawn)?, device)?.f_view([2, 3, -1, 1])?;
+        let (units, applied) = (drawn.f_get(0)?, drawn.f_get(1)?);
+        let mut image_b1 = applied.f_get(0)?.f_ones_like()?;
+        let mut noise_b1 = image_b1.f_zeros_like()?;
+        let mut shade_b3 = of_image_b3.f_zeros_like()?;
+        for operation in draws.order {
+            let at = operation as i64;
+            let [low, high] = self.range(w, operation)?;
+            let magnitude_b1 = units.f_get(at)?.f_mul(&high.f_sub(&low)?)?.f_add(&low)?;
+            let applied_b1 = applied.f_get(at)?;
+            if operation == NOISE {
+                noise_b1 = noise_b1.f_add(&magnitude_b1.f_mul(&applied_b1)?)?;
+                continue;
+            }
+            // 1 where it is not applied.
+            let factor_b1 =
+                magnitude_b1.f_sub_scalar(1.0)?.f_mul(&applied_b1)?.f_add_scalar(1.0)?;
+            shade_b3 = if operation == CONTRAST {
+                let of_image = of_image_b3.f_mul(&image_b1)?;
+                let mean_b3 = of_noise_b3.f_mul(&noise_b1)?.f_add(&of_image)?.f_add(&shade_b3)?;
+                // (1 − m) · mean + m · shade
+                mean_b3.f_lerp_tensor(&shade_b3, &factor_b1)?
+            } else {
+                shade_b3.f_mul(&factor_b1)?
+            };
+            image_b1 = image_b1.f_mul(&factor_b1)?;
+            noise_b1 = noise_b1.f_mul(&factor_b1)?;
+        }
+        Tensor::f_cat(&[image_b1, noise_b1, shade_b3], 1)
+    }
+
     /// The augmented images; noise comes from the seeds of the draws.
     ///
     /// # Errors
@@ -175,59 +257,80 @@ impl Ranges {
         draws: &RangeDraws,
         noise: &Noise,
     ) -> Result<Tensor, TchError> {
+        let (_, c, height, width) = images_bchw.size4()?;
         let device = images_bchw.device();
-        let mut x = images_bchw.shallow_clone();
-        for operation in draws.order {
-            let applied = draws.applied[operation].iter().enumerate();
-            let rows: Vec<usize> = applied.filter(|(_, a)| **a).map(|(row, _)| row).collect();
-            if rows.is_empty() {
-                continue;
-            }
-            let unit_k: Vec<f32> = rows.iter().map(|&row| draws.units[operation][row]).collect();
-            let unit_k = sent(&Tensor::f_from_slice(&unit_k)?, device)?;
-            let [low, high] = self.range(w, operation)?;
-            let magnitude_k = unit_k.f_mul(&high.f_sub(&low)?)?.f_add(&low)?;
-            let magnitude = magnitude_k.f_view([-1, 1, 1, 1])?;
-
-            let rows_k: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-            let rows_k = sent(&Tensor::f_from_slice(&rows_k)?, device)?;
-            let before = x.f_index_select(0, &rows_k)?;
-            let after = match operation {
-                BRIGHTNESS => before.f_mul(&magnitude)?,
-                CONTRAST => {
-                    let mean = before.f_mean_dim([2_i64, 3].as_slice(), true, Kind::Float)?;
-                    // (1 − m) · mean + m · x
-                    mean.f_lerp_tensor(&before, &magnitude)?
-                }
-                _ => {
-                    let seeds: Vec<i64> = rows.iter().map(|&row| draws.noise_seeds[row]).collect();
-                    let noise = noise(&seeds, &before.size(), device)?;
-                    before.f_add(&noise.f_mul(&magnitude)?)?
-                }
-            };
-            x = x.f_index_copy(0, &rows_k, &after)?;
+        let mean = |x: &Tensor| x.f_mean_dim([2_i64, 3].as_slice(), false, Kind::Float);
+        let of_image_b3 = mean(images_bchw)?;
+        let noisy = (0_i64..).zip(&draws.applied[NOISE]).filter(|(_, applied)| **applied);
+        let rows_k: Vec<i64> = noisy.map(|(row, _)| row).collect();
+        if rows_k.is_empty() {
+            let no_noise = of_image_b3.f_zeros_like()?;
+            let mixes_b5 = self.mixes(w, draws, [&of_image_b3, &no_noise])?;
+            return shaded(images_bchw, &mixes_b5)?.f_clamp(0.0, 1.0);
         }
-        x.f_clamp(0.0, 1.0)
+        let seeds: Vec<i64> = rows_k.iter().map(|&row| draws.noise_seeds[row as usize]).collect();
+        let noise_kchw = noise(&seeds, &[rows_k.len() as i64, c, height, width], device)?;
+        let rows_k = sent(&Tensor::f_from_slice(&rows_k)?, device)?;
+        let of_noise_b3 =
+            of_image_b3.f_zeros_like()?.f_index_copy(0, &rows_k, &mean(&noise_kchw)?)?;
+        let mixes_b5 = self.mixes(w, draws, [&of_image_b3, &of_noise_b3])?;
+        let share_k = mixes_b5.f_select(1, 1)?.f_index_select(0, &rows_k)?.f_view([-1, 1, 1, 1])?;
+        let mixed = shaded(images_bchw, &mixes_b5)?;
+        mixed.f_index_add(0, &rows_k, &noise_kchw.f_mul(&share_k)?)?.f_clamp(0.0, 1.0)
     }
 }
 
-/// Sum over rows of the weighted loss of the distance between images and augmented images, whose
-/// mean square is to be `target_mse`.
-///
-/// # Errors
-///
-/// What libtorch says, such as out of memory.
-pub fn distance_loss_sum(
-    images_bchw: &Tensor,
-    augmented_bchw: &Tensor,
-    weights_b: &Tensor,
-    target_mse: f64,
-) -> Result<Tensor, TchError> {
-    let off = augmented_bchw.f_sub(images_bchw)?.f_mul_scalar(PIXEL_MAX)?;
-    let mse_b = off.f_square()?.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?;
-    let target_b = mse_b.f_full_like(target_mse)?;
-    let loss_b = mse_b.f_smooth_l1_loss(&target_b, Reduction::None, 1.0)?;
-    loss_b.f_dot(weights_b)?.f_mul_scalar(LOSS_WEIGHT / (PIXEL_MAX * PIXEL_MAX))
+/// The shares of the images, and their shades.
+fn shaded(images_bchw: &Tensor, mixes_b5: &Tensor) -> Result<Tensor, TchError> {
+    let part =
+        |from: i64, count: i64| mixes_b5.f_narrow(1, from, count)?.f_unsqueeze(2)?.f_unsqueeze(3);
+    images_bchw.f_mul(&part(0, 1)?)?.f_add(&part(2, 3)?)
+}
+
+/// The augmentation of some rows, and what it is to reach.
+#[derive(Clone, Copy, Debug)]
+pub struct Augmentation<'a> {
+    /// The learned ranges.
+    pub ranges: &'a Ranges,
+    /// What is drawn for the rows.
+    pub draws: &'a RangeDraws,
+    /// Wanted mean square distance, in squares of 0…255.
+    pub target_mse: f64,
+    /// Weight of each row.
+    pub weights_b: &'a Tensor,
+    /// What the sum of losses over rows is divided by.
+    pub divisor: &'a Tensor,
+}
+
+impl Augmentation<'_> {
+    /// The augmented images and the loss of their distance, both with a graph to the scalars.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says, such as out of memory.
+    pub fn apply(&self, w: &Weights, images_bchw: &Tensor) -> Result<[Tensor; 2], TchError> {
+        let augmented_bchw = self.ranges.augment(w, images_bchw, self.draws)?;
+        let loss = self.loss(&distances_mse(images_bchw, &augmented_bchw)?)?;
+        Ok([augmented_bchw, loss])
+    }
+
+    /// The loss of mean square distances, `[b]`, in squares of 0…255.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub fn loss(&self, mse_b: &Tensor) -> Result<Tensor, TchError> {
+        let target_b = mse_b.f_full_like(self.target_mse)?;
+        let loss_b = mse_b.f_smooth_l1_loss(&target_b, Reduction::None, 1.0)?;
+        let sum = loss_b.f_dot(self.weights_b)?.f_mul_scalar(LOSS_WEIGHT / SQUARE_MAX)?;
+        sum.f_div(self.divisor)
+    }
+}
+
+/// Mean square distances of images, `[b]`, in squares of 0…255.
+fn distances_mse(images_bchw: &Tensor, augmented_bchw: &Tensor) -> Result<Tensor, TchError> {
+    let squares = augmented_bchw.f_sub(images_bchw)?.f_square()?;
+    squares.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?.f_mul_scalar(SQUARE_MAX)
 }
 
 /// Normal draws of `size`, whose first side is as long as `seeds`: number i of a row is a function
@@ -236,7 +339,7 @@ pub fn distance_loss_sum(
 /// Counters go through SplitMix64's finaliser in int64, whose products wrap and whose shifts keep
 /// the sign: masks take it off. 24 bits make a uniform number of −1…1 without its ends, and the
 /// inverse of the error function a normal one.
-fn normals(seeds: &[i64], size: &[i64], device: Device) -> Result<Tensor, TchError> {
+pub(crate) fn normals(seeds: &[i64], size: &[i64], device: Device) -> Result<Tensor, TchError> {
     let numbers: i64 = size[1..].iter().product();
     let ints = (Kind::Int64, device);
     let seeds_b1 = sent(&Tensor::f_from_slice(seeds)?, device)?.f_unsqueeze(1)?;

@@ -11,9 +11,10 @@ use std::fmt;
 use catlip_schemas::Cursor;
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::augment::{self, Needs};
 use crate::batch::{DeviceBatch, HostRows};
 use crate::error::TrainError;
-use crate::kernels::{Grid, Kernels, NormBack, NormIds};
+use crate::kernels::{Grid, Kernels, NoisyImages, NormBack, NormIds};
 use crate::loss::Loss;
 use crate::model::block::LAYER_NORM_EPS;
 use crate::model::params::Role;
@@ -133,6 +134,9 @@ pub fn of_kernels(kernels: &Kernels, device: Device) -> Result<Vec<Check>, TchEr
         }
         for v in [3, 77, 24_320] {
             losses(kernels, v, kind, device, &mut all)?;
+        }
+        for [b, side_px] in [[1, 16], [3, 48], [2, 224]] {
+            ranges(kernels, [b, side_px], kind, device, &mut all)?;
         }
     }
     Ok(all)
@@ -286,6 +290,54 @@ fn losses(
         checks.add("back", [&logits, &leaf.f_grad()?], bound_of(kind))?;
     }
     Ok(())
+}
+
+fn ranges(
+    kernels: &Kernels,
+    [b, side_px]: [i64; 2],
+    kind: Kind,
+    device: Device,
+    all: &mut Vec<Check>,
+) -> Result<(), TchError> {
+    let mut checks = Checks { all, of: format!("RangeAugment {b} × {side_px} px {kind:?}") };
+    let rows = Rows::new(b as usize, side_px as usize, 3);
+    let images_bchw = DeviceBatch::from_rows(&rows.host(), device)?.images_bchw;
+    let pixels_bhwc = images_bchw.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+    let seeds: Vec<i64> = (0..b).map(|row| 77 - 1_000_003 * row).collect();
+    let all_needs: Vec<i64> = seeds.iter().flat_map(|&seed| [seed, Needs::ALL]).collect();
+    let images = NoisyImages {
+        pixels_bhwc: &pixels_bhwc,
+        seeds_and_needs_b2: &Tensor::f_from_slice(&all_needs)?.f_to_device(device)?,
+    };
+    let wide = |t: &Tensor| t.f_to_kind(Kind::Double);
+    let of = |shape: &[i64], phase, kind| waves(shape, phase, kind, device);
+    // A share of about 1 of the image, a little noise and shade.
+    let about = Tensor::f_from_slice(&[1.0_f32, 0.0, 0.0, 0.0, 0.0])?.f_to_device(device)?;
+    let mixes_b5 = of(&[b, 5], 0.4, Kind::Float)?.f_mul_scalar(0.2)?.f_add(&about)?;
+    let pulls_b = of(&[b], 1.2, Kind::Float)?;
+    let gradient_bhwc = of(&pixels_bhwc.size(), 2.2, kind)?;
+    let sums_b23 = kernels.range_sums(images)?;
+    let (mixed_bhwc, squares_b) = kernels.range_mix(images, &mixes_b5, kind)?;
+    let of_mixes_b5 = kernels.range_back(&gradient_bhwc, images, &mixes_b5, &pulls_b)?;
+
+    let x = wide(&pixels_bhwc)?.f_div_scalar(255.0)?;
+    let noise_bchw = augment::normals(&seeds, &images_bchw.size(), device)?;
+    let noise = wide(&noise_bchw)?.f_permute([0, 2, 3, 1])?;
+    let over_pixels = |t: &Tensor| t.f_sum_dim_intlist([1, 2].as_slice(), false, Kind::Double);
+    let sums = Tensor::f_stack(&[over_pixels(&x)?, over_pixels(&noise)?], 1)?;
+    checks.add("sums", [&sums_b23, &sums], BOUND_F32)?;
+    let leaf = wide(&mixes_b5)?.f_detach()?.f_set_requires_grad(true)?;
+    let part = |from: i64, count: i64| leaf.f_narrow(1, from, count)?.f_view([b, 1, 1, count]);
+    let mixed = x.f_mul(&part(0, 1)?)?.f_add(&noise.f_mul(&part(1, 1)?)?)?.f_add(&part(2, 3)?)?;
+    let mixed = mixed.f_clamp(0.0, 1.0)?;
+    let squares = mixed.f_sub(&x)?.f_square()?;
+    let squares = squares.f_sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Double)?;
+    let of_images = mixed.f_mul(&wide(&gradient_bhwc)?)?.f_sum(Kind::Double)?;
+    let of_squares = squares.f_dot(&wide(&pulls_b)?)?.f_mul_scalar(0.5)?;
+    of_images.f_add(&of_squares)?.f_backward()?;
+    checks.add("images", [&mixed_bhwc, &mixed.f_detach()?], bound_of(kind))?;
+    checks.add("squares", [&squares_b, &squares.f_detach()?], BOUND_F32)?;
+    checks.add("back", [&of_mixes_b5, &leaf.f_grad()?], 2.0 * BOUND_F32)
 }
 
 /// Rows for a step, drawn from their number: bytes, labels (some rows have none), weights.

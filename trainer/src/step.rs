@@ -10,7 +10,7 @@ use std::time::Instant;
 use catlip_pipeline::feed::BatchSampler;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::augment::{self, RangeDraws, RangePlan};
+use crate::augment::{Augmentation, RangeDraws, RangePlan};
 use crate::batch::{DeviceBatch, GroupedRows};
 use crate::dist::DistError;
 use crate::error::TrainError;
@@ -321,20 +321,16 @@ fn backward(
 ) -> Result<[Tensor; 2], TchError> {
     let rows = part.rows;
     let (vit, w) = (&state.vit, &state.weights);
-    let (augmented_bchw, of_images) = match (vit.ranges(), part.draws, plan.range) {
+    let augmentation = match (vit.ranges(), part.draws, plan.range) {
         (Some(ranges), Some(draws), Some(range)) => {
-            let images_bchw = rows.unit_images()?;
-            let augmented_bchw = ranges.augment(w, &images_bchw, draws)?;
-            let (weights_b, target) = (&rows.targets.weights_b, range.target_mse(state.step));
-            let sum = augment::distance_loss_sum(&images_bchw, &augmented_bchw, weights_b, target)?;
-            (augmented_bchw, Some(sum.f_div(divisor)?))
+            let (target_mse, weights_b) = (range.target_mse(state.step), &rows.targets.weights_b);
+            Some(Augmentation { ranges, draws, target_mse, weights_b, divisor })
         }
-        _ => (rows.images_bchw.shallow_clone(), None),
+        _ => None,
     };
     let of_labels = |logits_bv: &Tensor| plan.loss.sum(logits_bv, &rows.targets)?.f_div(divisor);
     let sparse = SparseLoss { loss: &plan.loss, targets: &rows.targets, divisor };
-    let objective =
-        Objective { loss: &of_labels, sparse: Some(sparse), of_images: of_images.as_ref() };
+    let objective = Objective { loss: &of_labels, sparse: Some(sparse), augmentation };
     let sum = |tensor: &Tensor| match &state.together {
         None => Ok(()),
         Some(together) => together.sum_statistics(tensor).map_err(|fact| {
@@ -358,13 +354,10 @@ fn backward(
         kernels: plan.kernels.as_ref(),
         arrived: Some(&arrived),
     };
-    let loss = chain::backward(vit, w, &augmented_bchw, &objective, walk)?;
+    let losses = chain::backward(vit, w, &rows.images_bchw, &objective, walk)?;
     state.weights.set_batches_tracked(state.weights.batches_tracked() + 1);
-    let of_images = match of_images {
-        Some(of_images) => of_images.f_detach()?,
-        None => divisor.f_zeros_like()?,
-    };
-    Ok([loss, of_images])
+    let of_images = losses.of_images.map_or_else(|| divisor.f_zeros_like(), Ok)?;
+    Ok([losses.of_labels, of_images])
 }
 
 #[cfg(test)]

@@ -55,8 +55,14 @@ fn images_loss_and_gradients_are_those_of_torch() {
         assert!(off.double_value(&[]) < 1e-6, "images are off by {off:?}");
 
         let weights_b = Tensor::ones([4], (Kind::Float, Device::Cpu));
-        let target = case["target_mse"].as_f64().unwrap();
-        let loss = distance_loss_sum(&images, &augmented, &weights_b, target).unwrap() / 4.0;
+        let augmentation = Augmentation {
+            ranges: &ranges,
+            draws: &draws,
+            target_mse: case["target_mse"].as_f64().unwrap(),
+            weights_b: &weights_b,
+            divisor: &Tensor::from(4.0_f32),
+        };
+        let loss = augmentation.loss(&distances_mse(&images, &augmented).unwrap()).unwrap();
         let expected = case["loss"].as_f64().unwrap();
         assert!((loss.double_value(&[]) / expected - 1.0).abs() < 1e-5, "loss {loss:?}");
         loss.backward();

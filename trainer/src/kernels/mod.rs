@@ -17,6 +17,7 @@ pub mod cache;
 pub mod driver;
 pub mod nvrtc;
 pub(crate) mod stream;
+mod augment;
 mod columns;
 mod input;
 mod loss;
@@ -27,6 +28,7 @@ mod update;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use augment::NoisyImages;
 pub use error::KernelError;
 pub use input::Grid;
 pub use norm::{NormBack, NormIds, Normed};

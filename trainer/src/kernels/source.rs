@@ -27,7 +27,7 @@ macro_rules! file {
 }
 
 /// All files of kernels.
-pub static FILES: [File; 7] = [
+pub static FILES: [File; 8] = [
     file!("norm.cu", &["add_norm_f32", "add_norm_bf16", "norm_back_f32", "norm_back_bf16"]),
     file!("gelu.cu", &["gelu_f32", "gelu_bf16", "gelu_back_f32", "gelu_back_bf16"]),
     file!(
@@ -63,6 +63,21 @@ pub static FILES: [File; 7] = [
             "normal_gelu_sums_bf16",
             "normal_gelu_back_f32",
             "normal_gelu_back_bf16"
+        ]
+    ),
+    file!(
+        "augment.cu",
+        &[
+            "range_sums_of_floats",
+            "range_sums_of_bytes",
+            "range_mix_of_floats_f32",
+            "range_mix_of_floats_bf16",
+            "range_mix_of_bytes_f32",
+            "range_mix_of_bytes_bf16",
+            "range_back_of_floats_f32",
+            "range_back_of_floats_bf16",
+            "range_back_of_bytes_f32",
+            "range_back_of_bytes_bf16"
         ]
     ),
     file!("update.cu", &["square_sum", "verdict", "adamw"]),

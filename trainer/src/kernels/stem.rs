@@ -40,8 +40,8 @@ impl NormalRows<'_> {
 }
 
 impl Kernels {
-    /// Pixels `[b, h, w, 3]`, bytes or floats 0…1, of sides that are multiples of four → the rows
-    /// that the first product takes, `[b · h/4 · w/4, 48]`, by colour, line and column.
+    /// Pixels `[b, h, w, 3]`, bytes or numbers 0…1 of `kind`, of sides that are multiples of four
+    /// → the rows that the first product takes, `[b · h/4 · w/4, 48]`, by colour, line and column.
     ///
     /// # Errors
     ///
@@ -50,11 +50,10 @@ impl Kernels {
         let (b, height, width, channels) = pixels_bhwc.size4()?;
         let fits = channels == 3 && height % SIDE == 0 && width % SIDE == 0;
         assert!(fits && b * height * width < ROWS_MAX, "{pixels_bhwc:?}");
-        let name = match pixels_bhwc.kind() {
-            Kind::Uint8 => "stem_patches_of_bytes",
-            _ => "stem_patches",
+        let (name, of) = match pixels_bhwc.kind() {
+            Kind::Uint8 => ("stem_patches_of_bytes", Kind::Uint8),
+            _ => ("stem_patches", kind),
         };
-        let of = if pixels_bhwc.kind() == Kind::Uint8 { Kind::Uint8 } else { Kind::Float };
         assert_dense(pixels_bhwc, of, b * height * width * 3);
         let rows = b * height * width / (SIDE * SIDE);
         let patches = Tensor::f_empty([rows, PATCH], (kind, pixels_bhwc.device()))?;
@@ -71,7 +70,7 @@ impl Kernels {
         Ok(patches)
     }
 
-    /// The gradient of these rows → that of the pixels, `[b, h, w, 3]`, float32.
+    /// The gradient of these rows → that of the pixels, `[b, h, w, 3]`.
     ///
     /// # Errors
     ///
@@ -82,7 +81,7 @@ impl Kernels {
         [b, height, width]: [i64; 3],
     ) -> Result<Tensor, TchError> {
         assert_dense(gradient, gradient.kind(), b * height * width / (SIDE * SIDE) * PATCH);
-        let like = (Kind::Float, gradient.device());
+        let like = (gradient.kind(), gradient.device());
         let pixels = Tensor::f_empty([b, height, width, 3], like)?;
         let arguments = [
             Argument::Tensor(gradient),
@@ -98,17 +97,22 @@ impl Kernels {
         Ok(pixels)
     }
 
-    /// The sum over rows of the square of how far `matrix_nc` is from `mean_c`, `[c]`, float32.
+    /// Adds to `sums_c` the sum over rows of the square of how far `matrix_nc` is from `mean_c`,
+    /// both `[c]`, float32.
     ///
     /// # Errors
     ///
     /// What libtorch or the driver says.
-    pub fn square_off(&self, matrix_nc: &Tensor, mean_c: &Tensor) -> Result<Tensor, TchError> {
+    pub fn square_off(
+        &self,
+        matrix_nc: &Tensor,
+        mean_c: &Tensor,
+        sums_c: &Tensor,
+    ) -> Result<(), TchError> {
         let (n, c) = matrix_nc.size2()?;
         assert_dense(matrix_nc, matrix_nc.kind(), n * c);
         assert_dense(mean_c, Kind::Float, c);
         let (grid, partials) = self.column_grid(n, c, matrix_nc.device())?;
-        let sums_c = mean_c.f_zeros_like()?;
         let arguments = [
             Argument::Tensor(matrix_nc),
             Argument::Tensor(mean_c),
@@ -119,39 +123,73 @@ impl Kernels {
         ];
         // SAFETY: as `square_off` of stem.cu takes them.
         unsafe { self.launch_of("square_off", matrix_nc.kind(), grid, THREADS, &arguments)? };
-        self.sum_partials(&partials, c, [Some(&sums_c), None, None])?;
-        Ok(sums_c)
+        self.sum_partials(&partials, c, [Some(sums_c), None, None])
     }
 
-    /// Rows, normalised, through GELU, as the rows that the next product takes,
+    /// Rows, normalised, through GELU, into the rows that the next product takes, `patches`
     /// `[n/4, 4 · c]`, by line, column and channel of patches of 2 × 2.
     ///
     /// # Errors
     ///
     /// What libtorch or the driver says.
-    pub fn normal_gelu(&self, rows: NormalRows) -> Result<Tensor, TchError> {
+    pub fn normal_gelu(&self, rows: NormalRows, patches: &Tensor) -> Result<(), TchError> {
         let (n, c) = rows.check()?;
-        let (kind, device) = (rows.x_nc.kind(), rows.x_nc.device());
-        let patches = Tensor::f_empty([n / 4, 4 * c], (kind, device))?;
-        let (grid, _) = self.column_grid(n, c, device)?;
+        let kind = rows.x_nc.kind();
+        assert_dense(patches, kind, n * c);
+        let (grid, _) = self.column_grid(n, c, rows.x_nc.device())?;
         let [all, y, x, columns] = rows.shape(n, c);
         let arguments = [
             Argument::Tensor(rows.x_nc),
             Argument::Tensor(rows.vectors_4c),
-            Argument::Tensor(&patches),
+            Argument::Tensor(patches),
             all,
             y,
             x,
             columns,
-            is_wide(c, &[rows.x_nc, rows.vectors_4c]),
+            is_wide(c, &[rows.x_nc, rows.vectors_4c, patches]),
         ];
-        // SAFETY: as `normal_gelu` of stem.cu takes them; sizes were asserted or made here.
-        unsafe { self.launch_of("normal_gelu", kind, grid, THREADS, &arguments)? };
-        Ok(patches)
+        // SAFETY: as `normal_gelu` of stem.cu takes them; sizes were asserted.
+        unsafe { self.launch_of("normal_gelu", kind, grid, THREADS, &arguments) }
+    }
+
+    /// Adds to `sums_2c`, float32, the gradients of weight and bias by the one of what
+    /// [`Self::normal_gelu`] gave.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch or the driver says.
+    pub fn normal_gelu_sums(
+        &self,
+        rows: NormalRows,
+        gradient: &Tensor,
+        sums_2c: &Tensor,
+    ) -> Result<(), TchError> {
+        let (n, c) = rows.check()?;
+        let (kind, device) = (rows.x_nc.kind(), rows.x_nc.device());
+        assert_dense(gradient, kind, n * c);
+        assert_dense(sums_2c, Kind::Float, 2 * c);
+        let (grid, _) = self.column_grid(n, c, device)?;
+        let partials = Tensor::f_empty([i64::from(grid[1]), 2, c], (Kind::Float, device))?;
+        let [all, y, x, columns] = rows.shape(n, c);
+        let arguments = [
+            Argument::Tensor(rows.x_nc),
+            Argument::Tensor(gradient),
+            Argument::Tensor(rows.vectors_4c),
+            Argument::Tensor(&partials),
+            all,
+            y,
+            x,
+            columns,
+            is_wide(c, &[rows.x_nc, gradient, rows.vectors_4c]),
+        ];
+        // SAFETY: as `normal_gelu_sums` of stem.cu takes them; sizes were asserted or made here.
+        unsafe { self.launch_of("normal_gelu_sums", kind, grid, THREADS, &arguments)? };
+        let [weight_c, bias_c] = [sums_2c.f_get(0)?, sums_2c.f_get(1)?];
+        self.sum_partials(&partials, c, [Some(&weight_c), Some(&bias_c), None])
     }
 
     /// The way back: `x_nc` becomes its own gradient, by the one of what [`Self::normal_gelu`]
-    /// gave; those of weight and bias are added to `of_weight` and `of_bias`.
+    /// gave and the sums of it, `sums_2c`, over all `count` rows that were normalised together.
     ///
     /// # Errors
     ///
@@ -160,26 +198,28 @@ impl Kernels {
         &self,
         rows: NormalRows,
         gradient: &Tensor,
-        [of_weight, of_bias]: [&Tensor; 2],
+        sums_2c: &Tensor,
+        count: i64,
     ) -> Result<(), TchError> {
         let (n, c) = rows.check()?;
-        let (kind, device) = (rows.x_nc.kind(), rows.x_nc.device());
+        let kind = rows.x_nc.kind();
         assert_dense(gradient, kind, n * c);
-        let (grid, _) = self.column_grid(n, c, device)?;
-        let partials = Tensor::f_empty([i64::from(grid[1]), 2, c], (Kind::Float, device))?;
+        assert_dense(sums_2c, Kind::Float, 2 * c);
+        let (grid, _) = self.column_grid(n, c, rows.x_nc.device())?;
         let [all, y, x, columns] = rows.shape(n, c);
-        let wide = is_wide(c, &[rows.x_nc, gradient, rows.vectors_4c]);
-        let [own, pull, vectors] = [rows.x_nc, gradient, rows.vectors_4c].map(Argument::Tensor);
-        let arguments = [own, pull, vectors, Argument::Tensor(&partials), all, y, x, columns, wide];
-        // SAFETY: as `normal_gelu_sums` of stem.cu takes them; sizes were asserted or made here.
-        unsafe { self.launch_of("normal_gelu_sums", kind, grid, THREADS, &arguments)? };
-        let sums_2c = Tensor::f_zeros([2, c], (Kind::Float, device))?;
-        let [weight_c, bias_c] = [sums_2c.f_get(0)?, sums_2c.f_get(1)?];
-        self.sum_partials(&partials, c, [Some(&weight_c), Some(&bias_c), None])?;
-        let arguments = [own, pull, vectors, Argument::Tensor(&sums_2c), all, y, x, columns, wide];
-        // SAFETY: as `normal_gelu_back` of stem.cu takes them.
-        unsafe { self.launch_of("normal_gelu_back", kind, grid, THREADS, &arguments)? };
-        _ = of_weight.shallow_clone().f_add_(&weight_c)?;
-        of_bias.shallow_clone().f_add_(&bias_c).map(|_| ())
+        let arguments = [
+            Argument::Tensor(rows.x_nc),
+            Argument::Tensor(gradient),
+            Argument::Tensor(rows.vectors_4c),
+            Argument::Tensor(sums_2c),
+            Argument::Float(1.0 / count as f32),
+            all,
+            y,
+            x,
+            columns,
+            is_wide(c, &[rows.x_nc, gradient, rows.vectors_4c, sums_2c]),
+        ];
+        // SAFETY: as `normal_gelu_back` of stem.cu takes them; sizes were asserted.
+        unsafe { self.launch_of("normal_gelu_back", kind, grid, THREADS, &arguments) }
     }
 }

@@ -11,6 +11,7 @@
 //! b rows here, g groups, c channels, h w.
 
 use std::fmt;
+use std::ops::Range;
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -25,8 +26,11 @@ pub(super) const EPS: f64 = 1e-5;
 pub struct Groups<'s> {
     /// 1 where the row is one of the group, else 0.
     member_bg: Tensor,
-    /// Rows over all ranks.
+    /// Rows of each group over all ranks, on the device and here.
     rows_g1: Tensor,
+    rows_of_groups: Vec<i64>,
+    /// Where the rows of each group lie here; none may.
+    spans: Vec<Range<i64>>,
     /// Sums a tensor over the ranks, in place.
     sum: &'s dyn Fn(&Tensor) -> Result<(), TchError>,
 }
@@ -38,7 +42,8 @@ impl fmt::Debug for Groups<'_> {
 }
 
 impl<'s> Groups<'s> {
-    /// The group of each row here, the rows of each group over all ranks, and how ranks sum.
+    /// The group of each row here, which never falls, the rows of each group over all ranks, and
+    /// how ranks sum.
     ///
     /// # Errors
     ///
@@ -55,13 +60,40 @@ impl<'s> Groups<'s> {
             Tensor::f_from_slice(group_of_rows)?.f_unsqueeze(1)?.f_eq_tensor(&numbers_g)?;
         let rows_g1 = Tensor::f_from_slice(rows_of_groups)?.f_unsqueeze(1)?;
         let to_device = |host: &Tensor| sent(&host.f_to_kind(Kind::Float)?, device);
-        Ok(Self { member_bg: to_device(&member_bg)?, rows_g1: to_device(&rows_g1)?, sum })
+        let until = |group: i64| group_of_rows.partition_point(|&other| other < group) as i64;
+        let spans = (0..groups).map(|group| until(group)..until(group + 1)).collect();
+        let (member_bg, rows_g1) = (to_device(&member_bg)?, to_device(&rows_g1)?);
+        Ok(Self { member_bg, rows_g1, rows_of_groups: rows_of_groups.to_vec(), spans, sum })
+    }
+
+    /// One group of all `rows`, which are all here.
+    ///
+    /// # Errors
+    ///
+    /// What libtorch says.
+    pub(super) fn of_all(rows: i64, device: Device) -> Result<Self, TchError> {
+        Self::new(&vec![0; rows as usize], &[rows], device, &|_| Ok(()))
+    }
+
+    /// Where the rows of each group lie here, and how many it has over all ranks.
+    pub(super) fn spans(&self) -> impl ExactSizeIterator<Item = (Range<i64>, i64)> + '_ {
+        self.spans.iter().cloned().zip(self.rows_of_groups.iter().copied())
+    }
+
+    /// Sums of groups here `[g, …]` → over all ranks, in place.
+    pub(super) fn sum(&self, sums: &Tensor) -> Result<(), TchError> {
+        (self.sum)(sums)
+    }
+
+    /// Numbers behind each mean where a row has so many: `[g, 1]`.
+    pub(super) fn count(&self, numbers_of_row: i64) -> Result<Tensor, TchError> {
+        self.rows_g1.f_mul_scalar(numbers_of_row as f64)
     }
 
     /// Numbers of rows `[b, c]` → their sums by group over all ranks `[g, c]`.
     fn total(&self, x_bc: &Tensor) -> Result<Tensor, TchError> {
         let sums_gc = self.member_bg.f_tr()?.f_matmul(x_bc)?;
-        (self.sum)(&sums_gc)?;
+        self.sum(&sums_gc)?;
         Ok(sums_gc)
     }
 
@@ -89,7 +121,7 @@ impl Normed {
     pub(super) fn new(input_bchw: Tensor, groups: &Groups) -> Result<Self, TchError> {
         let (_, _, height, width) = input_bchw.size4()?;
         let leaf = |tensor: &Tensor| tensor.f_detach()?.f_set_requires_grad(true);
-        let count_g1 = groups.rows_g1.f_mul_scalar((height * width) as f64)?;
+        let count_g1 = groups.count(height * width)?;
         let sum_bc = |x: &Tensor| x.f_sum_dim_intlist([2, 3].as_slice(), false, Kind::Float);
         let (mean_gc, var_gc) = tch::no_grad(|| {
             let mean_gc = groups.total(&sum_bc(&input_bchw)?)?.f_div(&count_g1)?;
@@ -101,21 +133,9 @@ impl Normed {
         Ok(Self { leaf_bchw: leaf(&input_bchw)?, input_bchw, mean_gc, var_gc, count_g1 })
     }
 
-    /// Moves the running statistics towards those of the groups, by their numbers of rows.
-    pub(super) fn follow(&self, mean_c: &Tensor, var_c: &Tensor) -> Result<(), TchError> {
-        let _no_grad = tch::no_grad_guard();
-        let share_g1 = self.count_g1.f_div(&self.count_g1.f_sum(Kind::Float)?)?;
-        let unbiased = self.count_g1.f_sub_scalar(1.0)?.f_clamp_min(1.0)?;
-        let unbiased_gc = self.var_gc.f_mul(&self.count_g1.f_div(&unbiased)?)?;
-        for (running_c, now_gc) in [(mean_c, &self.mean_gc), (var_c, &unbiased_gc)] {
-            let dims = [0_i64];
-            let now_c =
-                now_gc.f_mul(&share_g1)?.f_sum_dim_intlist(dims.as_slice(), false, Kind::Float)?;
-            // As data: the graphs keep views of the same flat tensor, and would take the change for
-            // one of the weights.
-            _ = running_c.f_data()?.f_lerp_(&now_c, MOMENTUM)?;
-        }
-        Ok(())
+    /// Moves the running statistics towards those of the groups.
+    pub(super) fn follow(&self, running: [&Tensor; 2]) -> Result<(), TchError> {
+        follow(running, [&self.mean_gc, &self.var_gc], &self.count_g1)
     }
 
     /// The normalised output, scaled and shifted.
@@ -137,7 +157,7 @@ impl Normed {
         let _no_grad = tch::no_grad_guard();
         // Every rank's rows pull at the statistics; those of all ranks gave them.
         let pulls_2gc = Tensor::f_stack(&[self.mean_gc.f_grad()?, self.var_gc.f_grad()?], 0)?;
-        (groups.sum)(&pulls_2gc)?;
+        groups.sum(&pulls_2gc)?;
         let pulls_2gc = pulls_2gc.f_div(&self.count_g1)?;
         let of_mean = groups.spread(&pulls_2gc.f_get(0)?)?;
         let of_var = groups.spread(&pulls_2gc.f_get(1)?.f_mul_scalar(2.0)?)?;
@@ -146,6 +166,27 @@ impl Normed {
             self.leaf_bchw.f_grad()?.f_add(&of_mean)?.f_add(&off_bchw.f_mul(&of_var)?)?;
         Ok((self.input_bchw, of_input))
     }
+}
+
+/// Moves running mean and variance, `[c]`, towards those of groups, `[g, c]`, by their counts.
+pub(super) fn follow(
+    running: [&Tensor; 2],
+    [mean_gc, var_gc]: [&Tensor; 2],
+    count_g1: &Tensor,
+) -> Result<(), TchError> {
+    let _no_grad = tch::no_grad_guard();
+    let share_g1 = count_g1.f_div(&count_g1.f_sum(Kind::Float)?)?;
+    let unbiased = count_g1.f_sub_scalar(1.0)?.f_clamp_min(1.0)?;
+    let unbiased_gc = var_gc.f_mul(&count_g1.f_div(&unbiased)?)?;
+    for (running_c, now_gc) in running.into_iter().zip([mean_gc, &unbiased_gc]) {
+        let dims = [0_i64];
+        let now_c =
+            now_gc.f_mul(&share_g1)?.f_sum_dim_intlist(dims.as_slice(), false, Kind::Float)?;
+        // As data: the graphs keep views of the same flat tensor, and would take the change for
+        // one of the weights.
+        _ = running_c.f_data()?.f_lerp_(&now_c, MOMENTUM)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -181,7 +222,7 @@ mod tests {
         let input = input.detach().set_requires_grad(true);
         let normed = Normed::new(&input * 1.0, &groups).unwrap();
         let (mean, var) = (Tensor::zeros([3], (Kind::Float, Device::Cpu)), weight.ones_like());
-        normed.follow(&mean, &var).unwrap();
+        normed.follow([&mean, &var]).unwrap();
         let output = normed.output(weight, bias, &groups).unwrap();
         (&output * wave(input.size()[0], 2.0)).sum(Kind::Float).backward();
         let (before, gradient) = normed.back(&groups).unwrap();

@@ -16,9 +16,8 @@ use std::collections::hash_map::Entry;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::Pass;
-use super::batch_norm::Normed as Cut;
 use super::block::{Block, LAYER_NORM_EPS, LayerNorm, Linear};
-use super::chain::{Objective, Walk};
+use super::chain::{Losses, Objective, Walk};
 use super::fused::Hand;
 use super::params::{EntryId, Weights};
 use super::pool::Pooling;
@@ -26,6 +25,7 @@ use super::vit::Vit;
 use crate::kernels::{Kernels, NormBack, NormIds, Normed};
 use crate::shim::ops::{self, Attended, AttentionBackend};
 
+mod augment;
 mod convs;
 mod embed;
 mod head;
@@ -155,17 +155,6 @@ struct BlockTape {
     hidden: HiddenTape,
 }
 
-/// What is kept of the stem.
-#[derive(Debug)]
-enum StemTape {
-    /// The rows that the linear stem multiplied.
-    Patches(Tensor),
-    /// What the corenet stem keeps by kernels, and the images' graph, if they have one.
-    Convs { tape: convs::ConvsTape, images_bchw: Tensor },
-    /// What it gave, with the graph in front, and where that is cut.
-    Graph { grid_bnd: Tensor, cuts: Vec<Cut> },
-}
-
 /// Runs the model and back, as [`super::chain::backward`].
 ///
 /// # Errors
@@ -178,7 +167,7 @@ pub(super) fn backward(
     images_bchw: &Tensor,
     objective: &Objective,
     walk: &Walk,
-) -> Result<Tensor, TchError> {
+) -> Result<Losses, TchError> {
     w.refresh_narrow()?;
     let hand = Hand { w, arrived: walk.arrived };
     let (kind, attention) = (walk.pass.kind(), walk.attention);
@@ -187,7 +176,7 @@ pub(super) fn backward(
 
     // --- forwards -------------------------------------------------------------------------------
     let b = images_bchw.size()[0];
-    let (tokens_btd, grid, stem) = way.embed(vit, images_bchw, objective, walk)?;
+    let (tokens_btd, embedded) = way.embed(vit, images_bchw, objective, walk)?;
     let t = tokens_btd.size()[1];
     let reads_summary = matches!(vit.pooling, Pooling::Summary) && walk.attention_of_one.is_some();
     let mut stream =
@@ -220,8 +209,9 @@ pub(super) fn backward(
         };
     }
     let gradient_btd = gradient.wide_nd.f_view([b, t, vit.plan().width])?;
-    way.embed_back(vit, stem, grid, &gradient_btd, objective, walk)?;
-    loss.f_detach()
+    let of_images = embedded.loss_of_images().map(Tensor::shallow_clone);
+    way.embed_back(vit, embedded, &gradient_btd, walk)?;
+    Ok(Losses { of_labels: loss.f_detach()?, of_images })
 }
 
 impl Way<'_> {

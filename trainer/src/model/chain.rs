@@ -17,6 +17,7 @@ use super::by_kernels::{self, KernelForm};
 use super::fused::{Hand, Kept};
 use super::params::{EntryId, Weights};
 use super::vit::Vit;
+use crate::augment::Augmentation;
 use crate::batch::unit_floats;
 use crate::loss::{Loss, SparseTargets};
 use crate::shim::ops::AttentionBackend;
@@ -154,8 +155,17 @@ pub struct Objective<'o> {
     /// The same loss by its parts, for kernels that give its gradient at once; none: `loss` is
     /// another one.
     pub sparse: Option<SparseLoss<'o>>,
-    /// A scalar that is added, whose graph ends in the images.
-    pub of_images: Option<&'o Tensor>,
+    /// The learned augmentation of the images, whose own loss is added.
+    pub augmentation: Option<Augmentation<'o>>,
+}
+
+/// What a walk found, without graph.
+#[derive(Debug)]
+pub struct Losses {
+    /// Of the logits.
+    pub of_labels: Tensor,
+    /// Of the augmentation's distance, if there is one.
+    pub of_images: Option<Tensor>,
 }
 
 /// The sum of a loss over rows, divided.
@@ -169,8 +179,7 @@ pub struct SparseLoss<'o> {
     pub divisor: &'o Tensor,
 }
 
-/// Runs the model over `images_bchw`, bytes or floats 0…1 through which gradients pass, and back.
-/// Gives the loss of the logits, without graph.
+/// Runs the model over `images_bchw`, bytes or floats 0…1, and back.
 ///
 /// # Errors
 ///
@@ -181,7 +190,7 @@ pub fn backward(
     images_bchw: &Tensor,
     objective: &Objective,
     walk: Walk,
-) -> Result<Tensor, TchError> {
+) -> Result<Losses, TchError> {
     // --- forwards -------------------------------------------------------------------------------
     // A rank without rows of a step has nothing to launch.
     let has_rows = images_bchw.size().first().is_some_and(|&rows| rows > 0);
@@ -189,7 +198,15 @@ pub fn backward(
     if let Some(kernels) = by_kernels.filter(|kernels| kernels.takes(vit, walk.pass)) {
         return by_kernels::backward(kernels, vit, w, images_bchw, objective, &walk);
     }
-    let images_bchw = &unit_floats(images_bchw)?;
+    let images_bchw = unit_floats(images_bchw)?;
+    let (images_bchw, of_images) = match &objective.augmentation {
+        None => (images_bchw, None),
+        Some(augmentation) => {
+            let [augmented_bchw, loss] = augmentation.apply(w, &images_bchw)?;
+            (augmented_bchw, Some(loss))
+        }
+    };
+    let images_bchw = &images_bchw;
     let Walk { pass, form, groups, .. } = walk;
     let (mut embedded, cuts) = match groups {
         None => (vit.embed(w, images_bchw, pass)?, Vec::new()),
@@ -218,11 +235,12 @@ pub fn backward(
         }
     }
     let mut last = pull(&embedded, &gradient)?;
-    if let Some(of_images) = objective.of_images {
+    if let Some(of_images) = &of_images {
         last = last.f_add(of_images)?;
     }
     last.f_backward()?;
-    loss.f_detach()
+    let of_images = of_images.map(|loss| loss.f_detach()).transpose()?;
+    Ok(Losses { of_labels: loss.f_detach()?, of_images })
 }
 
 /// The same numbers as the start of a graph.
@@ -265,9 +283,9 @@ mod tests {
         let loss_of = |logits: &Tensor| logits.f_sin()?.f_square()?.f_sum(Kind::Float);
         let loss = match form {
             Some(form) => {
-                let objective = Objective { loss: &loss_of, sparse: None, of_images: None };
+                let objective = Objective { loss: &loss_of, sparse: None, augmentation: None };
                 let walk = Walk::plain(pass, form);
-                backward(&vit, &weights, &images, &objective, walk).unwrap()
+                backward(&vit, &weights, &images, &objective, walk).unwrap().of_labels
             }
             None => {
                 let loss = loss_of(&vit.forward(&weights, &images, pass).unwrap()).unwrap();

@@ -169,7 +169,7 @@ impl ConvNorm {
         cuts: &mut Vec<Normed>,
     ) -> Result<Tensor, TchError> {
         let normed = Normed::new(self.convolve(w, x_bchw, pass)?, groups)?;
-        normed.follow(w.get(self.running_mean), w.get(self.running_var))?;
+        normed.follow([w.get(self.running_mean), w.get(self.running_var)])?;
         let output = normed.output(w.get(self.weight), w.get(self.bias), groups)?;
         cuts.push(normed);
         output.f_gelu("none")

@@ -1,15 +1,18 @@
-//! The corenet stem by kernels, where a patch has 16 pixels and BatchNorm takes all rows together.
+//! The corenet stem by kernels, where a patch has 16 pixels.
 //!
 //! Its convolutions do not overlap, so each is a product over rows. Between them stand BatchNorm,
-//! whose mean and variance are found in two passes, and GELU.
+//! whose mean and variance are found in two passes, and GELU; the rows of a group follow each
+//! other, so what is done by group is done to a stretch of rows.
 //!
-//! b images, y x rows and columns of a grid, n = b · y · x rows, c channels.
+//! b images, y x rows and columns of a grid, n = b · y · x rows, g groups, c channels.
+
+use std::ops::Range;
 
 use tch::{Kind, TchError, Tensor};
 
 use super::Way;
 use crate::kernels::NormalRows;
-use crate::model::batch_norm::{EPS, MOMENTUM};
+use crate::model::batch_norm::{self, EPS, Groups};
 use crate::model::params::EntryId;
 use crate::model::stem::{Conv, ConvNorm, Stem};
 
@@ -33,9 +36,10 @@ struct NormTape {
     /// Rows that the product took, and what it gave.
     patches: Tensor,
     x_nc: Tensor,
-    /// Images, rows and columns of the grid.
-    grid: [i64; 3],
-    vectors_4c: Tensor,
+    /// Rows and columns of the grid.
+    grid: [i64; 2],
+    /// Of each group what its rows are normalised by, `[g, 4, c]`.
+    vectors_g4c: Tensor,
 }
 
 /// The stem's convolutions, if kernels can pass them.
@@ -49,40 +53,47 @@ pub(super) fn convs(stem: &Stem) -> Option<(&ConvNorm, &ConvNorm, &Conv)> {
 }
 
 impl Way<'_> {
-    /// Pixels `[b, h, w, 3]`, bytes or floats 0…1 → rows of the grid `[b · h/16 · w/16, d]`.
+    /// Pixels `[b, h, w, 3]`, bytes or of the kind of matrices → rows of the grid
+    /// `[b · h/16 · w/16, d]`.
     pub(super) fn convs_forward(
         &self,
         (first, second, last): (&ConvNorm, &ConvNorm, &Conv),
         pixels_bhwc: &Tensor,
+        groups: Option<&Groups>,
     ) -> Result<(Tensor, ConvsTape), TchError> {
         let (b, height, width, _) = pixels_bhwc.size4()?;
+        let all = Groups::of_all(b, pixels_bhwc.device())?;
+        let groups = groups.unwrap_or(&all);
         let patches = self.form.kernels.stem_patches(pixels_bhwc, self.kind)?;
         let weight = self.w.of_kind(first.conv, self.kind)?.f_flatten(1, 3)?;
-        let first = self.norm_forward(first, patches, &weight, [b, height / 4, width / 4])?;
-        let patches = self.form.kernels.normal_gelu(first.rows())?;
+        let grid = [height / 4, width / 4];
+        let (first, patches) = self.norm_forward(first, patches, &weight, grid, groups)?;
         let weight = self.by_place(second.conv)?;
-        let second = self.norm_forward(second, patches, &weight, [b, height / 8, width / 8])?;
-        let patches = self.form.kernels.normal_gelu(second.rows())?;
+        let grid = [height / 8, width / 8];
+        let (second, patches) = self.norm_forward(second, patches, &weight, grid, groups)?;
         let bias = self.w.of_kind(last.bias, self.kind)?;
         let grid_nd = patches.f_linear(&self.by_place(last.weight)?, Some(&bias))?;
         Ok((grid_nd, ConvsTape { size: [b, height, width], first, second, patches }))
     }
 
-    /// Gradient of the grid's rows → that of the pixels, `[b, c, h, w]`, float32, if it is wanted.
-    /// The gradient of the last bias is the caller's.
+    /// Gradient of the grid's rows → that of the pixels, `[b, h, w, 3]`, if it is wanted. The
+    /// gradient of the last bias is the caller's.
     pub(super) fn convs_back(
         &self,
         (first, second, last): (&ConvNorm, &ConvNorm, &Conv),
         tape: ConvsTape,
         of_grid_nd: &Tensor,
         wants_pixels: bool,
+        groups: Option<&Groups>,
     ) -> Result<Option<Tensor>, TchError> {
+        let all = Groups::of_all(tape.size[0], of_grid_nd.device())?;
+        let groups = groups.unwrap_or(&all);
         self.add_by_place(last.weight, of_grid_nd, &tape.patches)?;
         let of_patches = of_grid_nd.f_matmul(&self.by_place(last.weight)?)?;
-        let of_x_nc = self.norm_back_of(second, &tape.second, &of_patches)?;
+        let of_x_nc = self.norm_back_of(second, &tape.second, &of_patches, groups)?;
         self.add_by_place(second.conv, &of_x_nc, &tape.second.patches)?;
         let of_patches = of_x_nc.f_matmul(&self.by_place(second.conv)?)?;
-        let of_x_nc = self.norm_back_of(first, &tape.first, &of_patches)?;
+        let of_x_nc = self.norm_back_of(first, &tape.first, &of_patches, groups)?;
         let gradient = self.hand.gradient(first.conv)?.f_flatten(1, 3)?;
         self.add_product(&gradient, &of_x_nc, &tape.first.patches)?;
         self.hand.has(first.conv);
@@ -91,34 +102,50 @@ impl Way<'_> {
         }
         let weight = self.w.of_kind(first.conv, self.kind)?.f_flatten(1, 3)?;
         let of_patches = of_x_nc.f_matmul(&weight)?;
-        let of_pixels = self.form.kernels.stem_patches_back(&of_patches, tape.size)?;
-        of_pixels.f_permute([0, 3, 1, 2]).map(Some)
+        self.form.kernels.stem_patches_back(&of_patches, tape.size).map(Some)
     }
 
+    /// Rows that a convolution takes, of a `grid` → what is kept, and rows that the next one takes.
     fn norm_forward(
         &self,
         layer: &ConvNorm,
         patches: Tensor,
         weight: &Tensor,
-        grid: [i64; 3],
-    ) -> Result<NormTape, TchError> {
+        grid: [i64; 2],
+        groups: &Groups,
+    ) -> Result<(NormTape, Tensor), TchError> {
         let kernels = &self.form.kernels;
         let x_nc = patches.f_matmul(&weight.f_tr()?)?;
         let (n, c) = x_nc.size2()?;
-        let sums_c = Tensor::f_zeros([c], (Kind::Float, x_nc.device()))?;
-        kernels.column_sum(&x_nc, &sums_c)?;
-        let mean_c = sums_c.f_div_scalar(n as f64)?;
-        let var_c = kernels.square_off(&x_nc, &mean_c)?.f_div_scalar(n as f64)?;
-        let unbiased_c = var_c.f_mul_scalar(n as f64 / (n - 1).max(1) as f64)?;
-        for (id, now_c) in [(layer.running_mean, &mean_c), (layer.running_var, &unbiased_c)] {
-            // As data: see batch_norm.rs.
-            _ = self.w.get(id).f_data()?.f_lerp_(now_c, MOMENTUM)?;
+        let of_group = groups.spans().len() as i64;
+        let count_g1 = groups.count(grid[0] * grid[1])?;
+        let zeros = || Tensor::f_zeros([of_group, c], (Kind::Float, x_nc.device()));
+        let (sums_gc, squares_gc) = (zeros()?, zeros()?);
+        for (group, rows, _) in stretches(groups, grid) {
+            kernels.column_sum(&cut(&x_nc, &rows)?, &sums_gc.f_get(group)?)?;
         }
-        let rstd_c = var_c.f_add_scalar(EPS)?.f_rsqrt()?;
-        let [weight_c, bias_c] =
-            [self.w.of_kind(layer.weight, Kind::Float)?, self.w.of_kind(layer.bias, Kind::Float)?];
-        let vectors_4c = Tensor::f_stack(&[&mean_c, &rstd_c, &weight_c, &bias_c], 0)?;
-        Ok(NormTape { patches, x_nc, grid, vectors_4c })
+        groups.sum(&sums_gc)?;
+        let mean_gc = sums_gc.f_div(&count_g1)?;
+        for (group, rows, _) in stretches(groups, grid) {
+            let (mean_c, squares_c) = (mean_gc.f_get(group)?, squares_gc.f_get(group)?);
+            kernels.square_off(&cut(&x_nc, &rows)?, &mean_c, &squares_c)?;
+        }
+        groups.sum(&squares_gc)?;
+        let var_gc = squares_gc.f_div(&count_g1)?;
+        let running = [self.w.get(layer.running_mean), self.w.get(layer.running_var)];
+        batch_norm::follow(running, [&mean_gc, &var_gc], &count_g1)?;
+
+        let rstd_gc = var_gc.f_add_scalar(EPS)?.f_rsqrt()?;
+        let own = |id| self.w.of_kind(id, Kind::Float)?.f_expand_as(&mean_gc);
+        let (weight_gc, bias_gc) = (own(layer.weight)?, own(layer.bias)?);
+        let vectors_g4c = Tensor::f_stack(&[&mean_gc, &rstd_gc, &weight_gc, &bias_gc], 1)?;
+        let next = Tensor::f_empty([n / 4, 4 * c], (self.kind, x_nc.device()))?;
+        let tape = NormTape { patches, x_nc, grid, vectors_g4c };
+        for (group, rows, _) in stretches(groups, grid) {
+            let next = next.f_narrow(0, rows.start / 4, (rows.end - rows.start) / 4)?;
+            tape.with_rows(group, &rows, |rows| kernels.normal_gelu(rows, &next))?;
+        }
+        Ok((tape, next))
     }
 
     /// The gradient of what the product gave, in the place of that.
@@ -126,12 +153,32 @@ impl Way<'_> {
         &self,
         layer: &ConvNorm,
         tape: &NormTape,
-        gradient: &Tensor,
+        of_next: &Tensor,
+        groups: &Groups,
     ) -> Result<Tensor, TchError> {
-        let of = [self.hand.gradient(layer.weight)?, self.hand.gradient(layer.bias)?];
-        self.form.kernels.normal_gelu_back(tape.rows(), gradient, of.each_ref())?;
-        self.hand.has(layer.weight);
-        self.hand.has(layer.bias);
+        let kernels = &self.form.kernels;
+        let c = tape.x_nc.size()[1];
+        let of_group = groups.spans().len() as i64;
+        let sums_g2c = Tensor::f_zeros([of_group, 2, c], (Kind::Float, tape.x_nc.device()))?;
+        let of_rows =
+            |rows: &Range<i64>| of_next.f_narrow(0, rows.start / 4, (rows.end - rows.start) / 4);
+        for (group, rows, _) in stretches(groups, tape.grid) {
+            let (gradient, sums_2c) = (of_rows(&rows)?, sums_g2c.f_get(group)?);
+            tape.with_rows(group, &rows, |rows| {
+                kernels.normal_gelu_sums(rows, &gradient, &sums_2c)
+            })?;
+        }
+        // Of the rows here; those of all ranks are added up with all gradients.
+        let own_2c = sums_g2c.f_sum_dim_intlist([0].as_slice(), false, Kind::Float)?;
+        self.hand.add(layer.weight, &own_2c.f_get(0)?)?;
+        self.hand.add(layer.bias, &own_2c.f_get(1)?)?;
+        groups.sum(&sums_g2c)?;
+        for (group, rows, count) in stretches(groups, tape.grid) {
+            let (gradient, sums_2c) = (of_rows(&rows)?, sums_g2c.f_get(group)?);
+            tape.with_rows(group, &rows, |rows| {
+                kernels.normal_gelu_back(rows, &gradient, &sums_2c, count)
+            })?;
+        }
         Ok(tape.x_nc.shallow_clone())
     }
 
@@ -161,7 +208,30 @@ impl Way<'_> {
 }
 
 impl NormTape {
-    fn rows(&self) -> NormalRows<'_> {
-        NormalRows { x_nc: &self.x_nc, grid: self.grid, vectors_4c: &self.vectors_4c }
+    /// Calls `work` with a group and its rows.
+    fn with_rows(
+        &self,
+        group: i64,
+        rows: &Range<i64>,
+        work: impl FnOnce(NormalRows) -> Result<(), TchError>,
+    ) -> Result<(), TchError> {
+        let (x_nc, vectors_4c) = (cut(&self.x_nc, rows)?, self.vectors_g4c.f_get(group)?);
+        let [y, x] = self.grid;
+        let grid = [(rows.end - rows.start) / (y * x), y, x];
+        work(NormalRows { x_nc: &x_nc, grid, vectors_4c: &vectors_4c })
     }
+}
+
+/// The groups that have rows here: which, where its rows of a grid lie, and how many it has over
+/// all ranks.
+fn stretches(groups: &Groups, [y, x]: [i64; 2]) -> impl Iterator<Item = (i64, Range<i64>, i64)> {
+    let of_image = y * x;
+    let all = (0_i64..).zip(groups.spans()).map(move |(group, (span, rows))| {
+        (group, span.start * of_image..span.end * of_image, rows * of_image)
+    });
+    all.filter(|(_, rows, _)| !rows.is_empty())
+}
+
+fn cut(x_nc: &Tensor, rows: &Range<i64>) -> Result<Tensor, TchError> {
+    x_nc.f_narrow(0, rows.start, rows.end - rows.start)
 }

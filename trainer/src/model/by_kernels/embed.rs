@@ -4,56 +4,94 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::convs::convs;
-use super::{StemTape, Way};
+use super::Way;
+use super::augment::AugmentTape;
+use super::convs::{ConvsTape, convs};
 use crate::batch::unit_floats;
 use crate::kernels::Grid;
 use crate::model::batch_norm::Normed as Cut;
-use crate::model::chain::{Objective, Walk, pull};
+use crate::model::chain::{Objective, Walk, leaf};
 use crate::model::stem::Stem;
 use crate::model::vit::Vit;
 use crate::shim::ops;
 
+/// What is kept of the stem.
+#[derive(Debug)]
+enum StemTape {
+    /// The rows that the linear stem multiplied.
+    Patches(Tensor),
+    /// What the corenet stem keeps by kernels.
+    Convs(ConvsTape),
+    /// The images, a leaf if their gradient is wanted, what it gave, and where the graph between
+    /// them is cut.
+    Graph { images_bchw: Tensor, grid_bnd: Tensor, cuts: Vec<Cut> },
+}
+
+/// What is kept of images on their way to tokens.
+#[derive(Debug)]
+pub(super) struct EmbedTape {
+    stem: StemTape,
+    /// Rows and columns of the grid.
+    grid: [i64; 2],
+    augment: Option<AugmentTape>,
+}
+
+impl EmbedTape {
+    /// The loss of the augmentation's distance, if there is one.
+    pub(super) fn loss_of_images(&self) -> Option<&Tensor> {
+        self.augment.as_ref().map(|tape| &tape.loss)
+    }
+}
+
 impl Way<'_> {
     // --- tokens ---------------------------------------------------------------------------------
 
-    /// Images → tokens `[b, t, d]`, the grid's rows and columns, and what the way back needs.
+    /// Images → tokens `[b, t, d]`, and what the way back needs.
     pub(super) fn embed(
         &self,
         vit: &Vit,
         images_bchw: &Tensor,
         objective: &Objective,
         walk: &Walk,
-    ) -> Result<(Tensor, [i64; 2], StemTape), TchError> {
+    ) -> Result<(Tensor, EmbedTape), TchError> {
         let kernels = &self.form.kernels;
         let (_, _, height, width) = images_bchw.size4()?;
-        let is_bytes = images_bchw.kind() == Kind::Uint8 && objective.of_images.is_none();
-        let (grid_nd, grid, tape) = match (&vit.stem, walk.groups) {
-            (Stem::Linear(conv), None) if is_bytes => {
+        let convs = convs(&vit.stem).filter(|_| is_dense(height, width));
+        let pixels_bhwc = images_bchw.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+        let (pixels_bhwc, augment) = match &objective.augmentation {
+            None => (pixels_bhwc, None),
+            Some(augmentation) => {
+                let kind = if convs.is_some() { self.kind } else { Kind::Float };
+                let (mixed_bhwc, tape) = self.augment(augmentation, pixels_bhwc, kind)?;
+                (mixed_bhwc, Some(tape))
+            }
+        };
+        let is_bytes = pixels_bhwc.kind() == Kind::Uint8;
+        let (grid_nd, grid, stem) = match (&vit.stem, convs) {
+            (Stem::Linear(conv), _) if is_bytes => {
                 let _no_grad = tch::no_grad_guard();
                 let p = conv.stride;
-                let pixels_bhwc = images_bchw.f_permute([0, 2, 3, 1])?.f_contiguous()?;
                 let patches = kernels.patchify(&pixels_bhwc, p, self.kind)?;
                 let weight = self.w.of_kind(conv.weight, self.kind)?.f_flatten(1, 3)?;
                 let bias = self.w.of_kind(conv.bias, self.kind)?;
                 let grid_nd = patches.f_linear(&weight, Some(&bias))?;
                 (grid_nd, [height / p, width / p], StemTape::Patches(patches))
             }
-            (stem, None) if convs(stem).is_some() && is_dense(height, width) => {
+            (_, Some(convs)) => {
                 let _no_grad = tch::no_grad_guard();
-                let pixels_bhwc = images_bchw.f_permute([0, 2, 3, 1])?.f_contiguous()?;
-                let Some(convs) = convs(stem) else { unreachable!("it was just there") };
-                let (grid_nd, tape) = self.convs_forward(convs, &pixels_bhwc)?;
-                let images_bchw = images_bchw.shallow_clone();
-                (grid_nd, [height / 16, width / 16], StemTape::Convs { tape, images_bchw })
+                let pixels_bhwc =
+                    if is_bytes { pixels_bhwc } else { pixels_bhwc.f_to_kind(self.kind)? };
+                let (grid_nd, tape) = self.convs_forward(convs, &pixels_bhwc, walk.groups)?;
+                (grid_nd, [height / 16, width / 16], StemTape::Convs(tape))
             }
-            (stem, groups) => {
-                let images_bchw = unit_floats(images_bchw)?;
+            (stem, None) => {
+                let images_bchw = unit_floats(&pixels_bhwc.f_permute([0, 3, 1, 2])?)?;
+                let images_bchw = if augment.is_some() { leaf(&images_bchw)? } else { images_bchw };
                 let mut cuts = Vec::new();
-                let by = groups.map(|groups| (groups, &mut cuts));
+                let by = walk.groups.map(|groups| (groups, &mut cuts));
                 let (grid_bnd, grid) = stem.forward(self.w, &images_bchw, walk.pass, by)?;
                 let grid_nd = grid_bnd.f_detach()?.f_flatten(0, 1)?.f_contiguous()?;
-                (grid_nd, grid, StemTape::Graph { grid_bnd, cuts })
+                (grid_nd, grid, StemTape::Graph { images_bchw, grid_bnd, cuts })
             }
         };
         let _no_grad = tch::no_grad_guard();
@@ -72,7 +110,7 @@ impl Way<'_> {
             false => Tensor::f_cat(&prefix, 0)?,
         };
         let tokens_btd = kernels.tokens(&grid_nd, &positions_gd, &prefix_pd, shape)?;
-        Ok((tokens_btd, grid, tape))
+        Ok((tokens_btd, EmbedTape { stem, grid, augment }))
     }
 
     fn grid(&self, vit: &Vit, grid: [i64; 2]) -> Grid {
@@ -83,12 +121,11 @@ impl Way<'_> {
     pub(super) fn embed_back(
         &self,
         vit: &Vit,
-        stem: StemTape,
-        grid: [i64; 2],
+        tape: EmbedTape,
         gradient_btd: &Tensor,
-        objective: &Objective,
         walk: &Walk,
     ) -> Result<(), TchError> {
+        let EmbedTape { stem, grid, augment } = tape;
         let shape = self.grid(vit, grid);
         let is_graph = matches!(stem, StemTape::Graph { .. });
         let kind = if is_graph { Kind::Float } else { self.kind };
@@ -110,33 +147,35 @@ impl Way<'_> {
         let embedding = vit.positions.embedding();
         self.hand.add(embedding, &of_learned.f_view_as(self.w.get(embedding))?)?;
         let of_bias = sums_gd.f_sum_dim_intlist([0].as_slice(), false, Kind::Float)?;
-        match (stem, &vit.stem) {
+        let of_images_bhwc = match (stem, &vit.stem) {
             (StemTape::Patches(patches), Stem::Linear(conv)) => {
                 let gradient = self.hand.gradient(conv.weight)?.f_flatten(1, 3)?;
                 self.add_product(&gradient, &of_grid_nd, &patches)?;
                 self.hand.has(conv.weight);
-                self.hand.add(conv.bias, &of_bias)
+                self.hand.add(conv.bias, &of_bias)?;
+                None
             }
-            (StemTape::Convs { tape, images_bchw }, stem) => {
+            (StemTape::Convs(tape), stem) => {
                 let Some(convs) = convs(stem) else { unreachable!("a tape of convolutions") };
-                let wants_pixels = objective.of_images.is_some();
-                let of_pixels = self.convs_back(convs, tape, &of_grid_nd, wants_pixels)?;
+                let is_wanted = augment.is_some();
+                let of_images =
+                    self.convs_back(convs, tape, &of_grid_nd, is_wanted, walk.groups)?;
                 self.hand.add(convs.2.bias, &of_bias)?;
-                drop(no_grad);
-                match of_pixels {
-                    Some(of_pixels) => {
-                        stem_back(images_bchw, Vec::new(), &of_pixels, objective, walk)
-                    }
-                    None => Ok(()),
-                }
+                of_images
             }
-            (StemTape::Graph { grid_bnd, cuts }, _) => {
+            (StemTape::Graph { images_bchw, grid_bnd, cuts }, _) => {
                 drop(no_grad);
-                stem_back(grid_bnd, cuts, &of_grid_nd, objective, walk)
+                graph_back(grid_bnd, cuts, &of_grid_nd, walk)?;
+                let of_images = augment.is_some().then(|| images_bchw.f_grad());
+                of_images.transpose()?.map(|of| of.f_permute([0, 2, 3, 1])).transpose()?
             }
             (StemTape::Patches(_), Stem::Corenet { .. }) => {
                 unreachable!("a stem of convolutions keeps its graph")
             }
+        };
+        match (augment, of_images_bhwc) {
+            (Some(tape), Some(of)) => self.augment_back(&tape, &of.f_contiguous()?),
+            _ => Ok(()),
         }
     }
 }
@@ -146,12 +185,11 @@ fn is_dense(height: i64, width: i64) -> bool {
     height % 16 == 0 && width % 16 == 0
 }
 
-/// The way back through the graph of a stem, or of images, by the gradient of what it gave.
-fn stem_back(
+/// The way back through the graph of a stem, by the gradient of what it gave.
+fn graph_back(
     output: Tensor,
     cuts: Vec<Cut>,
     gradient: &Tensor,
-    objective: &Objective,
     walk: &Walk,
 ) -> Result<(), TchError> {
     let (mut output, mut gradient) = (output.shallow_clone(), gradient.f_reshape(output.size())?);
@@ -161,9 +199,5 @@ fn stem_back(
             (output, gradient) = cut.back(groups)?;
         }
     }
-    match objective.of_images {
-        None => ops::backward(&output, &gradient),
-        // Both share the graph of the images, which is gone after the first way back.
-        Some(of_images) => pull(&output, &gradient)?.f_add(of_images)?.f_backward(),
-    }
+    ops::backward(&output, &gradient)
 }

@@ -1,12 +1,13 @@
 //! The walk by kernels, emulated on the CPU, against autograd.
 
 use super::*;
-use crate::batch::unit_floats;
+use crate::augment::{Augmentation, RangeDraws};
+use crate::batch::{Place, unit_floats};
 use crate::kernels::tests::emulated;
 use crate::loss::{Loss, SparseTargets};
 use crate::model::chain::{self, BlockForm, SparseLoss};
 use crate::model::params;
-use crate::model::{Pool, Precision, StemKind, VitPlan};
+use crate::model::{Groups, Pool, Precision, StemKind, VitPlan};
 
 const LINEAR: VitPlan =
     VitPlan { stem: StemKind::Linear, patch_px: 8, ..VitPlan::corenet([64, 3, 2], 4, 10) };
@@ -39,13 +40,26 @@ fn targets(b: i64) -> SparseTargets {
     }
 }
 
-/// Loss, the gradient of each entry by name, and the entries that were told of.
+/// Both losses, the gradient of each entry by name, or the value of a running one, and the entries
+/// that were told of.
 fn gradients(
     plan: VitPlan,
     images: &Tensor,
     precision: Precision,
     form: Option<&KernelForm>,
     loss: &Loss,
+) -> (f64, Vec<(String, Tensor)>, Vec<usize>) {
+    gradients_in(plan, images, precision, form, loss, None)
+}
+
+/// The same where BatchNorm normalises by groups.
+fn gradients_in(
+    plan: VitPlan,
+    images: &Tensor,
+    precision: Precision,
+    form: Option<&KernelForm>,
+    loss: &Loss,
+    groups: Option<&Groups>,
 ) -> (f64, Vec<(String, Tensor)>, Vec<usize>) {
     let vit = Vit::new(plan);
     let mut weights = vit.init(3, Some(&[0.3; 10]), Device::Cpu).unwrap();
@@ -58,19 +72,32 @@ fn gradients(
     let divisor = Tensor::from_slice(&[1.5_f32]).squeeze();
     let of_labels = |logits: &Tensor| loss.sum(logits, &targets)?.f_div(&divisor);
     let sparse = SparseLoss { loss, targets: &targets, divisor: &divisor };
-    let objective = Objective { loss: &of_labels, sparse: Some(sparse), of_images: None };
+    let draws = RangeDraws::new(7, &Place::alone(0, 0, images.size()[0] as usize));
+    let augmentation = vit.ranges().map(|ranges| Augmentation {
+        ranges,
+        draws: &draws,
+        target_mse: 100.0,
+        weights_b: &targets.weights_b,
+        divisor: &divisor,
+    });
+    let objective = Objective { loss: &of_labels, sparse: Some(sparse), augmentation };
     let told = RefCell::new(Vec::new());
     let arrived = |id: EntryId| told.borrow_mut().push(id.index());
     let block_form = if form.is_some() { BlockForm::Fused } else { BlockForm::Plain };
     let walk = Walk {
         kernels: form,
         arrived: Some(&arrived),
+        groups,
         ..Walk::plain(Pass::train(precision), block_form)
     };
-    let loss = chain::backward(&vit, &weights, images, &objective, walk).unwrap();
-    let trained = weights.entries().filter(|(entry, _)| entry.role != params::Role::Buffer);
-    let found = trained.map(|(entry, leaf)| (entry.name.clone(), leaf.grad().copy())).collect();
-    (loss.double_value(&[]), found, told.into_inner())
+    let losses = chain::backward(&vit, &weights, images, &objective, walk).unwrap();
+    let found = weights.entries().map(|(entry, leaf)| {
+        let is_running = entry.role == params::Role::Buffer;
+        let numbers = if is_running { leaf.copy() } else { leaf.grad().copy() };
+        (entry.name.clone(), numbers)
+    });
+    let of_images = losses.of_images.map_or(0.0, |loss| loss.double_value(&[]));
+    (losses.of_labels.double_value(&[]) + of_images, found.collect(), told.into_inner())
 }
 
 fn off(found: &Tensor, expected: &Tensor) -> f64 {
@@ -79,10 +106,15 @@ fn off(found: &Tensor, expected: &Tensor) -> f64 {
 }
 
 fn assert_like_autograd(plan: VitPlan, images: &Tensor, loss: &Loss) {
-    let (expected_loss, expected, _) = gradients(plan, images, Precision::Float32, None, loss);
+    assert_like_autograd_in(plan, images, loss, None);
+}
+
+fn assert_like_autograd_in(plan: VitPlan, images: &Tensor, loss: &Loss, groups: Option<&Groups>) {
+    let of = |form| gradients_in(plan, images, Precision::Float32, form, loss, groups);
+    let (expected_loss, expected, _) = of(None);
     let form = form();
     assert!(form.takes(&Vit::new(plan), Pass::train(Precision::Float32)));
-    let (found_loss, found, told) = gradients(plan, images, Precision::Float32, Some(&form), loss);
+    let (found_loss, found, told) = of(Some(&form));
     assert!((found_loss / expected_loss - 1.0).abs() < 1e-5, "{found_loss} {expected_loss}");
     for ((name, found), (_, expected)) in found.iter().zip(&expected) {
         // Where a gradient is nothing but rounding, as of the keys' bias, nothing is compared.
@@ -135,35 +167,35 @@ fn registers_pools_and_odd_widths_are_passed_too() {
     assert_like_autograd(VitPlan { depth: 1, ..odd }, &bytes(3, 8, 8), &bce());
 }
 
-/// The gradient of the images, and of the weights, where something else pulls at the images too.
 #[test]
-fn gradients_pass_through_the_corenet_stem_to_the_images() {
-    for (b, height, width) in [(3, 32, 48), (1, 16, 16)] {
-        let plan = VitPlan::corenet([64, 2, 2], 4, 10);
-        let images = unit_floats(&bytes(b, height, width)).unwrap();
-        let of = |form: Option<&KernelForm>| {
-            let vit = Vit::new(plan);
-            let weights = vit.init(3, None, Device::Cpu).unwrap();
-            let gradient = params::Gradient::attach(&weights).unwrap();
-            gradient.zero().unwrap();
-            let leaf = images.copy().set_requires_grad(true);
-            let augmented = &leaf * 0.9 + 0.05;
-            let of_images = augmented.square().sum(Kind::Float) * 0.01;
-            let loss = |logits: &Tensor| logits.f_sin()?.f_square()?.f_sum(Kind::Float);
-            let objective = Objective { loss: &loss, sparse: None, of_images: Some(&of_images) };
-            let block_form = if form.is_some() { BlockForm::Fused } else { BlockForm::Plain };
-            let pass = Pass::train(Precision::Float32);
-            let walk = Walk { kernels: form, ..Walk::plain(pass, block_form) };
-            _ = chain::backward(&vit, &weights, &augmented, &objective, walk).unwrap();
-            let buffers = weights.entries().filter(|(e, _)| e.role == params::Role::Buffer);
-            let buffers: Vec<Tensor> = buffers.map(|(_, view)| view.copy()).collect();
-            (leaf.grad(), gradient.flat().copy(), Tensor::cat(&buffers, 0))
-        };
-        let (expected, found) = (of(None), of(Some(&form())));
-        let pairs = [(&found.0, &expected.0), (&found.1, &expected.1), (&found.2, &expected.2)];
-        for (at, (found, expected)) in pairs.into_iter().enumerate() {
-            let off = off(found, expected);
-            assert!(off < 5e-5, "{at} of {b} × {height} × {width}: off by {off:e}");
+fn gradients_pass_through_the_stem_to_the_augmentation() {
+    let corenet = VitPlan { range_augment: true, ..VitPlan::corenet([64, 2, 2], 4, 10) };
+    for (b, height, width) in [(6, 32, 48), (1, 16, 16), (3, 32, 32)] {
+        assert_like_autograd(corenet, &bytes(b, height, width), &bce());
+    }
+    let floats = unit_floats(&bytes(4, 32, 32)).unwrap();
+    assert_like_autograd(corenet, &floats, &bce());
+    // Stems that keep their graph.
+    assert_like_autograd(VitPlan { range_augment: true, ..LINEAR }, &bytes(5, 16, 16), &bce());
+    assert_like_autograd(VitPlan { patch_px: 8, ..corenet }, &bytes(3, 16, 32), &bce());
+}
+
+#[test]
+fn batch_norm_of_groups_is_autograds() {
+    let corenet = VitPlan { range_augment: true, ..VitPlan::corenet([64, 2, 2], 4, 10) };
+    let alone = |_: &Tensor| Ok(());
+    // As if another rank had the same rows.
+    let twice = |tensor: &Tensor| tensor.shallow_clone().f_mul_scalar_(2.0).map(|_| ());
+    let of = |groups: [&[i64]; 2], sum| Groups::new(groups[0], groups[1], Device::Cpu, sum);
+    for groups in [
+        of([&[0, 0, 0, 0, 0], &[5]], &alone),
+        of([&[0, 0, 1, 1, 2], &[2, 2, 1]], &alone),
+        // No row of the second group is here.
+        of([&[0, 0, 0, 2, 2], &[6, 4, 4]], &twice),
+    ] {
+        let groups = groups.unwrap();
+        for plan in [corenet, VitPlan { patch_px: 8, ..corenet }] {
+            assert_like_autograd_in(plan, &bytes(5, 32, 16), &bce(), Some(&groups));
         }
     }
 }
@@ -193,7 +225,8 @@ fn assert_like_autograd_in_loss(plan: VitPlan) {
 #[test]
 fn bfloat16_is_as_near_float32_as_autograds_bfloat16() {
     let images = bytes(3, 16, 16);
-    for plan in [LINEAR, VitPlan { stem: StemKind::Corenet, patch_px: 16, ..LINEAR }] {
+    let corenet = VitPlan { stem: StemKind::Corenet, patch_px: 16, ..LINEAR };
+    for plan in [LINEAR, corenet, VitPlan { range_augment: true, ..corenet }] {
         let of = |precision, form: Option<&KernelForm>| {
             let (loss, found, _) = gradients(plan, &images, precision, form, &bce());
             let flat: Vec<Tensor> = found.iter().map(|(_, t)| t.flatten(0, -1)).collect();
