@@ -201,6 +201,14 @@ int catlip_backward(at::Tensor* output, at::Tensor* gradient, Reason reason) {
   return guarded(reason, [&] { output->backward(*gradient); });
 }
 
+// Takes float32 as float32: PyTorch's own default is TF32, of 11 bits, for convolutions.
+int catlip_forbid_tf32(Reason reason) {
+  return guarded(reason, [] {
+    at::globalContext().setAllowTF32CuDNN(false);
+    at::globalContext().setAllowTF32CuBLAS(false);
+  });
+}
+
 // Whether operations that give other bits in another run are to be avoided.
 int catlip_set_deterministic(int is_wanted, Reason reason) {
   return guarded(reason, [&] {

@@ -52,6 +52,7 @@ unsafe extern "C" {
         is_direct: c_int,
         reason: Reason,
     ) -> c_int;
+    fn catlip_forbid_tf32(reason: Reason) -> c_int;
     fn catlip_set_deterministic(is_wanted: c_int, reason: Reason) -> c_int;
     fn catlip_backward(output: *mut c_void, gradient: *mut c_void, reason: Reason) -> c_int;
 }
@@ -168,6 +169,17 @@ pub fn add_product(out: &Tensor, a: &Tensor, b: &Tensor, is_direct: bool) -> Res
         catlip_add_product(raw(out), raw(a), raw(b), is_direct.into(), reason)
     })
     .map_err(failed)
+}
+
+/// Takes float32 as float32: products and convolutions would else be of TF32, with 11 bits, where
+/// libtorch pleases.
+///
+/// # Errors
+///
+/// What libtorch says.
+pub fn forbid_tf32() -> Result<(), TchError> {
+    // SAFETY: any time is right.
+    asked(|reason| unsafe { catlip_forbid_tf32(reason) }).map_err(failed)
 }
 
 /// Says whether operations that give other bits in another run are to be avoided, from here on in

@@ -19,6 +19,7 @@ use crate::error::TrainError;
 use crate::loss::{Loss, SparseTargets};
 use crate::model::{BlockForm, Pass, Vit};
 use crate::plan::{self, OpenDevice};
+use crate::ready::{Ready, ready};
 use crate::shim::meter::{self, Moment};
 use crate::state::TrainState;
 use crate::step::{StepPlan, step};
@@ -202,13 +203,15 @@ fn step_plan(
     let loss = Loss::new(&config.loss, 1, &vec![0; num_labels], device.device)
         .map_err(TrainError::torch("weigh the labels"))?;
     let mut plan = plan::step_plan(config, loss, 1);
-    let kernels = plan.load_kernels(device.device, kernel_cache)?.map(|loaded| match loaded {
+    let vit = plan::vit_plan(config, num_labels);
+    let sampler = config.feed_recipe().batch_sampler();
+    let Ready { kernels, attention } =
+        ready(&mut plan, device.device, kernel_cache, &vit, &sampler)?;
+    let kernels = kernels.map(|loaded| match loaded {
         Ok(secs) => format!("kernels ready in {secs:.1} s"),
         Err(why) => format!("no kernels: {why}"),
     });
-    let vit = plan::vit_plan(config, num_labels);
-    let choice = plan.fit_to(device.device, &vit, &config.feed_recipe().batch_sampler());
-    Ok((plan, How { attention: choice.map(|choice| choice.to_string()), kernels }))
+    Ok((plan, How { attention: attention.map(|choice| choice.to_string()), kernels }))
 }
 
 /// Steps that are taken to be measured.

@@ -123,7 +123,9 @@ pub fn open_device(config: &TrainConfig) -> Result<OpenDevice, TrainError> {
     let report = device::find(choice);
     let device = report.open(choice)?;
     let num_threads = device::set_threads(config.runtime.threads);
-    ops::set_deterministic(config.runtime.deterministic).map_err(TrainError::torch("set modes"))?;
+    ops::forbid_tf32()
+        .and_then(|()| ops::set_deterministic(config.runtime.deterministic))
+        .map_err(TrainError::torch("set modes"))?;
     Ok(OpenDevice { device, report: report.to_string(), num_threads })
 }
 

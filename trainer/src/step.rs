@@ -182,17 +182,7 @@ pub fn step(
     if let Some(together) = &state.together {
         together.finish()?;
     }
-    let gradient_norm = match plan.kernels.as_ref().filter(|_| !shares_moments(state)) {
-        Some(form) => optimise_by(form, state, &statistics, lr).map_err(torch())?,
-        None => {
-            let gradient_norm = optimise(state, lr).map_err(torch())?;
-            if let Some(together) = state.together.as_ref().filter(|_| shares_moments(state)) {
-                together.spread(&state.weights)?;
-            }
-            settle(state, &statistics, &gradient_norm).map_err(torch())?;
-            gradient_norm
-        }
-    };
+    let gradient_norm = update(state, plan, &statistics, lr)?;
     state.step += 1;
     let rows = state.together.as_ref().map(|together| together.rows() as u64);
     state.images_seen += rows.unwrap_or(batch.num_images);
@@ -255,6 +245,26 @@ struct Part<'p> {
     lost: &'p RefCell<Option<DistError>>,
 }
 
+/// Makes all that a step changes that of the next step, by the gradient that was made, or leaves it
+/// as it was with the `statistics` of before; gives the gradient's norm.
+pub(crate) fn update(
+    state: &mut TrainState,
+    plan: &StepPlan,
+    statistics: &Tensor,
+    lr: f64,
+) -> Result<Tensor, TrainError> {
+    let torch = || TrainError::torch("take a step");
+    if let Some(form) = plan.kernels.as_ref().filter(|_| !shares_moments(state)) {
+        return optimise_by(form, state, statistics, lr).map_err(torch());
+    }
+    let gradient_norm = optimise(state, lr).map_err(torch())?;
+    if let Some(together) = state.together.as_ref().filter(|_| shares_moments(state)) {
+        together.spread(&state.weights)?;
+    }
+    settle(state, statistics, &gradient_norm).map_err(torch())?;
+    Ok(gradient_norm)
+}
+
 /// Makes weights and moments those of the next step, or leaves them; gives the gradient's norm.
 fn optimise(state: &mut TrainState, lr: f64) -> Result<Tensor, TchError> {
     tch::no_grad(|| state.adamw.step(&state.weights, &state.gradient, lr))
@@ -306,7 +316,7 @@ fn settle(state: &mut TrainState, statistics: &Tensor, norm: &Tensor) -> Result<
 }
 
 /// The running statistics of the weights.
-fn statistics(state: &TrainState) -> Result<Tensor, TchError> {
+pub(crate) fn statistics(state: &TrainState) -> Result<Tensor, TchError> {
     let layout = state.weights.layout();
     let (from, end) = (layout.trained_floats(), layout.floats());
     state.weights.flat().f_narrow(0, from, end - from)

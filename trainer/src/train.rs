@@ -15,6 +15,7 @@ use crate::error::TrainError;
 use crate::eval::{self, Evaluation};
 use crate::loss::Loss;
 use crate::plan::{self, TrainPlan};
+use crate::ready::{Ready, ready};
 use crate::report::{self, StageTime};
 use crate::run_folder::{EvalLine, Fault, Log, LogLine, RollbackLine, SkippedLine, StepLine};
 use crate::state::TrainState;
@@ -145,11 +146,14 @@ impl<'r> Run<'r> {
         let loss = Loss::new(&plan.config.loss, priors.rows, &priors.positives, plan.device)
             .map_err(TrainError::torch("weigh the labels"))?;
         let mut steps = plan::step_plan(&plan.config, loss, plan.schedule.steps);
-        if let Some(loaded) = steps.load_kernels(plan.device, plan.kernel_cache.as_deref())? {
-            watch.see(Event::Kernels(&loaded));
+        let (cache, sampler) = (plan.kernel_cache.as_deref(), &plan.feed.stream.sampler);
+        let Ready { kernels, attention } =
+            ready(&mut steps, plan.device, cache, &plan.vit, sampler)?;
+        if let Some(kernels) = kernels {
+            watch.see(Event::Kernels(&kernels));
         }
-        if let Some(choice) = steps.fit_to(plan.device, &plan.vit, &plan.feed.stream.sampler) {
-            watch.see(Event::Attention(&choice));
+        if let Some(attention) = attention {
+            watch.see(Event::Attention(&attention));
         }
         let world = &plan.world;
         let log = match world.is_first() {

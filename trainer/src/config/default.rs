@@ -22,7 +22,7 @@ impl Default for TrainConfig {
                 seed: 0,
                 precision: Precision::Float32,
                 recompute: false,
-                by_hand: ByHand::Never,
+                by_hand: ByHand::Auto,
                 parts: 1,
                 bn_group_samples: 0,
             },

@@ -62,6 +62,22 @@ pub enum KernelError {
         /// Its answer.
         code: i32,
     },
+    /// On this device they do not give what ATen and autograd give.
+    #[error("they are wrong here in {bad} of {all} comparisons with autograd, the first: {first}")]
+    Wrong {
+        /// Comparisons that were not good.
+        bad: usize,
+        /// Comparisons.
+        all: usize,
+        /// The first that was not.
+        first: String,
+    },
+    /// The trial of them ended in an error.
+    #[error("trying them ended in an error: {message}")]
+    Trial {
+        /// What libtorch or the driver says.
+        message: String,
+    },
     /// The emulation says what is wrong with a launch; tests only.
     #[error("emulated: {0}")]
     Emulated(String),
@@ -82,6 +98,11 @@ impl KernelError {
             }
             Self::Driver { .. } | Self::Stream { .. } => {
                 "is the driver older than libtorch's CUDA? run with `train.by_hand=\"never\"`"
+            }
+            Self::Wrong { .. } => "report this with what `catlip-train selftest` says",
+            Self::Trial { .. } => {
+                "run with `train.by_hand=\"never\"`, and report this with what \
+                 `catlip-train selftest` says"
             }
             Self::Unknown { .. } | Self::Emulated(_) => "report this",
         }

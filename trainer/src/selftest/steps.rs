@@ -21,8 +21,6 @@ use crate::step::{StepPlan, step};
 
 /// Relative error of a parameter's gradient in float32.
 const FLOAT32_BOUND: f64 = 1e-4;
-/// The same behind a convolution of cuDNN, which takes float32 as TF32, with 11 bits.
-const TF32_BOUND: f64 = 2e-2;
 /// The same in bfloat16 at the most, and over that of the plain form.
 const BFLOAT16_BOUND: f64 = 0.2;
 const BFLOAT16_FACTOR: f64 = 1.5;
@@ -173,10 +171,10 @@ fn worst(
 fn is_reference(on: On, form: BlockForm) -> Result<Outcome, TrainError> {
     let mut outcomes = Vec::new();
     for case in cases() {
-        let is_tf32 = on.device != Device::Cpu && case.vit.stem == StemKind::Corenet;
-        let bound = if is_tf32 { TF32_BOUND } else { FLOAT32_BOUND };
         outcomes.push(match case.off(on, form, Precision::Float32)? {
-            Some((off, whose)) => within(&format!("{}: {whose} off by", case.name), off, bound),
+            Some((off, whose)) => {
+                within(&format!("{}: {whose} off by", case.name), off, FLOAT32_BOUND)
+            }
             None => Outcome::Skipped(format!("{}: no back end of attention takes it", case.name)),
         });
     }

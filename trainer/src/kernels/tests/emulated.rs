@@ -12,10 +12,12 @@ use super::super::{Argument, KernelError, Kernels, Launch};
 use crate::device::{function, open_for_ever};
 
 /// Runs kernels, one launch at a time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Emulated {
     /// Whether threads and blocks take turns from the last on.
     is_reversed: bool,
+    /// A kernel that is not run.
+    left_out: Option<&'static str>,
 }
 
 #[derive(Clone, Copy)]
@@ -79,6 +81,9 @@ impl Launch for Emulated {
         threads: u32,
         arguments: &[Argument],
     ) -> Result<(), KernelError> {
+        if self.left_out == Some(kernel) {
+            return Ok(());
+        }
         let letter = |argument: &Argument| match argument {
             Argument::Tensor(_) | Argument::Null => 'p',
             Argument::Index(_) => 'i',
@@ -115,10 +120,19 @@ impl Launch for Emulated {
 
 /// Kernels that run on the CPU, where those that walk over their work have at most so many blocks.
 pub fn kernels(blocks: u32) -> Kernels {
-    Kernels { launcher: Box::new(Emulated { is_reversed: false }), blocks }
+    Kernels { launcher: Box::new(Emulated::default()), blocks }
 }
 
 /// The same, threads and blocks in the opposite order.
 pub fn reversed(blocks: u32) -> Kernels {
-    Kernels { launcher: Box::new(Emulated { is_reversed: true }), blocks }
+    Kernels { launcher: Box::new(Emulated { is_reversed: true, left_out: None }), blocks }
+}
+
+/// The same, one of which does nothing.
+pub fn without(kernel: &'static str) -> Kernels {
+    assert!(has(kernel), "{kernel}");
+    Kernels {
+        launcher: Box::new(Emulated { is_reversed: false, left_out: Some(kernel) }),
+        blocks: 3,
+    }
 }
