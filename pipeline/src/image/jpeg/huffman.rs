@@ -4,6 +4,11 @@
 //! Never: judges what is broken: an MCU at a marker, over the end of the bytes or with a code that
 //! is none is given back to libjpeg's own decoder, which begins it from the state before it.
 //!
+//! Not the same may be, of a damaged file, what depends on how far libjpeg had read ahead: which of
+//! its own decoders takes an MCU, of which the fast one says nothing of a code that is none and
+//! leaves numbers in the block where 0xFF stands before the 0xFF 0 of data; and whether it warns of
+//! the end where a part just ended whose bits are all there.
+//!
 //! Half of the time that it takes to shrink a photograph goes here. What is saved: eight bytes are
 //! taken at once, by no branch (`scan.rs`); one look-up tells the bits of code and coefficient
 //! together, so that the next code need not wait for the coefficient before it; and the bits stay
