@@ -21,8 +21,9 @@ import record
 
 PARTS = ["selftest", "ceiling", "peers", "step-b16", "step-lh", "feed"]
 FUSED, PLAIN = "catlip-fused", "catlip-plain"
-# What starting a program, its weights and three warm-up steps take, and compiling a peer.
-START_SECS, COMPILE_SECS = 8, 60
+# What starting a program, its weights and three warm-up steps take; the same of each size of the
+# variable sampler; and compiling a peer.
+START_SECS, SIZES_SECS, COMPILE_SECS = 12, 20, 60
 
 
 class Scale:
@@ -58,7 +59,8 @@ class Part:
 
     def __init__(self, name, check):
         self.name, self.check, self.scale = name, check, check.scale
-        self.deadline = time.monotonic() + check.args.budget
+        self.begun = time.monotonic()
+        self.deadline = self.begun + check.args.budget
         self.rows, self.raw, self.more = [], [], {"image_gflops": {}, "clocks": []}
 
     def left(self):
@@ -75,14 +77,21 @@ class Part:
             record.key(made)[:5] == wanted and made["images_per_s"] is not None for made in rows
         )
 
+    def needed(self, side, secs):
+        """Seconds of both turns of a side: ours starts anew, a peer stays."""
+        _, impl, _, size, _, own = side
+        runs, start = 2 * (own or secs), START_SECS + ("-" in size) * SIZES_SECS
+        if impl.startswith("timm"):
+            return runs + start + (impl == "timm-compiled") * COMPILE_SECS
+        return runs + 2 * start
+
     def group(self, sides, secs):
         """Measures sides that are compared, in turns and twice: A B A B. A side is (model, impl,
         batch, size, runner, seconds of its own or None)."""
         if all(self.has(*side[:4]) for side in sides):
             print(f"gpu-check: {sides[0][0]} × {sides[0][2]} was measured before", flush=True)
             return
-        peers = sum(1 for side in sides if side[1] == "timm-compiled")
-        needed = sum(2 * ((side[5] or secs) + START_SECS) for side in sides) + COMPILE_SECS * peers
+        needed = sum(self.needed(side, secs) for side in sides)
         if self.scale.is_tiny:
             needed = 0
         told = {at: [] for at in range(len(sides))}
@@ -100,6 +109,7 @@ class Part:
                 self.summarise(side, told[at])
             else:
                 self.row(*side[:4], why[at])
+        self.check.save(self)
 
     def take(self, at, sides, secs, told, why, turn):
         model, impl, batch, size, runner, _ = sides[at]
@@ -188,6 +198,8 @@ class Check:
             "torch": self.torch or "none",
             "commit": self.commit(),
         }
+        if self.torch and (lacking := ours.lacking_for_compilers()):
+            print(f"gpu-check: peers cannot be compiled here: {lacking}", flush=True)
         self.peak = args.peak_tflops or card.datasheet_tflops(self.identity["card"])
 
     def commit(self):
@@ -208,18 +220,22 @@ class Check:
         now = datetime.datetime.now(datetime.timezone.utc)
         self.identity["date"] = now.isoformat("T", "seconds")
         print(f"gpu-check: part {name}, at most {self.args.budget:.0f} s", flush=True)
-        begun = time.monotonic()
         {
             "ceiling": self.ceiling, "peers": self.peers, "step-b16": self.step_b16,
             "step-lh": self.step_lh, "feed": lambda part: feed.measure(part, self.scale),
             "selftest": self.selftest,
         }[name](part)
-        part.more["secs"] = round(time.monotonic() - begun, 1)
+        self.save(part)
+
+    def save(self, part):
+        """Writes what a part has so far: a machine that is lent may go before the part ends."""
+        part.more["secs"] = round(time.monotonic() - part.begun, 1)
         part.more["datasheet_tflops"] = self.peak
         self.record.add(self.identity, part.rows, **part.more)
         self.record.write()
-        with open(self.scale.out / f"{name}.raw.jsonl", "a") as file:
+        with open(self.scale.out / f"{part.name}.raw.jsonl", "a") as file:
             file.writelines(json.dumps(made) + "\n" for made in part.raw)
+        part.raw.clear()
 
     def ceiling(self, part):
         if self.torch is None:
@@ -270,8 +286,8 @@ class Check:
             print(f"gpu-check: {setting}: {rate:.1f} images/s, {note}", flush=True)
             if impl == "timm-compiled" and (best is None or rate > best[1]):
                 best = (setting, rate)
-        if best:
-            part.more["winner"] = best[0]
+                part.more["winner"] = setting
+            self.save(part)
 
     def settings(self):
         """Eager and compiled settings; none without timm."""
@@ -351,8 +367,14 @@ class Check:
         command = [program, "selftest", "--device", self.scale.device]
         try:
             told = subprocess.run(command, capture_output=True, text=True, timeout=part.left())
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
             part.more["tests"] = [f"skipped: {error}"]
+            return
+        except subprocess.TimeoutExpired as error:
+            # Bytes, also where text was asked for.
+            said = (error.stdout or b"").decode(errors="replace").splitlines()
+            part.more["tests"] = [*said, f"skipped: the rest, after {error.timeout:.0f} s"]
+            print("\n".join(part.more["tests"]), flush=True)
             return
         part.more["tests"] = told.stdout.splitlines()
         part.more["exit_code"] = told.returncode

@@ -2,9 +2,13 @@
 
 import json
 import os
+import pathlib
 import select
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 
 
@@ -37,6 +41,22 @@ def run(command, timeout, log, **more):
     if told.returncode != 0:
         raise Failed(last_words(told.stderr) + f" (exit {told.returncode})")
     return told.stdout
+
+
+def read(told):
+    """JSON that a program wrote."""
+    try:
+        return json.loads(told)
+    except ValueError:
+        raise Failed(f"it wrote no JSON but {told[:80]!r}") from None
+
+
+def lacking_for_compilers():
+    """What torch.compile needs at run time on a GPU and is not here; None where all is."""
+    if not (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")):
+        return "no C compiler (cc, gcc or clang), which Triton calls"
+    header = pathlib.Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return None if header.exists() else f"no {header}, which Triton includes"
 
 
 def settings(scale, model, stem, form, batch, variable):
@@ -86,7 +106,7 @@ class Ours:
     def run(self, secs, timeout):
         program = str(self.scale.bin / "catlip-train")
         command = [program, "bench", "--json", "--secs", str(secs), *flags(self.wanted)]
-        return json.loads(run(command, timeout, self.scale.log))
+        return read(run(command, timeout, self.scale.log))
 
     def stop(self):
         pass
@@ -108,8 +128,12 @@ class Peer:
         deadline = time.monotonic() + timeout
         if self.process is None:
             self.start(deadline)
-        self.process.stdin.write(f"{secs}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{secs}\n")
+            self.process.stdin.flush()
+        except OSError:
+            # It died while it rested; its last words tell why.
+            pass
         told = self.answer(deadline)
         # What holds the card's memory while it rests starts anew the next time.
         if (told.get("resting_bytes") or 0) > self.scale.resting_bytes_max:
@@ -119,7 +143,8 @@ class Peer:
     def start(self, deadline):
         with open(self.scale.log, "a") as file:
             file.write(f"$ {' '.join(self.command)}\n")
-        self.errors = open(str(self.scale.log) + ".peer", "w+")
+        # Of its own: another peer may rest beside it.
+        self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
             text=True, bufsize=1,
@@ -131,7 +156,7 @@ class Peer:
         ready, _, _ = select.select([self.process.stdout], [], [], left)
         line = self.process.stdout.readline() if ready else ""
         if line:
-            return json.loads(line)
+            return read(line)
         self.process.kill()
         self.process.wait()
         self.process = None

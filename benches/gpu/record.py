@@ -87,9 +87,11 @@ class Record:
         name = identity["part"]
         before = [part for part in self.data["parts"] if part["part"] == name]
         kept = [part for part in self.data["parts"] if part["part"] != name]
-        runs = (before[0]["runs"] if before else []) + [
-            {"boot": identity["boot"], "date": identity["date"]}
-        ]
+        runs, run = before[0]["runs"] if before else [], {
+            "boot": identity["boot"], "date": identity["date"]
+        }
+        # A part adds what it has as it goes.
+        runs = runs if runs[-1:] == [run] else [*runs, run]
         old = {name: value for name, value in (before or [{}])[0].items() if name != "skipped"}
         for name, value in more.items():
             # What was noted of other rows stays.

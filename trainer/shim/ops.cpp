@@ -60,6 +60,10 @@ void attend(Attended& kept) {
           at::_scaled_dot_product_flash_attention_for_cpu(query, key, value);
       return;
     case Backend::Cudnn:
+      // It takes whatever is not bfloat16 for float16, and says nothing.
+      TORCH_CHECK(
+          query.scalar_type() == at::kBFloat16 || query.scalar_type() == at::kHalf,
+          "cuDNN's attention takes numbers of 16 bits, not ", query.scalar_type());
       keep(kept, at::_scaled_dot_product_cudnn_attention(
                      query, key, value, std::nullopt, /*compute_log_sumexp=*/true));
       return;
@@ -213,9 +217,8 @@ int catlip_forbid_tf32(Reason reason) {
 int catlip_set_deterministic(int is_wanted, Reason reason) {
   return guarded(reason, [&] {
     auto& context = at::globalContext();
-    // Only a warning where an operation has no such way: of attention's back ends one with it is
-    // chosen.
-    context.setDeterministicAlgorithms(is_wanted != 0, /*warn_only=*/true);
+    // With a mere warning attention's ways back would add as it comes.
+    context.setDeterministicAlgorithms(is_wanted != 0, /*warn_only=*/false);
     // Fresh memory would else be filled with NaN, which takes time and changes nothing.
     context.setDeterministicFillUninitializedMemory(false);
     context.setDeterministicCuDNN(is_wanted != 0);

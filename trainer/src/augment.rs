@@ -202,10 +202,12 @@ impl Ranges {
         [of_image_b3, of_noise_b3]: [&Tensor; 2],
     ) -> Result<Tensor, TchError> {
         let device = of_image_b3.device();
+        // Apart: above 64 KB a copy of what is not page-locked waits for the device.
+        let to_device =
+            |drawn: Vec<f32>| sent(&Tensor::f_from_slice(&drawn)?, device)?.f_view([3, -1, 1]);
+        let units = to_device(draws.units.concat())?;
         let applied = draws.applied.iter().flatten().map(|&applied| f32::from(u8::from(applied)));
-        let drawn: Vec<f32> = draws.units.iter().flatten().copied().chain(applied).collect();
-        let drawn = sent(&Tensor::f_from_slice(&drawn)?, device)?.f_view([2, 3, -1, 1])?;
-        let (units, applied) = (drawn.f_get(0)?, drawn.f_get(1)?);
+        let applied = to_device(applied.collect())?;
         let mut image_b1 = applied.f_get(0)?.f_ones_like()?;
         let mut noise_b1 = image_b1.f_zeros_like()?;
         let mut shade_b3 = of_image_b3.f_zeros_like()?;

@@ -28,6 +28,7 @@ use crate::device::{self, DeviceChoice, DeviceError};
 use crate::dist::World;
 use crate::error::TrainError;
 use crate::eval::EvalPlan;
+use crate::kernels::nvrtc::Nvrtc;
 use crate::metrics::LabelPriors;
 use crate::model::VitPlan;
 use crate::optim::AdamWPlan;
@@ -122,6 +123,11 @@ pub fn open_device(config: &TrainConfig) -> Result<OpenDevice, TrainError> {
         config.runtime.device.parse().map_err(|error: DeviceError| TrainError::Device(error))?;
     let report = device::find(choice);
     let device = report.open(choice)?;
+    if device != Device::Cpu {
+        // cuDNN opens it by its name alone, under which it is found only where it is loaded. Where
+        // there is none, who needs it says so.
+        _ = Nvrtc::find();
+    }
     let num_threads = device::set_threads(config.runtime.threads);
     ops::forbid_tf32()
         .and_then(|()| ops::set_deterministic(config.runtime.deterministic))

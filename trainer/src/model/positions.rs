@@ -9,10 +9,11 @@
 //!
 //! h w rows and columns of the grid, n = h · w tokens, d width.
 
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::params::{EntryId, Init, Layout, Weights};
 use super::stem::StemKind;
+use crate::batch::sent;
 
 /// The learned positions.
 #[derive(Clone, Debug)]
@@ -41,12 +42,13 @@ impl Positions {
         tokens_bnd: &Tensor,
         grid: [i64; 2],
     ) -> Result<Tensor, TchError> {
-        let learned = w.get(self.embedding);
-        let positions = match self.stem {
-            StemKind::Corenet => self.along_sequence(learned, grid[0] * grid[1])?,
-            StemKind::Linear => self.over_grid(learned, grid)?,
+        let learned_pd = w.get(self.embedding).f_view([-1, self.width])?;
+        let positions_nd = match self.resampling(grid)? {
+            None => learned_pd,
+            // A product, since ATen's resampling has no deterministic way back on a GPU.
+            Some(matrix_np) => sent(&matrix_np, w.device())?.f_matmul(&learned_pd)?,
         };
-        tokens_bnd.f_add(&positions.f_squeeze_dim(1)?)
+        tokens_bnd.f_add(&positions_nd)
     }
 
     /// The learned positions among the weights.
@@ -62,35 +64,30 @@ impl Positions {
     /// What libtorch says.
     pub fn resampling(&self, grid: [i64; 2]) -> Result<Option<Tensor>, TchError> {
         let n = self.num_positions;
-        let eye = Tensor::f_eye(n, (tch::Kind::Float, tch::Device::Cpu))?.f_view([1, 1, n, n])?;
-        let wide = Self { width: n, ..self.clone() };
-        let made = match self.stem {
-            StemKind::Corenet => wide.along_sequence(&eye, grid[0] * grid[1])?,
-            StemKind::Linear => wide.over_grid(&eye, grid)?,
+        let (side, [rows, columns]) = (n.isqrt(), grid);
+        let is_same = match self.stem {
+            StemKind::Corenet => rows * columns == n,
+            StemKind::Linear => grid == [side, side],
         };
-        let is_same = made.data_ptr() == eye.data_ptr();
-        (!is_same).then(|| made.f_reshape([grid[0] * grid[1], n])).transpose()
-    }
-
-    fn along_sequence(&self, learned: &Tensor, num_tokens: i64) -> Result<Tensor, TchError> {
-        if num_tokens == self.num_positions {
-            return Ok(learned.shallow_clone());
+        if is_same {
+            return Ok(None);
         }
-        // The map is `positions × width`; only its first side is resampled.
-        learned.f_upsample_bilinear2d([num_tokens, self.width], false, None, None)
-    }
-
-    fn over_grid(&self, learned: &Tensor, grid: [i64; 2]) -> Result<Tensor, TchError> {
-        let side = self.num_positions.isqrt();
-        if grid == [side, side] {
-            return Ok(learned.shallow_clone());
-        }
-        learned
-            .f_view([1, side, side, self.width])?
-            .f_permute([0, 3, 1, 2])?
-            .f_internal_upsample_bicubic2d_aa(grid, false, None, None)?
-            .f_flatten(2, 3)?
-            .f_transpose(1, 2)?
-            .f_unsqueeze(1)
+        let eye = Tensor::f_eye(n, (Kind::Float, Device::Cpu))?;
+        let made = match self.stem {
+            // The map is `positions × n`; only its first side is resampled.
+            StemKind::Corenet => eye.f_view([1, 1, n, n])?.f_upsample_bilinear2d(
+                [rows * columns, n],
+                false,
+                None,
+                None,
+            ),
+            // A map of the grid for each position.
+            StemKind::Linear => eye
+                .f_view([1, n, side, side])?
+                .f_internal_upsample_bicubic2d_aa(grid, false, None, None)?
+                .f_flatten(2, 3)?
+                .f_transpose(1, 2),
+        };
+        made?.f_reshape([rows * columns, n]).map(Some)
     }
 }
