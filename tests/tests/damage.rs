@@ -40,6 +40,35 @@ fn damage_is_not_copied_into_files_with_checksums_of_their_own() {
     assert!(!place.path("new/manifest").exists());
 }
 
+/// Labels decide what is learned, and `meta` which rows are held out: a bit of either is found by
+/// whoever reads them, wherever it is.
+#[test]
+fn a_flipped_bit_of_labels_or_ids_is_never_passed_on() {
+    let place = whole();
+    let out = place.text("out");
+    let synsets = file_of(&place, "synsets.corenet-1", "part-000001");
+    let meta = file_of(&place, "meta", "part-000001");
+    for (path, command) in [(&synsets, "vocab"), (&meta, "drop")] {
+        let before = fs::read(path).unwrap();
+        for at in (4..before.len()).step_by(before.len() / 7) {
+            let mut bytes = before.clone();
+            bytes[at] ^= 0x10;
+            fs::write(path, bytes).unwrap();
+            place.write("ids", b"00007\n");
+            let (vocab, ids) = (place.text("v.parquet"), place.text("ids"));
+            let words: &[&str] = match command {
+                "vocab" => &["vocab", "--input", &out, "--output", &vocab],
+                _ => &["drop", &out, "--keys", &ids],
+            };
+            let (code, _, err) = place.run(words);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(code == 7 && err.contains(name), "{command}, byte {at}: {code} {err}");
+            assert!(err.contains("SHA-256") && err.contains("redo_lost"), "{err}");
+        }
+        fs::write(path, before).unwrap();
+    }
+}
+
 #[test]
 fn all_damaged_files_are_named_and_made_again_to_the_same_bytes() {
     let place = whole();

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use catlip_schemas::{FileEntry, RowGroup};
 
 use super::columns::fingerprint;
@@ -29,6 +30,22 @@ pub fn open_listed(folder: &Folder, entry: &FileEntry) -> Result<StoredFile, Pre
     };
     same(&path, "size in bytes", stored.bytes(), entry.bytes)?;
     Ok(stored)
+}
+
+/// The bytes of a file, which are those that `entry` tells of.
+///
+/// # Errors
+///
+/// As of [`open_listed`]; [`PrepError::Damaged`] for other bytes.
+pub fn read_listed(folder: &Folder, entry: &FileEntry) -> Result<Bytes, PrepError> {
+    let path = folder.path(&entry.file);
+    // Tells of one that is missing.
+    open_listed(folder, entry)?;
+    let found = folder.read(&entry.file)?;
+    let (_, sha256, _) =
+        fingerprint(&found[..], Vec::new()).map_err(|e| PrepError::io("read", &path, e))?;
+    same(&path, "SHA-256", sha256.as_str(), &entry.sha256)?;
+    Ok(found.into())
 }
 
 /// Reads a whole file and compares its checksums.

@@ -4,6 +4,8 @@
 //! it describes. Never: lists a folder to learn what is in a data set. How snapshots come to be:
 //! [`super::change`].
 
+use std::path::Path;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use arrow_array::{Array, ArrayRef};
@@ -11,10 +13,11 @@ use bytes::Bytes;
 use catlip_schemas::columns::SYNSETS_PREFIX;
 use catlip_schemas::{ColumnSet, FileEntry, Manifest, SampleId, SynsetId, Synsets};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 
 use super::columns::fingerprint;
 use super::error::ChangeError;
-use super::file_check::{open_listed, same};
+use super::file_check::{open_listed, read_listed, same};
 use super::folder::Folder;
 pub use super::parts_table::Part;
 use super::parts_table::read_parts;
@@ -306,7 +309,9 @@ impl DataSet {
         self.read_named(part, &set.name(), column, take)
     }
 
-    /// The same for a column set by its name, which may be one that was added.
+    /// The same for a column set by its name, which may be one that was added. Its file is read
+    /// whole and compared with its checksum, since one bit of it would be another label: images are
+    /// read by row groups elsewhere.
     ///
     /// # Errors
     ///
@@ -321,7 +326,8 @@ impl DataSet {
         let entry = self.named_file(part, set)?;
         let path = self.folder.path(&entry.file);
         let mut rows = 0;
-        self.read_head(part, set, column, usize::MAX, |column| {
+        let file = read_listed(&self.folder, entry)?;
+        read_columns(&path, file, column, usize::MAX, &mut |column| {
             rows += column.len() as u64;
             take(column);
         })?;
@@ -343,18 +349,27 @@ impl DataSet {
     ) -> Result<(), PrepError> {
         let entry = self.named_file(part, set)?;
         let path = self.folder.path(&entry.file);
-        let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", &path, e);
-        let file = open_listed(&self.folder, entry)?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
-        let mask = parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), [column]);
-        let builder =
-            builder.with_projection(mask).with_batch_size(num_rows.clamp(1, ROWS_AT_ONCE));
-        let reader = builder.with_limit(num_rows).build().map_err(|e| wrong(&e))?;
-        for batch in reader {
-            take(batch.map_err(|e| wrong(&e.into()))?.column(0));
-        }
-        Ok(())
+        read_columns(&path, open_listed(&self.folder, entry)?, column, num_rows, &mut take)
     }
+}
+
+/// Gives the first rows of one column of a Parquet file to `take`, batch by batch.
+fn read_columns(
+    path: &Path,
+    file: impl ChunkReader + 'static,
+    column: &str,
+    num_rows: usize,
+    take: &mut dyn FnMut(&ArrayRef),
+) -> Result<(), PrepError> {
+    let wrong = |e: &parquet::errors::ParquetError| PrepError::parquet("read", path, e);
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| wrong(&e))?;
+    let mask = parquet::arrow::ProjectionMask::columns(builder.parquet_schema(), [column]);
+    let builder = builder.with_projection(mask).with_batch_size(num_rows.clamp(1, ROWS_AT_ONCE));
+    let reader = builder.with_limit(num_rows).build().map_err(|e| wrong(&e))?;
+    for batch in reader {
+        take(batch.map_err(|e| wrong(&e.into()))?.column(0));
+    }
+    Ok(())
 }
 
 /// The bytes of a table, which must be those that the manifest tells of.
