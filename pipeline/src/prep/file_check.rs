@@ -19,17 +19,28 @@ use crate::error::PrepError;
 /// [`PrepError::Damaged`] for one that is missing or has another length; [`PrepError::Io`],
 /// [`PrepError::Store`].
 pub fn open_listed(folder: &Folder, entry: &FileEntry) -> Result<StoredFile, PrepError> {
-    let path = folder.path(&entry.file);
-    let stored = match folder.open(&entry.file) {
-        Err(_) if folder.head(&entry.file).is_ok_and(|found| found.is_none()) => {
-            let (what, found) = ("file".to_owned(), "none".to_owned());
-            let expected = format!("one of {} bytes", entry.bytes);
-            return Err(PrepError::Damaged { path, what, found, expected });
-        }
-        stored => stored?,
-    };
-    same(&path, "size in bytes", stored.bytes(), entry.bytes)?;
+    let stored = or_missing(folder, entry, folder.open(&entry.file))?;
+    same(&folder.path(&entry.file), "size in bytes", stored.bytes(), entry.bytes)?;
     Ok(stored)
+}
+
+/// What came of a file; one that is missing is damage.
+fn or_missing<T>(
+    folder: &Folder,
+    entry: &FileEntry,
+    came: Result<T, PrepError>,
+) -> Result<T, PrepError> {
+    match came {
+        Err(_) if folder.head(&entry.file).is_ok_and(|found| found.is_none()) => {
+            Err(PrepError::Damaged {
+                path: folder.path(&entry.file),
+                what: "file".to_owned(),
+                found: "none".to_owned(),
+                expected: format!("one of {} bytes", entry.bytes),
+            })
+        }
+        came => came,
+    }
 }
 
 /// The bytes of a file, which are those that `entry` tells of.
@@ -38,13 +49,20 @@ pub fn open_listed(folder: &Folder, entry: &FileEntry) -> Result<StoredFile, Pre
 ///
 /// As of [`open_listed`]; [`PrepError::Damaged`] for other bytes.
 pub fn read_listed(folder: &Folder, entry: &FileEntry) -> Result<Bytes, PrepError> {
-    let path = folder.path(&entry.file);
-    // Tells of one that is missing.
-    open_listed(folder, entry)?;
-    let found = folder.read(&entry.file)?;
-    let (_, sha256, _) =
-        fingerprint(&found[..], Vec::new()).map_err(|e| PrepError::io("read", &path, e))?;
-    same(&path, "SHA-256", sha256.as_str(), &entry.sha256)?;
+    let found = or_missing(folder, entry, folder.read(&entry.file))?;
+    checked(&folder.path(&entry.file), found, entry.bytes, &entry.sha256)
+}
+
+/// The bytes that were `found`, which must be so many with that checksum.
+///
+/// # Errors
+///
+/// [`PrepError::Damaged`] for others.
+pub fn checked(path: &Path, found: Vec<u8>, bytes: u64, sha256: &str) -> Result<Bytes, PrepError> {
+    same(path, "size in bytes", found.len() as u64, bytes)?;
+    let (_, found_sha256, _) =
+        fingerprint(&found[..], Vec::new()).map_err(|e| PrepError::io("read", path, e))?;
+    same(path, "SHA-256", found_sha256.as_str(), sha256)?;
     Ok(found.into())
 }
 

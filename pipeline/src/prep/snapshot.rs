@@ -15,9 +15,8 @@ use catlip_schemas::{ColumnSet, FileEntry, Manifest, SampleId, SynsetId, Synsets
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
 
-use super::columns::fingerprint;
 use super::error::ChangeError;
-use super::file_check::{open_listed, read_listed, same};
+use super::file_check::{checked, open_listed, read_listed, same};
 use super::folder::Folder;
 pub use super::parts_table::Part;
 use super::parts_table::read_parts;
@@ -374,13 +373,7 @@ fn read_columns(
 
 /// The bytes of a table, which must be those that the manifest tells of.
 fn read_checked(folder: &Folder, name: &str, bytes: u64, sha256: &str) -> Result<Bytes, PrepError> {
-    let path = &folder.path(name);
-    let found = folder.read(name)?;
-    same(path, "size", found.len() as u64, bytes)?;
-    let (_, found_sha256, _) =
-        fingerprint(&found[..], Vec::new()).map_err(|e| PrepError::io("read", path, e))?;
-    same(path, "SHA-256", found_sha256.as_str(), sha256)?;
-    Ok(found.into())
+    checked(&folder.path(name), folder.read(name)?, bytes, sha256)
 }
 
 /// Number of the newest snapshot in `folder`, 0 if there is none.

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::Way;
 use crate::kernels::NormalRows;
@@ -62,8 +62,8 @@ impl Way<'_> {
         groups: Option<&Groups>,
     ) -> Result<(Tensor, ConvsTape), TchError> {
         let (b, height, width, _) = pixels_bhwc.size4()?;
-        let all = Groups::of_all(b, pixels_bhwc.device())?;
-        let groups = groups.unwrap_or(&all);
+        let mut all = None;
+        let groups = or_all(groups, &mut all, b, pixels_bhwc.device())?;
         let patches = self.form.kernels.stem_patches(pixels_bhwc, self.kind)?;
         let weight = self.w.of_kind(first.conv, self.kind)?.f_flatten(1, 3)?;
         let grid = [height / 4, width / 4];
@@ -86,8 +86,8 @@ impl Way<'_> {
         wants_pixels: bool,
         groups: Option<&Groups>,
     ) -> Result<Option<Tensor>, TchError> {
-        let all = Groups::of_all(tape.size[0], of_grid_nd.device())?;
-        let groups = groups.unwrap_or(&all);
+        let mut all = None;
+        let groups = or_all(groups, &mut all, tape.size[0], of_grid_nd.device())?;
         self.add_by_place(last.weight, of_grid_nd, &tape.patches)?;
         let of_patches = of_grid_nd.f_matmul(&self.by_place(last.weight)?)?;
         let of_x_nc = self.norm_back_of(second, &tape.second, &of_patches, groups)?;
@@ -219,6 +219,19 @@ impl NormTape {
         let [y, x] = self.grid;
         let grid = [(rows.end - rows.start) / (y * x), y, x];
         work(NormalRows { x_nc: &x_nc, grid, vectors_4c: &vectors_4c })
+    }
+}
+
+/// The groups, or one of all rows, for which there is `room`.
+fn or_all<'g>(
+    groups: Option<&'g Groups<'g>>,
+    room: &'g mut Option<Groups<'g>>,
+    rows: i64,
+    device: Device,
+) -> Result<&'g Groups<'g>, TchError> {
+    match groups {
+        Some(groups) => Ok(groups),
+        None => Ok(room.insert(Groups::of_all(rows, device)?)),
     }
 }
 
